@@ -1,0 +1,1 @@
+"""Person re-identification in JAX: PMM and HBFP-Net, their baselines and ablations."""
