@@ -1,0 +1,45 @@
+"""Grad-CAM: where in a map the evidence for a class is (Selvaraju et al., 2017; PMM section 2.1).
+
+The gradient runs through a stage's head alone. The map is an input here, so no pass through the
+trunk is repeated, and the cost is a few matrix products on pooled features.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def gradcam(
+    logits_of: Callable[[jax.Array], jax.Array], features: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Grad-CAM of each image's class over the map that a head pools.
+
+        cam[b, h, w] = relu(sum_c weight[b, c] features[b, h, w, c])
+        weight[b, c] = mean over h, w of d(sum_b logits[b, labels[b]]) / d features[b, h, w, c]
+
+    Summing the true logits over the batch gives each image its own gradient when the head treats
+    images one by one. A head with batch norm in training mode couples them, and the gradient then
+    crosses images (and, under `jax.pmap`, devices) as it does in the authors' program.
+
+    Args:
+        logits_of: the head, from a map (B, H, W, C) to logits (B, classes). Must be pure.
+        features: (B, H, W, C), float32 or bfloat16.
+        labels: (B,) int32, the class whose evidence is wanted.
+
+    Returns:
+        (B, H, W) float32, not negative, behind `stop_gradient`: the later stage cannot reach the
+        earlier head.
+    """
+    features = jax.lax.stop_gradient(features)
+
+    def true_logits(x):
+        logits = logits_of(x)
+        return jnp.take_along_axis(logits, labels[:, None], axis=1).sum()
+
+    gradients = jax.grad(true_logits)(features)
+    weights = gradients.mean(axis=(1, 2), dtype=jnp.float32)
+    cam = jnp.einsum(
+        "bhwc,bc->bhw", features, weights.astype(features.dtype), preferred_element_type=jnp.float32
+    )
+    return jax.lax.stop_gradient(jax.nn.relu(cam))

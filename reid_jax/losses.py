@@ -1,0 +1,78 @@
+"""The two losses of re-ID: cross entropy over identities and the batch-hard triplet loss."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from reid_jax import collectives
+
+# Squared distances below this count as zero: the square root has no slope there (PyTorch programs
+# clamp alike).
+_TINY = 1e-12
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Cross entropy with label smoothing, HBFP-Net equations 8 and 9 (the ID loss of both papers).
+
+        q[i] = 1 - smoothing (C - 1) / C where i is the true class, smoothing / C elsewhere
+
+    Args:
+        logits: (B, C) float32.
+        labels: (B,) int32.
+        smoothing: epsilon in [0, 1); 0 is the plain loss.
+
+    Returns:
+        (B,) float32, in nats.
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def batch_hard_distances(
+    embeddings: jax.Array, labels: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Euclidean distances of each image to its farthest positive and nearest negative of the batch.
+
+    Mining compares Gram-matrix distances; the distances returned are computed from the mined pairs'
+    differences, so that they keep float32 accuracy for near pairs too, and gradients touch the
+    mined pairs alone.
+
+    Args:
+        embeddings: (b, E) float32, this device's anchors.
+        labels: (b,) int32. The whole batch must hold two identities.
+        axis_name: the pmapped axis, or None.
+
+    Returns:
+        positive (b,) and negative (b,), float32.
+    """
+    everyone = collectives.gather(embeddings, axis_name)
+    same = labels[:, None] == collectives.gather(labels, axis_name)[None, :]
+
+    fixed, all_fixed = jax.lax.stop_gradient((embeddings, everyone))
+    products = jnp.matmul(fixed, all_fixed.T, precision=jax.lax.Precision.HIGHEST)
+    # Without the anchor's own norm: a constant along each row, which changes no choice.
+    nearness = jnp.square(all_fixed).sum(axis=1)[None, :] - 2.0 * products
+    farthest = jnp.where(same, nearness, -jnp.inf).argmax(axis=1)
+    nearest = jnp.where(same, jnp.inf, nearness).argmin(axis=1)
+
+    def distance(index):
+        squared = jnp.square(embeddings - everyone[index]).sum(axis=1)
+        return jnp.sqrt(jnp.maximum(squared, _TINY))
+
+    return distance(farthest), distance(nearest)
+
+
+def triplet(positive: jax.Array, negative: jax.Array, margin: float | None) -> jax.Array:
+    """Triplet loss of mined distances (Hermans et al., 2017; HBFP-Net equation 7).
+
+    Args:
+        positive: (B,) distance to the farthest positive.
+        negative: (B,) distance to the nearest negative.
+        margin: of relu(margin + positive - negative), or None for the soft margin,
+            log(1 + exp(positive - negative)).
+
+    Returns:
+        (B,) float32.
+    """
+    difference = positive - negative
+    return jax.nn.softplus(difference) if margin is None else jax.nn.relu(difference + margin)

@@ -1,0 +1,87 @@
+"""Attentive Hard-Mix (PMM section 2.2): a map's most salient blocks give way to a stranger's."""
+
+import jax
+import jax.numpy as jnp
+
+from reid_jax import collectives
+
+
+def check_blocks(map_size: tuple[int, int], block: tuple[int, int], top_k: int) -> None:
+    """Raises ValueError where blocks do not tile a map, or more are asked for than it has."""
+    (height, width), (block_height, block_width) = map_size, block
+    if block_height < 1 or block_width < 1:
+        raise ValueError(f"model.block is {tuple(block)}; both sides must be at least 1")
+    if height % block_height or width % block_width:
+        raise ValueError(
+            f"blocks of {block_height}x{block_width} cells (model.block) do not tile a map of "
+            f"{height}x{width} cells: choose model.block or data.image_size so that they do"
+        )
+    count = (height // block_height) * (width // block_width)
+    if not 0 < top_k <= count:
+        raise ValueError(
+            f"model.top_k is {top_k}, but a map of {height}x{width} cells has {count} blocks of "
+            f"{block_height}x{block_width}"
+        )
+
+
+def block_mask(cam: jax.Array, block: tuple[int, int], top_k: int) -> jax.Array:
+    """Block ranking, PMM equation 1: 0 over the `top_k` blocks with the largest sum, 1 elsewhere.
+
+    Of blocks with equal sums, the first in row-major order is taken first.
+
+    Args:
+        cam: (B, H, W) float32.
+        block: (height, width) of a block in cells of the map.
+        top_k: K, the number of blocks to mask.
+
+    Returns:
+        (B, H, W) float32 of zeros and ones.
+
+    Raises:
+        ValueError: blocks do not tile the map, or K is not between 1 and the number of blocks.
+    """
+    batch, height, width = cam.shape
+    check_blocks((height, width), block, top_k)
+    rows, columns = height // block[0], width // block[1]
+    sums = cam.reshape(batch, rows, block[0], columns, block[1]).sum(axis=(2, 4))
+    _, top = jax.lax.top_k(sums.reshape(batch, -1), top_k)
+    kept = 1.0 - jax.nn.one_hot(top, rows * columns).sum(axis=1)
+    return jnp.repeat(jnp.repeat(kept.reshape(batch, rows, columns), block[0], 1), block[1], 2)
+
+
+def partners(key: jax.Array, labels: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """For each image, a uniformly random image of another identity in the whole batch.
+
+    The draw is over the whole batch on every device, so it does not depend on the number of
+    devices. The batch must hold two identities; the sampler sees to that.
+
+    Args:
+        key: typed key, equal on all devices.
+        labels: (b,) int32, this device's identities.
+        axis_name: the pmapped axis, or None.
+
+    Returns:
+        (b,) int32 places in the whole batch.
+    """
+    everyone = collectives.gather(labels, axis_name)
+    other = everyone[:, None] != everyone[None, :]
+    chosen = jax.random.categorical(key, jnp.where(other, 0.0, -jnp.inf))
+    return collectives.own_rows(chosen, axis_name)
+
+
+def hard_mix(
+    features: jax.Array, mask: jax.Array, partner: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """Feature Hard-Mix, PMM equation 2: f~ = m * f_a + (1 - m) * f_n, at the same place of the map.
+
+    Args:
+        features: (b, H, W, C), this device's maps.
+        mask: (b, H, W), 1 where the image's own features stay.
+        partner: (b,) int32 places in the whole batch, from `partners`.
+        axis_name: the pmapped axis, or None.
+
+    Returns:
+        (b, H, W, C), of the dtype of `features`.
+    """
+    donors = collectives.gather(features, axis_name)[partner]
+    return jnp.where(mask[..., None] > 0, features, donors)

@@ -1,0 +1,43 @@
+"""Networks: Linen modules with two faces and no knowledge of datasets or optimizers.
+
+`network(images)` is inference: normalised images (B, H, W, 3) to one descriptor an image, (B, D)
+float32. `network.training(images, labels, key)` is training: a tuple of `StageOutput`, whose losses
+the trainer sums. `network.gradcams(images)` are maps of evidence, (B, stages, h, w), for figures.
+`network.check(image_size)` raises where settings contradict each other.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from reid_jax.models.heads import StageOutput
+from reid_jax.models.pmm import PMM
+from reid_jax.models.resnet import ResNet
+
+__all__ = ["NETWORKS", "PMM", "ResNet", "StageOutput", "create"]
+
+NETWORKS = {"pmm": PMM}
+DTYPES = ("float32", "bfloat16")
+
+
+def create(config, num_classes: int, axis_name: str | None = None) -> nn.Module:
+    """The network that `config` (the `model` part of a recipe) describes.
+
+    Args:
+        config: a ConfigDict with `name`, `dtype`, `trunk` (depths, width, strides) and the
+            network's own leaves.
+        num_classes: training identities.
+        axis_name: the pmapped axis whose devices share a batch, or None.
+
+    Raises:
+        ValueError: an unknown name or dtype.
+    """
+    settings = dict(config)
+    name, dtype, trunk = settings.pop("name"), settings.pop("dtype"), settings.pop("trunk")
+    if name not in NETWORKS:
+        raise ValueError(f"model.name is {name!r}; it must be one of {sorted(NETWORKS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"model.dtype is {dtype!r}; it must be one of {DTYPES}")
+    common = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
+    return NETWORKS[name](
+        num_classes=num_classes, trunk=ResNet(**trunk, **common), **settings, **common
+    )

@@ -1,0 +1,49 @@
+"""A stage's head: pooling, reduction to an embedding, classifier over the training identities."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from reid_jax.models.pooling import POOLINGS
+from reid_jax.models.resnet import batch_norm, kaiming_fan_out
+
+
+class StageOutput(NamedTuple):
+    """What a stage hands to the trainer."""
+
+    embedding: jax.Array  # (B, E) float32, for the triplet loss
+    logits: jax.Array  # (B, C) float32, for the ID loss
+
+
+class StageHead(nn.Module):
+    """Pool -> linear -> batch norm -> ReLU = embedding -> linear = logits (PMM section 2.1).
+
+    Attributes:
+        pooling: `average` or `max`.
+        embedding_dim: E.
+        num_classes: C, training identities.
+        dtype: of the computation; embedding and logits are float32 whatever it is.
+        axis_name: the pmapped axis whose devices share a batch, or None.
+    """
+
+    pooling: str
+    embedding_dim: int
+    num_classes: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> StageOutput:
+        """(B, H, W, C) to embedding and logits."""
+        x = POOLINGS[self.pooling](features)
+        x = nn.Dense(
+            self.embedding_dim, dtype=self.dtype, kernel_init=kaiming_fan_out, name="reduction"
+        )(x)
+        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
+        embedding = nn.relu(x)
+        logits = nn.Dense(
+            self.num_classes, dtype=self.dtype, kernel_init=kaiming_fan_out, name="classifier"
+        )(embedding)
+        return StageOutput(embedding.astype(jnp.float32), logits.astype(jnp.float32))

@@ -1,0 +1,146 @@
+"""ResNet v1.5 trunk (He et al., 2016), as torchvision has it: strides are on 3x3 convolutions.
+
+Both papers take ResNet-50 and keep the last stage's resolution: 384x128 images give maps of 24x8
+cells.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EXPANSION = 4
+
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Conv:
+    """A convolution without bias, padded as PyTorch pads: (kernel - 1) // 2 on both sides."""
+    padding = (kernel - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=((padding, padding), (padding, padding)),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=kaiming_fan_out,
+        name=name,
+    )
+
+
+def pointwise(features: int, *, dtype, name: str) -> nn.Dense:
+    """A 1x1 convolution as the matrix product it is: XLA's gradients of it are faster on CPUs."""
+    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=kaiming_fan_out, name=name)
+
+
+def batch_norm(*, train: bool, dtype, axis_name: str | None, name: str | None = None):
+    """Batch norm over the batch of all devices, statistics in float32.
+
+    PyTorch's momentum 0.1 is 0.9 here.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name if train else None,
+        name=name,
+    )
+
+
+class Bottleneck(nn.Module):
+    """1x1 down to `features`, 3x3 with the stride, 1x1 up to 4 `features`, added to the shortcut.
+
+    The shortcut is a 1x1 projection where shape changes, the input itself elsewhere.
+    """
+
+    features: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
+
+        def norm(name):
+            return batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
+
+        width = self.features * EXPANSION
+        y = nn.relu(norm("bn1")(pointwise(self.features, dtype=self.dtype, name="conv1")(x)))
+        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y)
+        y = nn.relu(norm("bn2")(y))
+        y = norm("bn3")(pointwise(width, dtype=self.dtype, name="conv3")(y))
+        if self.stride != 1 or x.shape[-1] != width:
+            x = x[:, :: self.stride, :: self.stride]
+            x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
+            x = norm("downsample_bn")(x)
+        return nn.relu(x + y)
+
+
+class TrunkMaps(NamedTuple):
+    """Maps of the trunk, each (B, H, W, C), named as the papers name ResNet's stages."""
+
+    res4_1: jax.Array  # after the first block of res4
+    res4: jax.Array
+    res5: jax.Array
+
+
+class ResNet(nn.Module):
+    """The trunk, from normalised images to maps.
+
+    Attributes:
+        depths: bottlenecks in res2, res3, res4 and res5. ResNet-50 has (3, 4, 6, 3).
+        width: channels of the stem; res2 to res5 have 4, 8, 16 and 32 times as many.
+        strides: of res2 to res5.
+        dtype: of the computation; parameters and batch statistics are float32.
+        axis_name: the pmapped axis whose devices share a batch, or None.
+    """
+
+    depths: Sequence[int] = (3, 4, 6, 3)
+    width: int = 64
+    strides: Sequence[int] = (1, 2, 2, 1)
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def features(self) -> int:
+        """Channels of the last map: 2048 for ResNet-50."""
+        return self.width * 8 * EXPANSION
+
+    def map_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the last map for images of (height, width)."""
+        for stride in (2, 2, *self.strides):
+            image_size = tuple(-(-size // stride) for size in image_size)
+        return image_size
+
+    def check(self) -> None:
+        """Raises ValueError, naming the config leaf, for settings that are no ResNet."""
+        for leaf in ("depths", "strides"):
+            values = tuple(getattr(self, leaf))
+            if len(values) != 4 or min(values) < 1:
+                raise ValueError(f"model.trunk.{leaf} is {values}; it must be 4 positive numbers")
+        if self.width < 1:
+            raise ValueError(f"model.trunk.width is {self.width}; it must be at least 1")
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> TrunkMaps:
+        """(B, H, W, 3) float32 to maps; in `train` batch norm takes the batch's statistics."""
+        x = conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(images)
+        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
+        x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        maps = {}
+        for stage, (depth, stride) in enumerate(zip(self.depths, self.strides, strict=True)):
+            for block in range(depth):
+                x = Bottleneck(
+                    features=self.width * 2**stage,
+                    stride=stride if block == 0 else 1,
+                    dtype=self.dtype,
+                    axis_name=self.axis_name,
+                    name=f"layer{stage + 1}_{block}",
+                )(x, train)
+                maps[stage + 2, block + 1] = x
+        return TrunkMaps(maps[4, 1], maps[4, self.depths[2]], x)

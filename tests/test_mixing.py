@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reid_jax import mixing
+
+
+def brute_force_mask(cam, block, top_k):
+    mask = np.ones_like(cam)
+    for image in range(len(cam)):
+        sums = []
+        for top in range(0, cam.shape[1], block[0]):
+            for left in range(0, cam.shape[2], block[1]):
+                area = cam[image, top : top + block[0], left : left + block[1]]
+                sums.append((-area.sum(), top, left))
+        for _, top, left in sorted(sums)[:top_k]:
+            mask[image, top : top + block[0], left : left + block[1]] = 0
+    return mask
+
+
+def test_mask_of_a_handmade_cam():
+    cam = np.zeros((1, 6, 4), np.float32)
+    cam[0, 4, 3] = 5.0  # the block of rows 3..5, columns 2..3
+    cam[0, 0:3, 0:2] = 0.5  # sums to 3
+    cam[0, 0, 2] = 2.0
+    want = np.ones((6, 4))
+    want[3:6, 2:4] = 0
+    np.testing.assert_array_equal(mixing.block_mask(jnp.array(cam), (3, 2), 1)[0], want)
+    want[0:3, 0:2] = 0
+    np.testing.assert_array_equal(mixing.block_mask(jnp.array(cam), (3, 2), 2)[0], want)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 6, 8, 32])
+def test_mask_equals_brute_force(rng, top_k):
+    cam = rng.integers(0, 4, (5, 24, 8)).astype(np.float32)  # sums tie often
+    got = jax.jit(mixing.block_mask, static_argnums=(1, 2))(cam, (3, 2), top_k)
+    np.testing.assert_array_equal(got, brute_force_mask(cam, (3, 2), top_k))
+    assert np.all((np.asarray(got) == 0).sum(axis=(1, 2)) == top_k * 6)
+
+
+def test_blocks_that_do_not_tile_name_both_sizes():
+    with pytest.raises(ValueError, match=r"blocks of 3x2 .*map of 10x4"):
+        mixing.block_mask(jnp.zeros((1, 10, 4)), (3, 2), 1)
+
+
+@pytest.mark.parametrize("top_k", [0, 9])
+def test_top_k_outside_the_blocks_is_an_error(top_k):
+    with pytest.raises(
+        ValueError, match=r"model\.top_k is ., but a map of 12x4 cells has 8 blocks"
+    ):
+        mixing.block_mask(jnp.zeros((1, 12, 4)), (3, 2), top_k)
+
+
+def test_partners_are_of_another_identity_and_uniform(rng):
+    labels = np.array([0, 0, 0, 1, 1, 2, 3, 3], np.int32)
+    draw = jax.jit(jax.vmap(mixing.partners, in_axes=(0, None)))
+    chosen = np.asarray(draw(jax.random.split(jax.random.key(0), 4000), labels))
+    assert np.all(labels[chosen] != labels[None, :])
+    for image in range(8):
+        counts = np.bincount(chosen[:, image], minlength=8)
+        others = labels != labels[image]
+        expected = 4000 / others.sum()
+        # Five standard deviations of a binomial.
+        assert np.all(np.abs(counts[others] - expected) < 5 * np.sqrt(expected))
+
+
+def test_hard_mix_is_equation_2(rng):
+    features = rng.normal(size=(4, 6, 4, 3)).astype(np.float32)
+    mask = rng.integers(0, 2, (4, 6, 4)).astype(np.float32)
+    partner = np.array([2, 3, 0, 1], np.int32)
+    want = mask[..., None] * features + (1 - mask[..., None]) * features[partner]
+    np.testing.assert_array_equal(mixing.hard_mix(features, mask, partner), want)
+
+
+def test_a_partner_may_live_on_another_device(rng):
+    labels = np.repeat(np.arange(4), 2).astype(np.int32)
+    features = rng.normal(size=(8, 3, 2, 5)).astype(np.float32)
+    mask = rng.integers(0, 2, (8, 3, 2)).astype(np.float32)
+    key = jax.random.key(7)
+
+    def mix(f, m, y, axis_name):
+        return mixing.hard_mix(f, m, mixing.partners(key, y, axis_name), axis_name)
+
+    def split(x):
+        return x.reshape(4, 2, *x.shape[1:])
+
+    whole = mix(features, mask, labels, None)
+    parts = jax.pmap(lambda f, m, y: mix(f, m, y, "batch"), axis_name="batch")(
+        split(features), split(mask), split(labels)
+    )
+    np.testing.assert_array_equal(np.asarray(parts).reshape(features.shape), whole)
