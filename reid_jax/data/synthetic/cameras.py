@@ -1,0 +1,139 @@
+"""What a camera is: where it looks from, its light, its colours, its sharpness.
+
+Cameras of one data set differ as surveillance cameras do. Each watches one place, where people
+mostly walk one way, so one camera shows faces, another shows backs, a third left sides.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from reid_jax.data.synthetic.streams import stream
+
+MAX_CAMERAS = 12
+# Four cameras next to one another look from four sides, wherever the first is: a data set's splits
+# share no camera, and each needs its own faces, backs and sides to match.
+_YAWS = (0.0, np.pi, 0.5 * np.pi, -0.5 * np.pi)
+_GROUNDS = ("slabs", "asphalt", "tiles", "bricks", "grass", "slabs")
+_WALLS = ("shop", "hedge", "panels", "bricks", "trees", "glass")
+_OBSTACLES = ("pole", "box", "bench", "planter", "railing", "pole")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera, the same for every picture it takes.
+
+    Attributes:
+        yaw: radians, the way most people walk: 0 towards the camera (see `solids.View`).
+        height: metres above the ground.
+        focal: pixels; the scene is drawn with it.
+        ground: texture of the ground.
+        wall: what stands behind it.
+        wall_distance: metres to it.
+        wall_turn: radians it is turned.
+        light: (right, up, towards the camera), the direction of the key light, unit length.
+        ambient: share of the light without direction, in [0, 1]; sunny places have little.
+        gains: of red, green and blue.
+        exposure: factor on all three.
+        gamma: exponent; above 1 darkens the middle tones.
+        saturation: 1 keeps colours, 0 is grey.
+        haze: share of grey veil, in [0, 1].
+        blur: deviation of the lens blur, pixels of the sensor.
+        noise: deviation of the sensor noise, in [0, 1].
+        resolution: rows of the sensor that a person covers, (least, most).
+        obstacle: what stands in this place.
+        obstacle_rate: share of walks that pass behind it.
+        crowd_rate: share of walks with another person near.
+        sloppiness: deviation of the detector's boxes, share of their size.
+    """
+
+    yaw: float
+    height: float
+    focal: float
+    ground: str
+    wall: str
+    wall_distance: float
+    wall_turn: float
+    light: tuple[float, float, float]
+    ambient: float
+    gains: tuple[float, float, float]
+    exposure: float
+    gamma: float
+    saturation: float
+    haze: float
+    blur: float
+    noise: float
+    resolution: tuple[int, int]
+    obstacle: str
+    obstacle_rate: float
+    crowd_rate: float
+    sloppiness: float
+
+
+@functools.lru_cache(maxsize=32)
+def camera(seed: int, camid: int) -> Camera:
+    """The camera of an id, 1 to MAX_CAMERAS.
+
+    Raises:
+        ValueError: there is no such camera.
+    """
+    if not 1 <= camid <= MAX_CAMERAS:
+        raise ValueError(f"camid is {camid}; synthetic cameras are numbered 1 to {MAX_CAMERAS}")
+
+    def mine(options, shift=0):
+        """Each camera gets another option: a turn of the list, which the seed chooses.
+
+        Each time that the list is used up, the turn moves by `shift`.
+        """
+        start = stream(seed, "cameras", len(options)).integers(len(options))
+        return options[(camid - 1 + shift * ((camid - 1) // len(options)) + start) % len(options)]
+
+    rng = stream(seed, "camera", camid)
+    light = np.array([rng.choice([-1, 1]) * rng.uniform(0.2, 0.8), 0.7, rng.uniform(0.3, 0.8)])
+    warm = rng.normal(0, 0.05)
+    least = int(rng.integers(56, 84))
+    return Camera(
+        yaw=_YAWS[(camid - 1) % len(_YAWS)],
+        height=float(rng.uniform(2.0, 3.4)),
+        focal=1000.0,
+        ground=mine(_GROUNDS),
+        wall=mine(_WALLS, shift=1),  # no two places are alike
+        wall_distance=float(rng.uniform(13, 18)),
+        wall_turn=float(rng.uniform(-0.35, 0.35)),
+        light=tuple(float(v) for v in light / np.linalg.norm(light)),
+        ambient=float(rng.uniform(0.35, 0.68)),
+        gains=(float(1 + warm), float(1 + rng.normal(0, 0.02)), float(1 - warm)),
+        exposure=float(rng.uniform(1.0, 1.28)),
+        gamma=float(rng.uniform(0.88, 1.14)),
+        saturation=float(rng.uniform(0.75, 1.1)),
+        haze=float(rng.uniform(0.0, 0.1)),
+        blur=float(rng.uniform(0.25, 0.75)),
+        noise=float(rng.uniform(0.008, 0.025)),
+        resolution=(least, int(least + rng.integers(24, 44))),
+        obstacle=mine(_OBSTACLES),
+        obstacle_rate=float(rng.uniform(0.1, 0.25)),
+        crowd_rate=float(rng.uniform(0.12, 0.25)),
+        sloppiness=float(rng.uniform(0.02, 0.05)),
+    )
+
+
+def exposed(cam: Camera, rgb: np.ndarray, rng: np.random.Generator, flicker: float) -> np.ndarray:
+    """What the sensor makes of the light: colour cast, veil, tone curve, noise.
+
+    Args:
+        cam: the camera.
+        rgb: (H, W, 3) float32, light in [0, 1].
+        rng: for the noise.
+        flicker: factor on the exposure of this picture.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    rgb = rgb * (np.float32(cam.gains) * np.float32(cam.exposure * flicker))
+    grey = rgb.mean(axis=2, keepdims=True)
+    rgb = grey + np.float32(cam.saturation) * (rgb - grey)
+    rgb = rgb * np.float32(1 - cam.haze) + np.float32(0.55 * cam.haze)
+    rgb = rgb.clip(0, 1) ** np.float32(cam.gamma)
+    rgb += np.float32(cam.noise) * rng.standard_normal(rgb.shape, np.float32)
+    return (rgb * 255 + 0.5).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,263 @@
+"""Writes synthetic pedestrians as a folder in the layout of Market-1501."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from reid_jax.data.synthetic.cameras import MAX_CAMERAS
+from reid_jax.data.synthetic.capture import DISTRACTOR, JUNK, WALK_LENGTH, draw
+from reid_jax.data.synthetic.streams import stream
+
+VERSION = 2  # of the generator: other pictures for the same arguments need another number
+RECORD = "synthetic.json"
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+_QUALITY = 92
+_BOXES_A_PROCESS = 150  # fewer are drawn sooner than a process starts
+
+
+class Box(NamedTuple):
+    """One file of the data set: where it lies and what `draw` draws there."""
+
+    path: str
+    pid: int
+    camid: int
+    index: int
+
+
+def write_market1501(
+    root: str | os.PathLike,
+    *,
+    seed: int = 0,
+    train_identities: int = 64,
+    test_identities: int = 32,
+    train_cameras: int = 6,
+    test_cameras: int = 4,
+    images_per_camera: int = 4,
+    distractors: int = 60,
+    junk: int = 40,
+    progress: bool = True,
+) -> None:
+    """Draws a data set of synthetic pedestrians, or finds it drawn already.
+
+    Training identities have odd numbers and test identities even ones, so either can grow without
+    changing the other. The splits share no camera either: cameras from 1 to train_cameras see the
+    training identities, the next test_cameras see the test identities, distractors and junk. An
+    identity is seen by at least two cameras. Query holds one picture of each test identity under
+    each camera that sees it, the gallery the others.
+
+    The same arguments give the same bytes (with the same Pillow and NumPy), however many processes
+    draw. The folder appears complete or not at all.
+
+    Args:
+        root: the folder, created with its parents. It gets bounding_box_train, query,
+            bounding_box_test (JPEG files, 64 wide and 128 high) and synthetic.json.
+        seed: another seed gives other people, cameras and places.
+        train_identities: how many to learn from.
+        test_identities: how many to be found again.
+        train_cameras: how many see the training identities, at least 2.
+        test_cameras: how many see the test identities, at least 2; with train_cameras at most
+            MAX_CAMERAS.
+        images_per_camera: pictures of an identity under a camera that sees it, on average; at least
+            2. Each number within 2 of it is as likely.
+        distractors: boxes of identity 0000 in the gallery: strangers, parts of them, empty places.
+        junk: boxes of identity -1 in the gallery, badly placed, which evaluation ignores.
+        progress: whether progress is printed to stderr.
+
+    Raises:
+        ValueError: an argument is out of range.
+        FileExistsError: root holds something else: another data set, one of other arguments or of
+            another version, or one with files missing.
+    """
+    arguments = {
+        "seed": seed,
+        "train_identities": train_identities,
+        "test_identities": test_identities,
+        "train_cameras": train_cameras,
+        "test_cameras": test_cameras,
+        "images_per_camera": images_per_camera,
+        "distractors": distractors,
+        "junk": junk,
+    }
+    _check(arguments)
+    boxes = planned(**arguments)
+    record = {"version": VERSION, **arguments, "images": _counted(b.path for b in boxes)}
+    root = Path(root)
+    if _holds(root, record):
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
+    try:
+        draft.chmod(0o755)
+        for folder in (TRAIN, QUERY, GALLERY):
+            (draft / folder).mkdir()
+        _write_all(draft, seed, boxes, progress)
+        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        try:
+            draft.rename(root)
+        except OSError:
+            if not _holds(root, record):  # another process may have been quicker
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def planned(
+    *,
+    seed,
+    train_identities,
+    test_identities,
+    train_cameras,
+    test_cameras,
+    images_per_camera,
+    distractors,
+    junk,
+) -> list[Box]:
+    """The boxes of a data set, in the order of their names. Arguments as `write_market1501`."""
+    train_camids = range(1, train_cameras + 1)
+    test_camids = range(train_cameras + 1, train_cameras + test_cameras + 1)
+    boxes = []
+    for identity in range(train_identities):
+        pid = 2 * identity + 1
+        for camid, count in _appearances(seed, pid, train_camids, images_per_camera):
+            boxes += [_box(TRAIN, seed, pid, camid, i) for i in range(count)]
+    for identity in range(test_identities):
+        pid = 2 * identity + 2
+        for camid, count in _appearances(seed, pid, test_camids, images_per_camera):
+            asked = int(stream(seed, "query", pid, camid).integers(count))
+            boxes += [
+                _box(QUERY if i == asked else GALLERY, seed, pid, camid, i) for i in range(count)
+            ]
+    for pid, count in ((DISTRACTOR, distractors), (JUNK, junk)):
+        for i in range(count):
+            index, at = divmod(i, test_cameras)
+            boxes.append(_box(GALLERY, seed, pid, test_camids[at], index))
+    return sorted(boxes)
+
+
+def _check(arguments: dict[str, int]) -> None:
+    least = dict(
+        train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
+    )
+    for name, value in arguments.items():
+        if value < least.get(name, 0):
+            raise ValueError(f"{name} is {value}; it must be at least {least.get(name, 0)}")
+    cameras = arguments["train_cameras"] + arguments["test_cameras"]
+    if cameras > MAX_CAMERAS:
+        raise ValueError(
+            f"train_cameras + test_cameras is {cameras}; it must be at most {MAX_CAMERAS}"
+        )
+
+
+def _appearances(seed: int, pid: int, camids: range, images: int) -> list[tuple[int, int]]:
+    """(camera, number of pictures) pairs of an identity, two of the cameras or more."""
+    rng = stream(seed, "appearances", pid, len(camids), images)
+    seen = rng.permutation(camids)[: rng.integers(2, len(camids) + 1)]
+    spread = min(2, images - 2)
+    return [(int(c), int(rng.integers(images - spread, images + spread + 1))) for c in seen]
+
+
+def _box(folder: str, seed: int, pid: int, camid: int, index: int) -> Box:
+    """The box with its file name: identity, camera, sequence, frame, number of the box."""
+    walk = index // WALK_LENGTH
+    frame = int(stream(seed, "frame", pid, camid, walk).integers(100, 99_000))
+    frame += 25 * (index % WALK_LENGTH)
+    identity = "-1" if pid == JUNK else f"{pid:04d}"
+    name = f"{identity}_c{camid}s{walk + 1}_{frame:06d}_{index + 1:02d}.jpg"
+    return Box(f"{folder}/{name}", pid, camid, index)
+
+
+def _counted(paths) -> dict[str, int]:
+    """The number of files in each folder."""
+    folders = [p.split("/")[0] for p in paths]
+    return {folder: folders.count(folder) for folder in (TRAIN, QUERY, GALLERY)}
+
+
+def _holds(root: Path, record: dict) -> bool:
+    """Whether root holds this very data set; False where there is nothing yet."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    advice = "delete it, or choose another folder"
+    try:
+        found = json.loads((root / RECORD).read_text())
+    except (OSError, ValueError) as error:
+        raise FileExistsError(
+            f"{root} exists and has no readable {RECORD}, so it is no complete synthetic data set: "
+            f"{advice}"
+        ) from error
+    other = [name for name in record if found.get(name) != record[name]]
+    if other:
+        differences = ", ".join(f"{n} {found.get(n)} instead of {record[n]}" for n in other)
+        raise FileExistsError(
+            f"{root} holds a synthetic data set of other arguments ({differences}): {advice}"
+        )
+    there = _counted(f"{f}/{p.name}" for f in record["images"] for p in (root / f).glob("*.jpg"))
+    if there != record["images"]:
+        raise FileExistsError(
+            f"{root} holds {there} images instead of {record['images']}; files were lost: {advice}"
+        )
+    return True
+
+
+def _write_all(root: Path, seed: int, boxes: list[Box], progress: bool) -> None:
+    """Draws the boxes in as many processes as there are processors.
+
+    The helpers are plain child processes: forking is unsafe once JAX or TensorFlow runs threads,
+    and multiprocessing's other ways import the caller's main program again, with all it imports.
+    """
+    workers = max(1, min(_processors(), len(boxes) // _BOXES_A_PROCESS))
+    helpers = []
+    try:
+        for k in range(1, workers):
+            job = json.dumps({"root": str(root), "seed": seed, "boxes": boxes[k::workers]})
+            helper = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import _help; _help()"],
+                stdin=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                text=True,
+            )
+            helpers.append(helper)
+            with contextlib.suppress(BrokenPipeError):  # it died; its exit status is seen below
+                helper.stdin.write(job)
+                helper.stdin.close()
+        _write_part(root, seed, boxes[::workers], progress)
+        if any([helper.wait() for helper in helpers]):
+            raise RuntimeError(f"a process that draws into {root} failed; its error is above")
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.wait()
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _help() -> None:
+    """A child process's whole work: the boxes that stdin names."""
+    job = json.load(sys.stdin)
+    _write_part(Path(job["root"]), job["seed"], [Box(*box) for box in job["boxes"]], progress=False)
+
+
+def _write_part(root: Path, seed: int, boxes: list[Box], progress: bool) -> None:
+    """Draws and writes boxes, and prints progress where it is to be shown."""
+    for done, box in enumerate(boxes, start=1):
+        image = Image.fromarray(draw(seed, box.pid, box.camid, box.index))
+        image.save(root / box.path, quality=_QUALITY)
+        if progress and (done % 50 == 0 or done == len(boxes)):
+            print(
+                f"\rdrawing synthetic pedestrians: {100 * done // len(boxes)} %",
+                end="\n" if done == len(boxes) else "",
+                file=sys.stderr,
+                flush=True,
+            )
