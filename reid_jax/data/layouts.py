@@ -1,0 +1,227 @@
+"""Folder layouts of re-ID data sets: which images there are, of whom, under which camera."""
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+
+#: Sub-folders of train, query and gallery in the layout `folder`, unless others are named.
+FOLDERS = ("train", "query", "gallery")
+#: File names of the layout `folder`, unless another pattern is given: `anna_c2_0001.jpg` is the
+#: identity `anna` under camera `2`. A pattern is a regular expression with the groups `pid` and
+#: `camid`, matched from the first character of the file name; each group may hold any text.
+PATTERN = r"(?P<pid>[^_]+)_c(?P<camid>\d+)"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """What tells one layout from another."""
+
+    pattern: str
+    folders: tuple[str, str, str] = _STANDARD_FOLDERS
+    junk: tuple[int, ...] = ()  # pids of boxes that the protocol ignores
+    distractors: tuple[int, ...] = ()  # pids of boxes of nobody, for the gallery alone
+
+
+_LAYOUTS = {
+    # 0002_c1s1_000451_03.jpg: the fourth box of frame 451 in sequence 1 of camera 1.
+    "market1501": _Layout(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_", junk=(-1,), distractors=(0,)),
+    # 0001_c2_f0046182.jpg: frame 46182 of camera 2.
+    "dukemtmc": _Layout(r"(?P<pid>\d+)_c(?P<camid>\d+)_f\d+"),
+    # 0001_c1_2.png: image 2 under camera 1. The detected and the labeled boxes are two roots.
+    "cuhk03": _Layout(r"(?P<pid>\d+)_c(?P<camid>\d+)_\d+"),
+    "folder": _Layout(PATTERN, folders=FOLDERS),
+}
+
+#: The layouts that `read` knows.
+LAYOUTS = tuple(_LAYOUTS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split, in the order of their file names.
+
+    Attributes:
+        paths: N paths.
+        pids: (N,) int32, the identity of each.
+        camids: (N,) int32, the camera of each.
+    """
+
+    paths: tuple[str, ...]
+    pids: np.ndarray
+    camids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int32: the identities renumbered 0 to C - 1 in the order of their pids."""
+        return np.unique(self.pids, return_inverse=True)[1].astype(np.int32)
+
+    @property
+    def num_identities(self) -> int:
+        """C, how many identities there are."""
+        return len(np.unique(self.pids))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """The three splits of a data set, its layout's name and the folder they were read from."""
+
+    train: Split
+    query: Split
+    gallery: Split
+    name: str
+    root: str
+
+
+def read(
+    layout: str,
+    root: str | os.PathLike,
+    *,
+    pattern: str | None = None,
+    folders: Sequence[str] | None = None,
+) -> Dataset:
+    """Reads the file names of a data set; no image is opened.
+
+    Of the files in a split's folder, those called .jpg, .jpeg or .png in any case are its images.
+    Market-1501's junk boxes (pid -1) are dropped; its distractors (pid 0) stay in the gallery and
+    never enter the training split.
+
+    In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
+    names. In `folder` they may be any text, numbered in sorted order over all splits together.
+
+    Args:
+        layout: one of `LAYOUTS`.
+        root: the folder that holds the splits' folders.
+        pattern: layout `folder` only: what file names look like, as in `PATTERN`, its default.
+        folders: layout `folder` only: sub-folders of train, query and gallery; default `FOLDERS`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: the root or a split's folder does not exist.
+        ValueError: the layout is unknown, the pattern is no regular expression with its groups, a
+          folder holds no image, a name shows no identity or camera, there are fewer than two
+          training identities, or no query has a match under another camera.
+    """
+    if layout not in _LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r} (data.layout); known: {', '.join(LAYOUTS)}")
+    rules = _LAYOUTS[layout]
+    if layout != "folder" and (pattern or folders):
+        raise ValueError(
+            f"a pattern and folders are for the layout 'folder'; {layout!r} has its own"
+        )
+    rules = dataclasses.replace(
+        rules, pattern=pattern or rules.pattern, folders=tuple(folders or rules.folders)
+    )
+    if len(rules.folders) != 3:
+        raise ValueError(f"folders must name train, query and gallery, not {rules.folders}")
+
+    root = os.fspath(root)
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"no folder {root!r} (data.root)")
+    names = [_image_names(root, folder) for folder in rules.folders]
+    parsed = [
+        _parse(rules.pattern, os.path.join(root, folder), split)
+        for folder, split in zip(rules.folders, names, strict=True)
+    ]
+    if layout == "folder":
+        pid_numbers, camid_numbers = (_numbering(parsed, field) for field in (0, 1))
+    else:
+        pid_numbers = camid_numbers = int
+    splits = []
+    for folder, split, fields in zip(rules.folders, names, parsed, strict=True):
+        pids = np.array([pid_numbers(pid) for pid, _ in fields], np.int32)
+        camids = np.array([camid_numbers(camid) for _, camid in fields], np.int32)
+        in_train = folder == rules.folders[0]
+        keep = ~np.isin(pids, rules.junk + (rules.distractors if in_train else ()))
+        paths = tuple(os.path.join(root, folder, split[i]) for i in np.flatnonzero(keep))
+        splits.append(Split(paths, pids[keep], camids[keep]))
+    dataset = Dataset(*splits, name=layout, root=root)
+    _check(dataset, rules.folders)
+    return dataset
+
+
+def _image_names(root: str, folder: str) -> list[str]:
+    """The image files in a split's folder, sorted."""
+    path = os.path.join(root, folder)
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"no folder {folder!r} in {root!r}, which holds {_listing(root)}")
+    # A leading dot marks the resource forks that macOS leaves beside the files: ._0002_c1s1.jpg
+    names = sorted(
+        name
+        for name in os.listdir(path)
+        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+    )
+    if not names:
+        raise ValueError(f"no image ({', '.join(_SUFFIXES)}) in {path!r}")
+    return names
+
+
+def _listing(root: str) -> str:
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    shown = ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "")
+    return shown or "no folders"
+
+
+def _parse(pattern: str, folder: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The (pid, camid) texts of file names."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"data.pattern {pattern!r} is no regular expression: {error}") from None
+    if not {"pid", "camid"} <= expression.groupindex.keys():
+        raise ValueError(f"data.pattern {pattern!r} lacks the groups (?P<pid>...), (?P<camid>...)")
+    fields = []
+    for name in names:
+        match = expression.match(name)
+        if not (match and match["pid"] and match["camid"]):
+            raise ValueError(
+                f"no identity and camera in the name of {os.path.join(folder, name)!r}: "
+                f"names must match {pattern!r}"
+            )
+        fields.append((match["pid"], match["camid"]))
+    return fields
+
+
+def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):
+    """A function from texts to numbers, one for all splits."""
+    texts = sorted({fields[field] for split in parsed for fields in split})
+    # From 1: 0 stands for distractors.
+    return {text: number for number, text in enumerate(texts, start=1)}.__getitem__
+
+
+def _check(dataset: Dataset, folders: Sequence[str]) -> None:
+    """Raises where the data can neither be trained on nor evaluated."""
+    train, query, gallery = (os.path.join(dataset.root, folder) for folder in folders)
+    if dataset.train.num_identities < 2:
+        raise ValueError(f"fewer than two identities to train on in {train!r}")
+
+    cameras = collections.defaultdict(set)
+    for pid, camid in zip(dataset.gallery.pids, dataset.gallery.camids, strict=True):
+        cameras[pid].add(camid)
+    queries = zip(dataset.query.pids, dataset.query.camids, strict=True)
+    if not any(cameras[pid] - {camid} for pid, camid in queries):
+        raise ValueError(
+            f"no query in {query!r} has a match under another camera in {gallery!r}: "
+            "evaluation needs identities seen by two cameras"
+        )
+
+    shared = len(np.intersect1d(dataset.train.pids, dataset.query.pids))
+    if shared:
+        logging.warning(
+            "%d identities of %r are in %r too: figures will flatter the network",
+            shared,
+            query,
+            train,
+        )

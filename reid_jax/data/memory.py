@@ -1,0 +1,33 @@
+"""Images decoded once and held in memory, without TensorFlow."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from reid_jax.data import images
+
+
+class MemoryImages:
+    """The loader `memory` of `images.open_images`."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        size: tuple[int, int],
+        progress: Callable[[str], object] | None = None,
+    ):
+        """Decodes and resizes every file; arguments and errors are those of `open_images`."""
+        self._pixels = np.empty((len(paths), *size, 3), np.uint8)
+
+        def keep(i, data, image):
+            self._pixels[i] = np.asarray(images.resize(images.to_rgb(image), size))
+
+        images.visit(paths, keep, progress)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Gathers batches, as `images.Images.batches` says."""
+        for indices in index_batches:
+            yield self._pixels[indices]

@@ -1,0 +1,242 @@
+import logging
+
+import numpy as np
+import pytest
+
+from reid_jax.data import layouts
+
+MARKET = {
+    "bounding_box_train": [
+        "0007_c3s3_000001_01.jpg",
+        "0002_c1s1_000451_03.jpg",
+        "0007_c1s1_2_1.jpg",
+    ],
+    "query": ["0001_c1s1_001051_00.jpg", "0005_c2s1_001051_00.jpg"],
+    "bounding_box_test": [
+        "0001_c2s1_000001_00.jpg",
+        "-1_c1s1_000401_03.jpg",
+        "0000_c4s2_000001_02.jpg",
+        "0005_c2s1_000002_00.jpg",
+    ],
+}
+DUKE = {
+    "bounding_box_train": ["0001_c2_f0046182.jpg", "0004_c8_f0000001.jpg"],
+    "query": ["0005_c2_f0046985.jpg"],
+    "bounding_box_test": ["0005_c5_f0051781.jpg"],
+}
+CUHK = {
+    "bounding_box_train": ["0001_c1_1.png", "0003_c2_10.PNG", "0003_c1_2.jpg"],
+    "query": ["0002_c1_4.png"],
+    "bounding_box_test": ["0002_c2_7.png", "0002_c1_5.jpeg"],
+}
+OWN = {
+    "train": ["bob_c1_1.jpg", "anna_c2_1.jpg", "anna_c10_2.jpg"],
+    "query": ["zoe_c1_1.jpg"],
+    "gallery": ["zoe_c2_1.jpg", "carl_c1_1.jpg"],
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A function that makes empty files: only names are read."""
+
+    def make(folders):
+        for folder, names in folders.items():
+            (tmp_path / folder).mkdir(parents=True)
+            for name in names:
+                (tmp_path / folder / name).touch()
+        return tmp_path
+
+    return make
+
+
+def names(split):
+    return [path.rsplit("/", 1)[1] for path in split.paths]
+
+
+def test_market1501(tree):
+    root = tree(MARKET)
+    dataset = layouts.read("market1501", root)
+    assert (dataset.name, dataset.root) == ("market1501", str(root))
+    assert dataset.train.paths == tuple(
+        str(root / "bounding_box_train" / name) for name in sorted(MARKET["bounding_box_train"])
+    )
+    np.testing.assert_array_equal(dataset.train.pids, [2, 7, 7])
+    np.testing.assert_array_equal(dataset.train.camids, [1, 1, 3])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 1])
+    assert dataset.train.num_identities == 2
+    assert {
+        array.dtype for s in (dataset.train, dataset.gallery) for array in (s.pids, s.camids)
+    } == {np.dtype(np.int32)}
+    assert dataset.train.labels.dtype == np.int32
+    # The junk box is gone, the distractor is there.
+    assert len(dataset.gallery) == 3
+    np.testing.assert_array_equal(dataset.gallery.pids, [0, 1, 5])
+    np.testing.assert_array_equal(dataset.gallery.camids, [4, 2, 2])
+
+
+def test_no_distractor_or_junk_in_training(tree):
+    extra = [*MARKET["bounding_box_train"], "0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"]
+    dataset = layouts.read("market1501", tree(MARKET | {"bounding_box_train": extra}))
+    np.testing.assert_array_equal(dataset.train.pids, [2, 7, 7])
+
+
+def test_zero_is_an_identity_elsewhere(tree):
+    extra = [*DUKE["bounding_box_train"], "0000_c1_f0000001.jpg"]
+    dataset = layouts.read("dukemtmc", tree(DUKE | {"bounding_box_train": extra}))
+    np.testing.assert_array_equal(dataset.train.pids, [0, 1, 4])
+
+
+def test_dukemtmc(tree):
+    dataset = layouts.read("dukemtmc", tree(DUKE))
+    np.testing.assert_array_equal(dataset.train.pids, [1, 4])
+    np.testing.assert_array_equal(dataset.train.camids, [2, 8])
+    np.testing.assert_array_equal(dataset.gallery.camids, [5])
+
+
+def test_cuhk03(tree):
+    dataset = layouts.read("cuhk03", tree(CUHK))
+    assert names(dataset.train) == ["0001_c1_1.png", "0003_c1_2.jpg", "0003_c2_10.PNG"]
+    np.testing.assert_array_equal(dataset.train.camids, [1, 1, 2])
+    np.testing.assert_array_equal(dataset.gallery.pids, [2, 2])
+
+
+def test_folder_numbers_text_over_all_splits(tree):
+    dataset = layouts.read("folder", tree(OWN))
+    assert names(dataset.train) == ["anna_c10_2.jpg", "anna_c2_1.jpg", "bob_c1_1.jpg"]
+    # anna, bob, carl, zoe; cameras "1", "10", "2". From 1: ranking takes 0 for a distractor.
+    np.testing.assert_array_equal(dataset.train.pids, [1, 1, 2])
+    np.testing.assert_array_equal(dataset.train.camids, [2, 3, 1])
+    np.testing.assert_array_equal(dataset.query.pids, [4])
+    np.testing.assert_array_equal(dataset.gallery.pids, [3, 4])
+    np.testing.assert_array_equal(dataset.gallery.camids, [1, 3])
+    np.testing.assert_array_equal(dataset.gallery.labels, [0, 1])
+
+
+def test_folder_with_its_own_pattern_and_folders(tree):
+    root = tree(
+        {
+            "a": ["lobby-x9-0.jpg", "hall-x8-0.jpg"],
+            "b": ["lobby-y1-0.jpg"],
+            "c/d": ["hall-y1-3.jpg"],
+        }
+    )
+    pattern = r"(?P<camid>[a-z]+)-(?P<pid>\w+)-\d+\.jpg$"
+    dataset = layouts.read("folder", root, pattern=pattern, folders=("a", "b", "c/d"))
+    np.testing.assert_array_equal(dataset.train.pids, [1, 2])  # x8, x9, y1
+    np.testing.assert_array_equal(dataset.train.camids, [1, 2])  # hall, lobby
+    np.testing.assert_array_equal(dataset.query.pids, dataset.gallery.pids)
+
+
+def test_files_that_are_no_images_are_ignored(tree):
+    clutter = ["Thumbs.db", ".DS_Store", "readme.txt", "._0001_c2_f0046182.jpg", ".hidden.jpg"]
+    root = tree(DUKE | {"query": DUKE["query"] + clutter})
+    (root / "query" / "thumbs").mkdir()
+    assert names(layouts.read("dukemtmc", root).query) == DUKE["query"]
+
+
+@pytest.mark.parametrize("layout", ["market-1501", "", "FOLDER"])
+def test_unknown_layout(tmp_path, layout):
+    with pytest.raises(ValueError, match=r"data\.layout.*market1501, dukemtmc, cuhk03, folder"):
+        layouts.read(layout, tmp_path)
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*data\.root"):
+        layouts.read("market1501", tmp_path / "nowhere")
+
+
+def test_missing_folder_says_what_there_is(tree):
+    root = tree({"detected/query": [], "labeled/query": []})
+    with pytest.raises(FileNotFoundError, match=r"'bounding_box_train'.*holds detected, labeled"):
+        layouts.read("cuhk03", root)
+
+
+@pytest.mark.parametrize("folder", ["train", "query", "gallery"])
+def test_folder_without_images(tree, folder):
+    with pytest.raises(ValueError, match=f"no image.*{folder}"):
+        layouts.read("folder", tree(OWN | {folder: ["Thumbs.db"]}))
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders", "name"),
+    [
+        ("market1501", MARKET, "portrait.jpg"),
+        ("market1501", MARKET, "0002_c1.jpg"),
+        ("market1501", MARKET, "-2_c1s1_000001_00.jpg"),
+        ("dukemtmc", DUKE, "-1_c2_f0046182.jpg"),
+        ("dukemtmc", DUKE, "0002_c1s1_000451_03.jpg"),
+        ("cuhk03", CUHK, "0002_1.png"),
+    ],
+)
+@pytest.mark.parametrize("split", [0, 2])
+def test_name_without_identity_or_camera(tree, layout, folders, name, split):
+    folder = list(folders)[split]
+    root = tree(folders | {folder: [*folders[folder], name]})
+    with pytest.raises(ValueError, match="no identity and camera") as caught:
+        layouts.read(layout, root)
+    assert str(root / folder / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["anna.jpg", "_c1_1.jpg", "anna_cx_1.jpg"])
+def test_own_name_without_identity_or_camera(tree, name):
+    with pytest.raises(ValueError, match=f"no identity and camera.*{name}"):
+        layouts.read("folder", tree(OWN | {"query": [name]}))
+
+
+def test_empty_group_is_no_identity(tree):
+    with pytest.raises(ValueError, match=r"no identity and camera.*_c1_1\.jpg"):
+        layouts.read(
+            "folder",
+            tree(OWN | {"train": ["_c1_1.jpg", "b_c1_1.jpg"]}),
+            pattern=r"(?P<pid>[a-z]*)_c(?P<camid>\d)",
+        )
+
+
+def test_wrong_patterns(tree):
+    root = tree(OWN)
+    with pytest.raises(ValueError, match=r"data\.pattern.*no regular expression"):
+        layouts.read("folder", root, pattern="(")
+    with pytest.raises(ValueError, match=r"data\.pattern.*lacks the groups"):
+        layouts.read("folder", root, pattern=r"(?P<pid>\w+)")
+    with pytest.raises(ValueError, match="'folder'"):
+        layouts.read("market1501", root, pattern=layouts.PATTERN)
+    with pytest.raises(ValueError, match="train, query and gallery"):
+        layouts.read("folder", root, folders=("train", "query"))
+
+
+@pytest.mark.parametrize(
+    "train", [["0002_c1s1_1_1.jpg"], ["0000_c1s1_1_1.jpg", "0002_c1s1_1_1.jpg"]]
+)
+def test_fewer_than_two_training_identities(tree, train):
+    root = tree(MARKET | {"bounding_box_train": train})
+    with pytest.raises(ValueError, match=r"fewer than two identities.*bounding_box_train"):
+        layouts.read("market1501", root)
+
+
+@pytest.mark.parametrize(
+    "gallery", [["zoe_c1_2.jpg", "carl_c2_1.jpg"], ["carl_c1_1.jpg", "carl_c2_1.jpg"]]
+)
+def test_no_query_has_a_match_under_another_camera(tree, gallery):
+    root = tree(OWN | {"gallery": gallery})
+    with pytest.raises(ValueError, match=r"no query in '.*query' has a match.*gallery'"):
+        layouts.read("folder", root)
+
+
+def test_one_query_with_a_match_is_enough(tree):
+    assert (
+        len(layouts.read("folder", tree(OWN | {"query": ["zoe_c1_1.jpg", "ida_c1_1.jpg"]})).query)
+        == 2
+    )
+
+
+def test_shared_identities_are_reported(tree, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        layouts.read("folder", tree(OWN | {"train": [*OWN["train"], "zoe_c3_1.jpg"]}))
+    assert "1 identities of" in caplog.text
+
+
+def test_disjoint_identities_are_silent(tree, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        layouts.read("folder", tree(OWN))
+    assert not caplog.text
