@@ -1,0 +1,84 @@
+"""Evaluation of a run's checkpoint, on the run's own dataset or another."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from reid_jax import models
+from reid_jax.console import say
+from reid_jax.data import datasets
+from reid_jax.evaluation import evaluator
+from reid_jax.evaluation.descriptors import pmap_face
+from reid_jax.evaluation.evaluator import Evaluator, table
+from reid_jax.evaluation.figures import write_figures
+from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.training.checkpoints import Checkpoints
+from reid_jax.training.devices import choose_devices
+from reid_jax.training.workdir import CHECKPOINTS, read_run, write_text_atomically
+
+
+def evaluate_run(
+    config, workdir: str, *, checkpoint: str | int, output: str, figures: int = 0
+) -> RankingResult:
+    """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
+
+    Args:
+        config: the run's recipe, as `read_run` gives it, perhaps with other `data` or `eval`.
+        workdir: the run's folder.
+        checkpoint: `latest`, `best`, or a step.
+        output: the folder of the results, made where it does not exist.
+        figures: queries to draw Grad-CAM and ranked lists of; 0 for none.
+
+    Raises:
+        FileNotFoundError, ValueError: no run, no checkpoint or no such dataset, named; or the
+            checkpoint is of another network.
+    """
+    _, num_classes = read_run(workdir)
+    devices = choose_devices(config.devices)
+    evaluator.check(config.eval)
+    dataset = datasets.load(config.data)
+    network = models.create(config.model, num_classes)
+    network.check(config.data.image_size)
+
+    with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
+        image = jnp.zeros((1, *config.data.image_size, 3))
+        shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
+        step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
+        variables = checkpoints.restore_model(shapes, step)
+
+    evaluate = Evaluator(network, dataset, config, devices, say)
+    query, gallery = evaluate.describe(variables)
+    result = evaluate.rank(query, gallery)
+    say(f"{config.model.name}, step {step} of {workdir}, on {dataset.root}:\n{table(result)}")
+
+    folder = pathlib.Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "workdir": str(workdir),
+        "step": step,
+        "dataset": {
+            "layout": config.data.layout,
+            "root": str(dataset.root),
+            "query": len(dataset.query),
+            "gallery": len(dataset.gallery),
+        },
+        **result.summary(),
+        "cmc": result.cmc.tolist(),
+        "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
+    }
+    write_text_atomically(folder / "results.json", json.dumps(report, indent=2) + "\n")
+    if figures:
+        written = write_figures(
+            folder,
+            evaluate,
+            pmap_face(network, devices, "gradcams"),
+            variables,
+            query,
+            gallery,
+            count=figures,
+            block_size=config.eval.block_size,
+        )
+        say("drew " + " and ".join(str(path) for path in written))
+    return result

@@ -1,0 +1,25 @@
+import numpy as np
+
+from reid_jax.evaluation.evaluator import table
+from reid_jax.evaluation.ranking import RankingResult
+
+
+def result(unmatched):
+    return RankingResult(
+        cmc=np.linspace(0.5, 0.99, 50),
+        mAP=0.25,
+        mINP=0.125,
+        average_precision=np.full(20, 0.25),
+        num_queries=20,
+        unmatched=np.array(unmatched, int),
+    )
+
+
+def test_table_is_in_per_cent():
+    names, values = table(result([])).split("\n")
+    assert names.split() == ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]
+    assert values.split() == ["50.0", "54.0", "59.0", "25.0", "12.5"]
+
+
+def test_queries_without_a_match_are_reported():
+    assert "2 of 20 queries have no match" in table(result([3, 7]))

@@ -1,0 +1,344 @@
+import itertools
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from reid_jax import visualize
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+INFINITY = np.inf
+
+
+@pytest.fixture(autouse=True)
+def same_settings():
+    """No drawing changes matplotlib's global settings."""
+    before = dict(mpl.rcParams)
+    yield
+    assert dict(mpl.rcParams) == before
+
+
+def random_images(rng, *shape):
+    return rng.integers(0, 256, (*shape, 48, 16, 3), dtype=np.uint8)
+
+
+def pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
+
+
+def box(figure, axes):
+    """Pixel rows and columns of an axes: top, bottom, left, right."""
+    canvas = pixels(figure)
+    extent = axes.get_window_extent()
+    return (
+        canvas,
+        round(canvas.shape[0] - extent.y1),
+        round(canvas.shape[0] - extent.y0),
+        round(extent.x0),
+        round(extent.x1),
+    )
+
+
+def texts(figure):
+    return [t.get_text() for t in figure.texts]
+
+
+# Overlay ------------------------------------------------------------------------------------------
+
+
+def test_overlay_of_zeros_is_the_grey_image(rng):
+    image = random_images(rng, 1)[0]
+    result = visualize.overlay(image, np.zeros((6, 2), np.float32))
+    assert result.shape == image.shape
+    assert result.dtype == np.uint8
+    luma = image @ np.array([0.299, 0.587, 0.114])
+    assert np.ptp(result, axis=-1).max() == 0
+    np.testing.assert_allclose(result[..., 0], 255 * 0.25 + 0.75 * luma, atol=1.5)
+
+
+def test_overlay_is_hot_where_the_map_is_and_ignores_its_scale():
+    image = np.full((48, 16, 3), 128, np.uint8)
+    cam = np.zeros((6, 2))
+    cam[1, 0] = 1
+    result = visualize.overlay(image, cam)
+    red_over_blue = result[..., 0].astype(int) - result[..., 2]
+    row, column = np.unravel_index(red_over_blue.argmax(), red_over_blue.shape)
+    assert 8 <= row < 16
+    assert column < 8
+    np.testing.assert_array_equal(result[24:], visualize.overlay(image, 0 * cam)[24:])
+    np.testing.assert_array_equal(visualize.overlay(image, 1e-20 * cam), result)
+    np.testing.assert_array_equal(visualize.overlay(image, 1e20 * cam), result)
+
+
+def test_overlay_is_bilinear():
+    # A map from 0 to 1 over two rows: halfway between their centres it is half as active. There the
+    # colour map is read at 0.5.
+    cam = np.array([[0.0], [1.0]])
+    result = visualize.overlay(np.zeros((4 * 8 + 2, 4, 3), np.uint8), cam)
+    values = np.clip((np.arange(34) + 0.5) / 17 - 0.5, 0, 1)
+    opacity = 0.75 * np.sqrt(values)[:, None]
+    expected = (1 - opacity) * 0.25 + opacity * mpl.colormaps["turbo"](values)[:, :3]
+    # Two steps of the 256-colour map are allowed for rounding.
+    np.testing.assert_allclose(result[:, 0] / 255, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_overlay_refuses_what_is_no_activation(value):
+    cam = np.ones((6, 2))
+    cam[3, 1] = value
+    with pytest.raises(ValueError, match="NaN, infinite or negative"):
+        visualize.overlay(np.zeros((48, 16, 3), np.uint8), cam)
+
+
+# Grad-CAM figure ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_gradcam_figure_shows_every_image_and_stage(rng, count):
+    images, cams = random_images(rng, count), rng.random((count, 3, 6, 2))
+    cams[-1, 2] = 0
+    figure = visualize.gradcam_figure(images, cams, titles=[f"person {n}" for n in range(count)])
+    axes = figure.axes
+    assert len(axes) == 4 * count
+    assert [a.get_title() for a in axes[:4]] == ["Image", "Stage I", "Stage II", "Stage III"]
+    for n in range(count):
+        shown = [a.images[0].get_array() for a in axes[4 * n : 4 * n + 4]]
+        np.testing.assert_array_equal(shown[0], images[n])
+        for stage in range(3):
+            expected = visualize.overlay(images[n], cams[n, stage])
+            np.testing.assert_array_equal(shown[1 + stage], expected)
+    assert texts(figure) == [f"person {n}" for n in range(count)]
+    width, height = figure.get_size_inches()
+    assert width <= 9 + 1e-9
+    # No two panels overlap, and all are inside.
+    boxes = [a.get_position() for a in axes]
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= 1 and b.y1 <= 1 for b in boxes)
+    for i, a in enumerate(boxes):
+        aspect = (a.height * height) / (a.width * width)
+        assert aspect == pytest.approx(48 / 16)
+        assert not any(a.overlaps(b) for b in boxes[:i])
+
+
+def test_gradcam_figure_of_other_levels(rng):
+    figure = visualize.gradcam_figure(
+        random_images(rng, 2), rng.random((2, 2, 3, 3)), names=("low", "high")
+    )
+    assert [a.get_title() for a in figure.axes[:3]] == ["Image", "low", "high"]
+
+
+def test_gradcam_figure_bad_input(rng):
+    images, cams = random_images(rng, 2), rng.random((2, 3, 6, 2))
+    cases = [
+        ((images / 255.0, cams), {}, "images must be uint8"),
+        ((images[:0], cams[:0]), {}, "not empty"),
+        ((images, cams[:1]), {}, r"cams must be \(2, stages, h, w\)"),
+        ((images, cams), {"names": ("low",)}, "names must hold 3 texts, got 1"),
+        ((images, cams), {"titles": ("one",)}, "titles must hold 2 texts, got 1"),
+        ((images, cams * np.nan), {}, "NaN"),
+    ]
+    for args, kwargs, message in cases:
+        with pytest.raises(ValueError, match=message):
+            visualize.gradcam_figure(*args, **kwargs)
+
+
+# Ranked lists -------------------------------------------------------------------------------------
+
+
+def ranked_lists(rng, **changes):
+    given = {
+        "query_images": random_images(rng, 2),
+        "gallery_images": random_images(rng, 2, 3),
+        "correct": np.array([[True, False, True], [False, True, False]]),
+        "query_pids": np.array([7, 8]),
+        "query_camids": np.array([1, 2]),
+        "pids": np.array([[7, 0, 7], [9, 8, -1]]),
+        "camids": np.array([[2, 3, 4], [5, 6, 1]]),
+        "distances": np.array([[0.5, 1.0, 2.25], [3.0, 4.0, INFINITY]]),
+    } | changes
+    return given, visualize.ranked_list_figure(**given)
+
+
+def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
+    given, figure = ranked_lists(rng)
+    assert len(figure.axes) == 2 * (1 + 3)
+    for n in range(2):
+        query, *found = figure.axes[4 * n : 4 * n + 4]
+        assert query.get_title() == "Query"
+        np.testing.assert_array_equal(query.images[0].get_array(), given["query_images"][n])
+        for r, axes in enumerate(found):
+            if np.isinf(given["distances"][n, r]):
+                assert not axes.images
+                assert axes.get_title() == ""
+                canvas, top, bottom, left, right = box(figure, axes)
+                assert np.all(canvas[top:bottom, left:right] == 1)
+                continue
+            right_match = given["correct"][n, r]
+            assert axes.get_title() == f"{r + 1} {'✓' if right_match else '✗'}"
+            shown = axes.images[0].get_array()
+            np.testing.assert_array_equal(shown, given["gallery_images"][n, r])
+            canvas, top, bottom, left, right = box(figure, axes)
+            color = to_rgb(visualize.RIGHT if right_match else visualize.WRONG)
+            middle = (top + bottom) // 2, (left + right) // 2
+            frame = [canvas[top, middle[1]], canvas[bottom, middle[1]], canvas[middle[0], left]]
+            np.testing.assert_allclose(frame, [color] * 3, atol=0.02)
+    assert to_rgb(visualize.RIGHT)[1] > 0.5 > to_rgb(visualize.RIGHT)[0]
+    assert to_rgb(visualize.WRONG)[0] > 0.5 > to_rgb(visualize.WRONG)[1]
+    assert texts(figure) == [
+        "id 7\ncam 1",
+        "id 7\ncam 2 · 0.500",
+        "distractor\ncam 3 · 1.00",
+        "id 7\ncam 4 · 2.25",
+        "id 8\ncam 2",
+        "id 9\ncam 5 · 3.00",
+        "id 8\ncam 6 · 4.00",
+    ]
+
+
+def test_ranked_list_figure_is_no_wider_than_a_readme(rng):
+    k = 20
+    shape = {"correct": np.ones((1, k), bool), "distances": np.ones((1, k))}
+    _, figure = ranked_lists(
+        rng,
+        query_images=random_images(rng, 1),
+        gallery_images=random_images(rng, 1, k),
+        query_pids=np.array([1]),
+        query_camids=np.array([1]),
+        pids=np.ones((1, k), int),
+        camids=np.ones((1, k), int),
+        **shape,
+    )
+    assert figure.get_size_inches()[0] <= 9 + 1e-9
+    positions = [axes.get_position() for axes in figure.axes]
+    assert max(p.x1 for p in positions) < 1
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(positions))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"correct": np.ones((2, 2), bool)}, r"correct must be of shape \(2, 3\)"),
+        ({"query_pids": np.ones(3, int)}, r"query_pids must be of shape \(2,\)"),
+        ({"query_images": np.zeros((2, 8, 8, 3), np.uint8)}, "do not go with gallery_images"),
+        ({"gallery_images": np.zeros((2, 3, 8, 8, 3))}, r"gallery_images must be uint8 \(N, k,"),
+        ({"distances": np.full((2, 3), np.nan)}, "distances hold NaN"),
+    ],
+)
+def test_ranked_list_figure_bad_input(rng, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ranked_lists(rng, **changes)
+
+
+# Curves -------------------------------------------------------------------------------------------
+
+
+def training_records():
+    records = [{"step": 0, "kind": "eval", "epoch": 0, "mAP": 0.1, "Rank-1": 0.2, "mINP": 0.05}]
+    for step in (30, 10, 20):
+        losses = {f"loss/{k}_{s}": s / step for k in ("id", "triplet") for s in (1, 2)}
+        records.append({"step": step, "kind": "train", "loss": 60 / step, "lr": 1e-4, **losses})
+    records.append({"step": 30, "kind": "eval", "mAP": 0.5, "Rank-1": 0.75, "mINP": 0.25})
+    return records
+
+
+def test_curves_figure_draws_what_was_logged():
+    figure = visualize.curves_figure(training_records())
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "Loss",
+        "Learning rate",
+        "Retrieval",
+    ]
+    loss, rate, scores = figure.axes
+    lines = {line.get_label(): line for line in loss.lines}
+    assert list(lines) == ["total", "id 1", "id 2", "triplet 1", "triplet 2"]
+    np.testing.assert_array_equal(lines["total"].get_xydata(), [[10, 6], [20, 3], [30, 2]])
+    np.testing.assert_allclose(lines["id 2"].get_ydata(), [2 / 10, 2 / 20, 2 / 30])
+    # A stage has a colour, a kind of loss has a style.
+    assert lines["id 2"].get_color() == lines["triplet 2"].get_color() != lines["id 1"].get_color()
+    assert lines["id 1"].get_linestyle() == lines["id 2"].get_linestyle()
+    assert lines["id 1"].get_linestyle() != lines["triplet 1"].get_linestyle()
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), [1e-4] * 3)
+    assert [line.get_label() for line in scores.lines] == [
+        "Rank-1  75.0%",
+        "mAP  50.0%",
+        "mINP  25.0%",
+    ]
+    np.testing.assert_array_equal(scores.lines[1].get_xydata(), [[0, 0.1], [30, 0.5]])
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    pixels(figure)
+    labels = {tick.get_text() for tick in rate.get_yticklabels()}
+    assert {"0", "1e-4", "6e-5"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("records", "titles"),
+    [
+        ([{"step": 0, "mAP": 0.1, "Rank-1": 0.2, "queries": 3}], ["Retrieval"]),
+        ([{"step": 1, "loss": float("nan"), "lr": 0.0}], ["Loss", "Learning rate"]),
+        ([{"step": 5, "loss": 1.0, "kind": "train", "lr": None}, {"loss": 3.0}], ["Loss"]),
+        ([{"step": 5, "loss/pair": 1.0, "loss/id_1": 2.0}], ["Loss"]),
+    ],
+)
+def test_curves_figure_of_a_short_run(records, titles):
+    figure = visualize.curves_figure(records)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == titles
+    # A lone point is visible.
+    assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)
+    pixels(figure)
+
+
+@pytest.mark.parametrize("records", [[], [{"step": 3, "epoch": 1.0}], [{"loss": 2.0}]])
+def test_curves_figure_of_nothing(records):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        visualize.curves_figure(records)
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_save_writes_png_into_a_new_folder_and_replaces(rng, tmp_path):
+    path = tmp_path / "new" / "folder" / "curves.png"
+    for count in (1, 2):
+        figure = visualize.gradcam_figure(random_images(rng, count), rng.random((count, 3, 6, 2)))
+        visualize.save(figure, path)
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            expected = figure.get_size_inches() * figure.dpi
+            np.testing.assert_allclose(image.size, expected, atol=1)
+        assert list(path.parent.iterdir()) == [path]
+    before = path.read_bytes()
+    visualize.save(figure, path)
+    assert path.read_bytes() == before
+
+
+def test_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+    figure = visualize.curves_figure(training_records())
+
+    def savefig(part, **kwargs):
+        with open(part, "wb") as file:
+            file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(figure, "savefig", savefig)
+    with pytest.raises(OSError, match="no space left"):
+        visualize.save(figure, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pyplot_is_never_imported(tmp_path):
+    program = (
+        "import sys; from reid_jax import visualize;"
+        "visualize.save(visualize.curves_figure([{'step': 1, 'loss': 2.0}]), sys.argv[1]);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=True)
