@@ -1,0 +1,1 @@
+"""The state of a run, its step, and the loop that drives it."""

@@ -1,0 +1,360 @@
+"""Checkpoints of a run: written while training goes on, the newest and the best both kept.
+
+A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to three items:
+
+    model/        params and batch_stats: all that evaluation needs
+    optimizer/    opt_state and step: what resuming needs on top
+    evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
+
+Arrays are stored under the names of their leaves (`params/stem/kernel`), so that a checkpoint of
+another network is recognised, and told leaf by leaf, before a single array is read.
+"""
+
+import dataclasses
+import itertools
+import logging
+import math
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+import tensorstore
+from flax import traverse_util
+
+PyTree = Any
+
+
+class DamagedCheckpointError(OSError):
+    """A checkpoint whose files are missing, cut short or unreadable."""
+
+
+class Checkpoints:
+    """The checkpoints in one folder. A context manager: leaving it waits for the last write.
+
+    The newest `keep` checkpoints stay, and beside them the best, however old it is. Opening a
+    folder changes nothing in it, so a run can be evaluated while it trains. A checkpoint whose
+    writing was cut off by a kill does not count as one. Where several processes train, each
+    makes the same calls.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2, best_by: str = "mAP"):
+        """Opens a folder, which need not exist before the first `save`.
+
+        Args:
+            folder: where the checkpoints are; relative paths are fine.
+            keep: how many of the newest checkpoints stay, at least 1.
+            best_by: the metric of `save` whose largest value marks the best checkpoint.
+
+        Raises:
+            ValueError: `keep` is below 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, and at least the newest checkpoint has to stay")
+        logging.getLogger("absl").addFilter(_is_not_orbax_chatter)
+        # Orbax refuses relative paths, but only once it saves.
+        self.folder = pathlib.Path(os.path.abspath(folder))
+        self._best_by = best_by
+        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                create=False, preservation_policy=_NewestAndBest(keep, self._scores)
+            ),
+        )
+        for step in self._manager.all_steps():
+            self._read_score(step)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *unused_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the checkpoint being written, and raises what went wrong with it, if so."""
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
+        return max(self._manager.all_steps(), default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the best metric, None where none was evaluated.
+
+        The newest of equals. A metric that is not a number never counts as best.
+        """
+        return _best_step(self._manager.all_steps(), self._scores)
+
+    def path(self, step: int) -> pathlib.Path:
+        """The folder of the checkpoint of one step."""
+        return self.folder / str(step)
+
+    def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
+        """Starts to write a checkpoint, and returns once the state may be donated.
+
+        The arrays have been copied to the host by then, and a thread writes the copy. What fails
+        there is raised by the next `save` or by `close`.
+
+        Args:
+            state: has `step`, `params`, `batch_stats` and `opt_state`.
+            metrics: the evaluation of this very state; with `best_by` among them.
+
+        Returns:
+            Whether it was written: not if this step, or a later one, has its checkpoint already,
+            which is what a run resumed from it comes by.
+
+        Raises:
+            ValueError: `metrics` lacks `best_by`.
+        """
+        step = int(state.step)
+        if not self._manager.should_save(step):
+            return False
+        # Each process holds a copy of the state, and Orbax has the first one write host arrays.
+        state = jax.device_get(state)
+        items = {
+            "model": ocp.args.StandardSave(_as_nested_names(_model(state))),
+            "optimizer": ocp.args.StandardSave(_as_nested_names(_optimizer(state))),
+        }
+        if metrics is not None:
+            if self._best_by not in metrics:
+                raise ValueError(
+                    f"the best checkpoint goes by {self._best_by!r}, which is not among the "
+                    f"metrics given: {sorted(metrics)}"
+                )
+            values = {name: float(value) for name, value in metrics.items()}
+            items["evaluation"] = ocp.args.JsonSave(values)
+            self._scores[step] = values[self._best_by]  # The save asks which one is best.
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, state_like: PyTree) -> PyTree:
+        """The state of the newest checkpoint that can be read, bit for bit, to go on from.
+
+        Damaged newer ones are named in a warning and set aside as `<step>.damaged`, so that the
+        run can write these steps again.
+
+        Args:
+            state_like: a state of the same network and optimizer, of arrays or, as of
+                `jax.eval_shape`, of shapes. Arrays come back on the devices of its arrays, and on
+                the default device where it has shapes. The number of devices that wrote the
+                checkpoint does not matter.
+
+        Returns:
+            `state_like` with the arrays of the checkpoint.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+            DamagedCheckpointError: no checkpoint in it can be read. Also if only the newest
+                cannot, when several processes train: one of them must not decide for the others.
+            ValueError: it is of another network or optimizer; names the first leaf that differs.
+        """
+        damaged = []
+        for step in sorted(self._all_steps(), reverse=True):
+            like = {"model": _model(state_like), "optimizer": _optimizer(state_like)}
+            try:
+                restored = self._read(step, like)
+            except DamagedCheckpointError as error:
+                if jax.process_count() > 1:
+                    raise
+                damaged.append((step, error))
+                continue
+            for damaged_step, error in damaged:
+                aside = _set_aside(self.path(damaged_step))
+                warnings.warn(
+                    f"{error}. It is now {aside.name}, and {self.path(step)} is used instead",
+                    stacklevel=2,
+                )
+            if damaged:
+                self._manager.reload()
+            return dataclasses.replace(state_like, **restored["model"], **restored["optimizer"])
+        raise damaged[0][1]
+
+    def restore_model(
+        self, model_like: PyTree, step: int | Literal["best", "latest"] = "best"
+    ) -> PyTree:
+        """The weights of one checkpoint, whatever optimizer made them.
+
+        Args:
+            model_like: {"params", "batch_stats"} of the network, arrays or shapes as in `restore`.
+            step: which checkpoint; see `resolve`.
+
+        Returns:
+            `model_like` with the arrays of the checkpoint.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint, or not the one asked for.
+            DamagedCheckpointError: it cannot be read. No other is taken in its place.
+            ValueError: it is of another network; names the first leaf that differs.
+        """
+        return self._read(self.resolve(step), {"model": model_like})["model"]
+
+    def resolve(self, step: int | Literal["best", "latest"]) -> int:
+        """The step that "best" or "latest" stands for, or the given one if it has a checkpoint.
+
+        "best" is the newest as long as none was evaluated.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint; names those that there are.
+            ValueError: `step` is another string.
+        """
+        steps = sorted(self._all_steps())
+        if step == "latest":
+            return steps[-1]
+        if step == "best":
+            return steps[-1] if self.best_step is None else self.best_step
+        if isinstance(step, str):
+            raise ValueError(f"checkpoint {step!r}: say 'best', 'latest' or a step, of {steps}")
+        if step not in steps:
+            raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}, only {steps}")
+        return step
+
+    def _all_steps(self) -> Sequence[int]:
+        steps = self._manager.all_steps()
+        if not steps:
+            raise FileNotFoundError(f"no checkpoint in {self.folder}")
+        return steps
+
+    def _read_score(self, step: int) -> None:
+        """Looks up the metric that the checkpoint of a step is ranked by, if it has one."""
+        if not (self.path(step) / "evaluation").exists():
+            return
+        try:
+            args = ocp.args.Composite(evaluation=ocp.args.JsonRestore())
+            metrics = self._manager.restore(step, args=args)["evaluation"]
+            self._scores[step] = metrics[self._best_by]
+        except Exception as error:  # See `_read`.
+            warnings.warn(f"{_damaged(self.path(step), error)}. Its metrics are lost", stacklevel=3)
+
+    def _read(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
+        """Reads the items that `like` names, onto the devices of its leaves."""
+        path = self.path(step)
+        args = {}
+        for item, tree in like.items():
+            _check_same_leaves(path / item, self._saved_leaves(step, item), _by_name(tree))
+            args[item] = ocp.args.StandardRestore(_as_nested_names(jax.tree.map(_target, tree)))
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        except jax.errors.JaxRuntimeError:  # No fault of the files: out of device memory.
+            raise
+        except Exception as error:  # Whatever type TensorStore finds for a file that is no use.
+            raise _damaged(path, error) from error
+        leaves = {item: traverse_util.flatten_dict(restored[item], sep="/") for item in like}
+        return {
+            item: jax.tree.unflatten(
+                jax.tree.structure(tree), map(leaves[item].get, _by_name(tree))
+            )
+            for item, tree in like.items()
+        }
+
+    def _saved_leaves(self, step: int, item: str) -> dict[str, Any]:
+        """Names of the leaves of a stored item, with their shapes and dtypes."""
+        path = self.path(step) / item
+        try:
+            _read_every_byte(path)
+            tree = ocp.StandardCheckpointHandler().metadata(path).tree
+            return traverse_util.flatten_dict(tree, sep="/")
+        except Exception as error:  # See `_read`.
+            raise _damaged(self.path(step), error) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewestAndBest:
+    """Which checkpoints stay when a new one has been written: Orbax's preservation policy.
+
+    Not Orbax's own `max_to_keep` with `best_fn`, which keeps the best and deletes the newest.
+    """
+
+    keep: int
+    scores: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        stay = {*steps[-self.keep :], _best_step(steps, self.scores)}
+        return [checkpoint.step in stay for checkpoint in checkpoints]
+
+
+def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
+    scored = [step for step in steps if not math.isnan(scores.get(step, math.nan))]
+    return max(scored, key=lambda step: (scores[step], step), default=None)
+
+
+def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
+    """A log filter: Orbax reports dozens of lines a save at INFO. Its warnings stay."""
+    return record.levelno >= logging.WARNING or "orbax" not in pathlib.Path(record.pathname).parts
+
+
+def _model(state: PyTree) -> PyTree:
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _optimizer(state: PyTree) -> PyTree:
+    return {"opt_state": state.opt_state, "step": state.step}
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    """The leaves by name, `params/stem/kernel`, in the order of `jax.tree.leaves`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _as_nested_names(tree: PyTree) -> dict[str, Any]:
+    """Dictionaries in place of tuples and dataclasses, nodes without leaves dropped."""
+    return traverse_util.unflatten_dict(_by_name(tree), sep="/")
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+    """What to restore for a leaf, and onto which device."""
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _check_same_leaves(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises ValueError for the first leaf whose presence, shape or dtype differs."""
+    for name in dict.fromkeys([*wanted, *saved]):
+        in_checkpoint = _describe(saved.get(name))
+        in_run = _describe(wanted.get(name))
+        if in_checkpoint != in_run:
+            raise ValueError(
+                f"the checkpoint {path} is of another network or optimizer than this run's: "
+                f"{name} is {in_checkpoint} in the checkpoint and {in_run} in this run"
+            )
+
+
+def _describe(leaf: Any) -> str:
+    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> DamagedCheckpointError:
+    reason = str(error).strip().splitlines()
+    return DamagedCheckpointError(
+        f"the checkpoint {path} is damaged ({type(error).__name__}: {reason[0] if reason else ''})"
+    )
+
+
+def _read_every_byte(item: pathlib.Path) -> None:
+    """Raises what is wrong with the files of an item; they carry checksums.
+
+    Orbax would find it as well, in one of many threads, and print the stack of each.
+    """
+    base = {"driver": "file", "path": f"{item}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    keys = store.list().result()
+    if not keys:
+        raise FileNotFoundError(f"{item.name}/ holds no array")
+    for key in keys:
+        store.read(key).result()
+
+
+def _set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Renames a damaged checkpoint, so that its step can be written again."""
+    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in itertools.count())
+    return path.rename(next(name for name in names if not name.exists()))

@@ -1,0 +1,181 @@
+"""A training run, from a recipe to a trained and evaluated network."""
+
+import math
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from reid_jax import models, visualize
+from reid_jax.collectives import AXIS
+from reid_jax.console import say
+from reid_jax.data import augment, datasets
+from reid_jax.data.images import open_images
+from reid_jax.data.pipeline import train_batches
+from reid_jax.data.sampler import IdentitySampler
+from reid_jax.evaluation import evaluator as evaluation
+from reid_jax.evaluation.evaluator import Evaluator, table
+from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.training import optimizer as optimizers
+from reid_jax.training.checkpoints import Checkpoints
+from reid_jax.training.devices import check_divides, choose_devices
+from reid_jax.training.metrics import MetricsWriter, Progress, read_metrics
+from reid_jax.training.state import TrainState, create_state
+from reid_jax.training.step import make_step, place, pmap_step, shard
+from reid_jax.training.workdir import CHECKPOINTS, check_workdir, write_run
+
+# What may differ between a run and its continuation: it changes nothing that was computed so far.
+MAY_CHANGE = ("epochs", "devices", "data.loader", "eval", "log", "checkpoint")
+
+
+def train(config: ConfigDict, workdir: str) -> RankingResult:
+    """Trains the recipe `config` in `workdir`, or goes on where a run there was stopped.
+
+    Leaves in the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
+    `curves.png`.
+
+    Args:
+        config: a recipe, as the files in `configs/` return.
+        workdir: the run's folder, made where it does not exist.
+
+    Returns:
+        The evaluation of the last step.
+
+    Raises:
+        ValueError, OSError: bad settings, data or workdir, named; all before training starts.
+        FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
+    """
+    # Settings, then folders, then images: what is quickly found wrong is found first.
+    devices = choose_devices(config.devices)
+    batch_size = config.data.identities_per_batch * config.data.images_per_identity
+    check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
+    check(config)
+    dataset = datasets.load(config.data)
+    labels, num_classes = dataset.train.labels, dataset.train.num_identities
+    sampler = IdentitySampler(
+        labels,
+        num_identities=config.data.identities_per_batch,
+        num_instances=config.data.images_per_identity,
+        seed=config.seed,
+    )
+    network = models.create(config.model, num_classes, AXIS)
+    network.check(config.data.image_size)
+    check_workdir(workdir, config, num_classes, MAY_CHANGE)
+    images = open_images(dataset.train.paths, config.data.image_size, config.data.loader, say)
+    evaluator = Evaluator(network, dataset, config, devices, say)
+
+    steps_per_epoch = sampler.steps_per_epoch
+    total_steps = config.epochs * steps_per_epoch
+    schedule = optimizers.staircase(config.optim, steps_per_epoch)
+    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    state = create_state(network, optimizer, config.data.image_size, config.seed)
+    state = place(state, devices)
+    step = pmap_step(make_step(network, optimizer, schedule, config), devices)
+    say(
+        f"{config.model.name}: {_count(state.params):,} parameters; {len(dataset.train):,} images "
+        f"of {num_classes:,} identities; {total_steps:,} steps of {batch_size} images on "
+        f"{len(devices)} {devices[0].device_kind} device(s)"
+    )
+
+    with Checkpoints(
+        pathlib.Path(workdir) / CHECKPOINTS, keep=config.checkpoint.keep
+    ) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(state)
+            say(f"going on from step {int(state.step)}")
+        start_step = int(state.step)
+        if start_step > total_steps:
+            raise ValueError(
+                f"epochs is {config.epochs}, {total_steps} steps, but the run in {workdir} has "
+                f"made {start_step} steps already"
+            )
+        write_run(workdir, config, num_classes)
+        with MetricsWriter(workdir, start_step) as metrics:
+
+            def evaluate(state: TrainState) -> RankingResult:
+                done = int(state.step)
+                result = evaluator({"params": state.params, "batch_stats": state.batch_stats})
+                say(f"step {done}:\n{table(result)}")
+                if done > start_step or done == 0:  # Else metrics and checkpoint are there.
+                    summary = result.summary()
+                    metrics.write(done, "eval", {"epoch": done / steps_per_epoch, **summary})
+                    checkpoints.save(state, summary)
+                curves = visualize.curves_figure(read_metrics(workdir))
+                visualize.save(curves, pathlib.Path(workdir) / "curves.png")
+                return result
+
+            # Evaluating at the start too shows a fault of the evaluation before hours of training.
+            result = evaluate(state) if start_step in (0, total_steps) else None
+            progress = Progress(total_steps, batch_size)
+            is_due = _calendar(config, steps_per_epoch, total_steps)
+            batches = train_batches(images, labels, sampler, start_step, total_steps)
+            for done, batch in enumerate(batches, start=start_step + 1):
+                state, scalars = step(state, shard(batch, len(devices)))
+
+                first = done == start_step + 1
+                if not (first or is_due(done, "log", "eval", "checkpoint")):
+                    continue  # Nothing is read from the devices: they run ahead.
+
+                values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+                _stop_unless_finite(done, values, checkpoints)
+                if first or is_due(done, "log"):
+                    epoch = done / steps_per_epoch
+                    rate = progress.report(done, epoch, values["loss"])
+                if is_due(done, "log"):
+                    speed = {} if rate is None else {"images_per_second": rate}
+                    metrics.write(done, "train", {"epoch": epoch, **values, **speed})
+                with progress.paused():
+                    if is_due(done, "eval"):
+                        result = evaluate(state)
+                    elif is_due(done, "checkpoint"):
+                        checkpoints.save(state)
+    return result
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError, naming the config leaf, for settings that no run can have."""
+    augment.check(config.augment, config.data.image_size)
+    optimizers.check(config.optim)
+    evaluation.check(config.eval)
+    for leaf, value, least in (
+        ("seed", config.seed, 0),
+        ("epochs", config.epochs, 1),
+        ("log.every_steps", config.log.every_steps, 1),
+        ("eval.every_epochs", config.eval.every_epochs, 1),
+        ("checkpoint.every_epochs", config.checkpoint.every_epochs, 1),
+        ("checkpoint.keep", config.checkpoint.keep, 1),
+        ("loss.triplet_margin", config.loss.triplet_margin, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{leaf} is {value}; it must be at least {least}")
+    if not 0.0 <= config.loss.label_smoothing < 1.0:
+        raise ValueError(
+            f"loss.label_smoothing is {config.loss.label_smoothing}; it must be in [0, 1)"
+        )
+
+
+def _calendar(config, steps_per_epoch: int, total_steps: int) -> Callable[..., bool]:
+    """Whether any of `log`, `eval` and `checkpoint` is due once so many steps are made."""
+    periods = {
+        "log": config.log.every_steps,
+        "eval": config.eval.every_epochs * steps_per_epoch,
+        "checkpoint": config.checkpoint.every_epochs * steps_per_epoch,
+    }
+    return lambda done, *kinds: done == total_steps or any(done % periods[k] == 0 for k in kinds)
+
+
+def _stop_unless_finite(step: int, values: dict[str, float], checkpoints: Checkpoints) -> None:
+    """Raises where a metric of the step, or the parameters it made, are not finite."""
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    if bad:
+        raise FloatingPointError(
+            f"not finite at step {step}: {', '.join(f'{k} is {v}' for k, v in bad.items())}. The "
+            f"last good checkpoint is {checkpoints.path(checkpoints.latest_step)}. A lower "
+            "--config.optim.lr may help, in another --workdir"
+        )
+
+
+def _count(params) -> int:
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))

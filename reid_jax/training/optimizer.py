@@ -1,0 +1,62 @@
+"""The papers' optimizer: Adam with L2 regularisation in the gradient, rate by epoch."""
+
+import jax.numpy as jnp
+import optax
+
+
+def staircase(config, steps_per_epoch: int) -> optax.Schedule:
+    """PMM's learning rate by step: a rising staircase, then drops at milestones.
+
+    By 1-based epoch e, with `warmup_every` w and `warmup_epochs` W (both 5 and 50 in the paper's
+    program):
+
+        rate(e) = lr (e // w + 1) w / W   where e < W
+        rate(e) = lr decay^(milestones at or below e)   elsewhere
+
+    Args:
+        config: a recipe's `optim`: `lr`, `warmup_epochs`, `warmup_every`, `milestones` (epochs),
+            `decay`.
+        steps_per_epoch: steps in one epoch.
+
+    Returns:
+        A schedule from the 0-based step to the rate, float32.
+    """
+
+    def rate(step):
+        epoch = jnp.asarray(step, jnp.int32) // steps_per_epoch + 1
+        rises = epoch // config.warmup_every + 1
+        warmup = rises.astype(jnp.float32) * config.warmup_every / max(config.warmup_epochs, 1)
+        drops = sum((epoch >= milestone).astype(jnp.float32) for milestone in config.milestones)
+        settled = jnp.float32(config.decay) ** drops
+        return jnp.float32(config.lr) * jnp.where(epoch < config.warmup_epochs, warmup, settled)
+
+    return rate
+
+
+def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adam whose gradient includes `weight_decay` times every parameter.
+
+    L2 in the gradient is scaled by Adam's second moment like the rest of it: this is PyTorch's
+    `Adam(weight_decay)`, which the authors use, and not AdamW.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def check(config) -> None:
+    """Raises ValueError, naming the config leaf, for settings that are no schedule."""
+    for leaf in ("lr", "decay"):
+        if not config[leaf] > 0:
+            raise ValueError(f"optim.{leaf} is {config[leaf]}; it must be positive")
+    if config.weight_decay < 0:
+        raise ValueError(f"optim.weight_decay is {config.weight_decay}; it must not be negative")
+    if config.warmup_every < 1:
+        raise ValueError(f"optim.warmup_every is {config.warmup_every}; it must be at least 1")
+    if config.warmup_epochs < 0 or config.warmup_epochs % config.warmup_every:
+        raise ValueError(
+            f"optim.warmup_epochs is {config.warmup_epochs}; it must be a multiple of "
+            f"optim.warmup_every, {config.warmup_every}"
+        )

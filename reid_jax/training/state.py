@@ -1,0 +1,52 @@
+"""What a run is at one step: everything that training changes, and nothing else.
+
+Random numbers are functions of (seed, stream, step), so no generator is part of it.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One copy of the state; `jax.pmap` gives it to every device (`in_axes=None`)."""
+
+    step: jax.Array  # int32 scalar: steps taken
+    params: Any  # float32
+    batch_stats: Any  # float32
+    opt_state: optax.OptState
+
+
+def create_state(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_size: tuple[int, int],
+    seed: int,
+) -> TrainState:
+    """Step 0: initial parameters, a function of the seed.
+
+    The inference face creates every parameter: its convolutions are shape inference to XLA and are
+    dropped.
+    """
+
+    @jax.jit
+    def create(key):
+        variables = network.init(key, jnp.zeros((1, *image_size, 3)))
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
+
+    return create(stream_key(seed, "init", 0))
+
+
+STREAMS = ("init", "augment", "mix")
+
+
+def stream_key(seed: int, stream: str, step) -> jax.Array:
+    """The key of a stream at a step. Streams are independent of each other for one seed."""
+    key = jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream))
+    return jax.random.fold_in(key, step)

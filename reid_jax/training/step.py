@@ -1,0 +1,116 @@
+"""One training step: a pure function of state and batch, per-device code under `jax.pmap`."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from reid_jax import collectives, losses
+from reid_jax.collectives import AXIS
+from reid_jax.data.augment import augment
+from reid_jax.training.state import TrainState, stream_key
+
+
+def make_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config,
+    axis_name: str | None = AXIS,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """The step of `config` for any network of `reid_jax.models`.
+
+    The loss is the unweighted sum over the stages that the network returns of the batch-hard
+    triplet loss of its embedding and the cross entropy of its logits, each a mean over the whole
+    batch.
+
+    Args:
+        network: made with the same `axis_name`.
+        optimizer: of the parameters.
+        schedule: the optimizer's own, for the metrics.
+        config: a whole recipe; reads `seed`, `loss` and `augment`.
+        axis_name: the pmapped axis, or None for a step over the whole batch on one device.
+
+    Returns:
+        step(state, batch) -> (state, metrics), with batch {"image": (b, H, W, 3) uint8, "label":
+        (b,) int32} and metrics a dict of float32 scalars, equal on all devices: `loss`, `lr`,
+        `gradient_norm`, `parameter_norm` (after the update), and for each stage, counted from 1,
+        `loss/id_1`, `loss/triplet_1`, `accuracy_1` (share of images classified right) and
+        `ordered_1` (share of images whose farthest positive is nearer than their nearest
+        negative).
+    """
+
+    margin = config.loss.triplet_margin or None
+
+    def loss_of(params, state, images, labels):
+        outputs, updates = network.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            labels,
+            stream_key(config.seed, "mix", state.step),
+            method="training",
+            mutable=["batch_stats"],
+        )
+        total, metrics = jnp.float32(0.0), {}
+        for stage, (embedding, logits) in enumerate(outputs, start=1):
+            identity = losses.cross_entropy(logits, labels, config.loss.label_smoothing).mean()
+            positive, negative = losses.batch_hard_distances(embedding, labels, axis_name)
+            triplet = losses.triplet(positive, negative, margin).mean()
+            total += identity + triplet
+            metrics[f"loss/id_{stage}"] = identity
+            metrics[f"loss/triplet_{stage}"] = triplet
+            metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == labels).mean()
+            metrics[f"ordered_{stage}"] = (positive < negative).mean()
+        return total, ({"loss": total, **metrics}, updates["batch_stats"])
+
+    def step(state, batch):
+        key = stream_key(config.seed, "augment", state.step)
+        images = augment(key, batch["image"], config.augment, axis_name)
+        gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
+            state.params, state, images, batch["label"]
+        )
+        # Inside jax.pmap, jax.grad differentiates the sum of all devices' losses with respect to
+        # one device's copy of the parameters; the mean over copies is the gradient of the mean
+        # loss.
+        gradients, metrics = collectives.mean((gradients, metrics), axis_name)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics["lr"] = schedule(state.step)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        params = optax.apply_updates(state.params, updates)
+        metrics["parameter_norm"] = optax.tree.norm(params)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return step
+
+
+def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
+    """The step over `devices`: one state for all, donated; batches of leaves (devices, b, ...)."""
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=devices,
+        # Across processes JAX 0.10 reports a donated unstacked array as deleted.
+        donate_argnums=(0,) if jax.process_count() == 1 else (),
+    )
+
+
+def place(state: TrainState, devices: list[jax.Device]) -> TrainState:
+    """The state on `devices`, placed as the pmapped step returns it.
+
+    A state placed otherwise has the step compiled twice: for the first call, and for all later
+    ones.
+    """
+    identity = jax.pmap(
+        lambda state, _: state, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
+    )
+    return identity(state, np.zeros(len(devices), np.int32))
+
+
+def shard(batch, count: int):
+    """Leaves (B, ...) to (count, B / count, ...), one row a device."""
+    return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)

@@ -1,0 +1,173 @@
+"""What a workdir says about itself: `run.json`, the config and the number of identities.
+
+Evaluation needs nothing else to rebuild the network, and training refuses a workdir whose run is
+another one, before it starts.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+NAME = "run.json"
+CHECKPOINTS = "checkpoints"  # the folder beside it
+
+
+def write_run(
+    workdir: str | os.PathLike[str], config: ConfigDict | Mapping[str, Any], num_classes: int
+) -> None:
+    """Writes `run.json` into a workdir, at once or not at all.
+
+    Args:
+        workdir: an existing folder.
+        config: nested; its leaves are None, booleans, numbers, strings and tuples of these.
+        num_classes: number of training identities, the width of the ID classifiers.
+
+    Raises:
+        TypeError: a leaf is of another type; names it.
+    """
+    nested = _as_dict(config)
+    for name, value in _leaves(nested):
+        _check_leaf(name, value)
+    run = {"reid_jax": _version(), "num_classes": int(num_classes), "config": nested}
+    write_text_atomically(pathlib.Path(workdir) / NAME, json.dumps(run, indent=2) + "\n")
+
+
+def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
+    """The config and the number of training identities that `write_run` recorded.
+
+    JSON has one kind of sequence: all come back as tuples, which a config should use.
+
+    Args:
+        workdir: folder of a run.
+
+    Returns:
+        The config, locked against unknown leaves, and the number of training identities.
+
+    Raises:
+        FileNotFoundError: there is no `run.json`.
+        ValueError: it is damaged.
+    """
+    path = pathlib.Path(workdir) / NAME
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        return ConfigDict(_with_tuples(run["config"])).lock(), int(run["num_classes"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{path} is missing: is {workdir} the --workdir of a training run?"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+
+
+def check_workdir(
+    workdir: str | os.PathLike[str],
+    config: ConfigDict | Mapping[str, Any],
+    num_classes: int,
+    may_change: tuple[str, ...] = (),
+) -> None:
+    """Creates a workdir if need be, and makes sure that this run may write and resume there.
+
+    Args:
+        workdir: folder for the run.
+        config: of the run about to start.
+        num_classes: its number of training identities.
+        may_change: config leaves, or whole sections, that may differ from those of the run that
+            the workdir holds: `("log_every", "evaluation")`.
+
+    Raises:
+        OSError: the workdir cannot be created or written to.
+        ValueError: it holds a run whose config or number of identities differs; names the leaves
+            with both values. Also if its `run.json` is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell: of a read-only file system, of a full disk, of root.
+        with tempfile.TemporaryFile(dir=workdir) as probe:
+            probe.write(b"probe")
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the workdir {workdir}: {error.strerror}. Choose another --workdir"
+        ) from error
+    if not (workdir / NAME).exists():
+        return
+    old_config, old_num_classes = read_run(workdir)
+    old = {"number of identities": old_num_classes, **dict(_leaves(_as_dict(old_config)))}
+    new = {"number of identities": num_classes, **dict(_leaves(_with_tuples(_as_dict(config))))}
+    differences = [
+        f"{name} is {_show(old, name)} there and {_show(new, name)} here"
+        for name in dict.fromkeys([*old, *new])
+        if _show(old, name) != _show(new, name) and not _is_among(name, may_change)
+    ]
+    if differences:
+        raise ValueError(
+            f"the workdir {workdir} holds another run: {'; '.join(differences)}. "
+            "Choose another --workdir"
+        )
+
+
+def write_text_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file such that a kill at any moment leaves the old text or the new, never half."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("reid_jax")
+    except importlib.metadata.PackageNotFoundError:  # A checkout on the path, not installed.
+        return "unknown"
+
+
+def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The config, with a `data.root` that does not depend on the current folder."""
+    nested = ConfigDict(config).to_dict()
+    if nested.get("data", {}).get("root"):
+        nested["data"]["root"] = os.path.abspath(nested["data"]["root"])
+    return nested
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values: `("optim.lr", 1e-3)`."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _check_leaf(name: str, value: Any) -> None:
+    if isinstance(value, tuple | list):
+        for element in value:
+            _check_leaf(name, element)
+    elif not isinstance(value, bool | int | float | str | None):
+        raise TypeError(
+            f"config.{name} holds {value!r} of type {type(value).__name__}: a config leaf is "
+            "None, a boolean, a number, a string or a tuple of these"
+        )
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(element) for key, element in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_with_tuples(element) for element in value)
+    return value
+
+
+def _show(leaves: Mapping[str, Any], name: str) -> str:
+    return repr(leaves[name]) if name in leaves else "absent"
+
+
+def _is_among(name: str, may_change: tuple[str, ...]) -> bool:
+    return any(name == other or name.startswith(other + ".") for other in may_change)

@@ -1,0 +1,328 @@
+"""Whole runs of a tiny network on a tiny dataset."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from ml_collections import ConfigDict
+
+from configs import pmm_synthetic
+from reid_jax.data import datasets, synthetic
+from reid_jax.evaluation.run import evaluate_run
+from reid_jax.training import loop
+from reid_jax.training.checkpoints import Checkpoints
+from reid_jax.training.metrics import read_metrics
+from reid_jax.training.workdir import read_run
+from tests.test_configs import STRINGS, load
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small dataset of synthetic pedestrians, drawn once."""
+    root = tmp_path_factory.mktemp("data") / "pedestrians"
+    synthetic.write_market1501(root, **tiny("unused").data.synthetic, progress=False)
+    return root
+
+
+def tiny(root, **leaves):
+    """The recipe for tests, on one device; leaves by dotted name, with __ for the dots."""
+    config = pmm_synthetic.get_config("small")
+    config.devices = 1
+    config.data.root = str(root)
+    config.data.loader = "memory"
+    config.epochs = 2
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in leaves.items()})
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A run of 160 steps: its config, workdir and result."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny(data, epochs=160, eval__every_epochs=80, optim__milestones=(120,))
+    with jax.numpy_dtype_promotion("standard"):
+        return config, workdir, loop.train(config, str(workdir))
+
+
+def test_a_run_learns(run):
+    _, workdir, result = run
+    records = read_metrics(workdir)
+    first, last = (record for record in (records[1], records[-2]))
+    assert (first["kind"], last["kind"]) == ("train", "train")
+    # Three ID losses of eight identities start at 3 ln 8 = 6.2 or above.
+    total = sum(last[f"loss/id_{stage}"] for stage in (1, 2, 3))
+    assert total < 0.75 * sum(first[f"loss/id_{stage}"] for stage in (1, 2, 3))
+    assert np.mean([last[f"accuracy_{stage}"] for stage in (1, 2, 3)]) > 0.5
+    evaluations = [record["mAP"] for record in records if record["kind"] == "eval"]
+    assert evaluations[-1] == result.mAP > evaluations[0] + 0.03
+
+
+def test_what_a_run_leaves(run):
+    config, workdir, result = run
+    assert read_run(workdir)[1] == 8
+    records = read_metrics(workdir)
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    assert [record["step"] for record in evaluations] == [0, 80, 160]
+    assert evaluations[-1]["mAP"] == result.mAP
+    steps = [record["step"] for record in records if record["kind"] == "train"]
+    assert steps == list(range(2, 161, config.log.every_steps))
+    assert (workdir / "curves.png").stat().st_size > 1000
+    assert list((workdir / "tensorboard").iterdir())
+    with Checkpoints(workdir / loop.CHECKPOINTS) as checkpoints:
+        assert checkpoints.latest_step == 160
+        assert (
+            checkpoints.best_step == max(evaluations, key=lambda r: (r["mAP"], r["step"]))["step"]
+        )
+
+
+def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
+    _, workdir, result = run
+    config, _ = read_run(workdir)
+    again = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path), figures=3)
+    assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
+    np.testing.assert_allclose(again.cmc, result.cmc, atol=1e-6)
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["step"] == 160
+    assert report["mAP"] == again.mAP
+    assert report["Rank-1"] == report["cmc"][0]
+    for picture in ("gradcam.png", "ranked_lists.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert "Rank-1   Rank-5  Rank-10      mAP     mINP" in capsys.readouterr().out
+
+
+def test_evaluation_on_four_devices_and_another_dataset(run, tmp_path):
+    """Other identities, another number of classes, a last batch that is not full."""
+    _, workdir, _ = run
+    other = tmp_path / "other"
+    arguments = {"seed": 5, "train_identities": 3, "test_identities": 5}
+    synthetic.write_market1501(other, **arguments, progress=False)
+    config, _ = read_run(workdir)
+    results = []
+    for devices, batch_size in ((1, 32), (4, 10)):
+        config.data.synthetic.update(arguments)
+        config.data.root = str(other)
+        config.devices = devices
+        config.eval.batch_size = batch_size
+        results.append(
+            evaluate_run(config, str(workdir), checkpoint="best", output=str(tmp_path / "out"))
+        )
+    np.testing.assert_allclose(results[0].cmc, results[1].cmc, atol=0.02)
+    assert results[0].mAP == pytest.approx(results[1].mAP, abs=1e-2)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
+    _, workdir, _ = run
+    config, _ = read_run(workdir)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .*only"):
+        evaluate_run(config, str(workdir), checkpoint="7", output=str(tmp_path))
+
+
+def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path):
+    """Bit for bit: parameters, moments, batch statistics, and each metric once."""
+    states, records = [], []
+    for name, lengths in (("unbroken", [3]), ("resumed", [2, 3])):
+        for epochs in lengths:
+            config = tiny(data, epochs=epochs, checkpoint__every_epochs=1, log__every_steps=1)
+            loop.train(config, str(tmp_path / name))
+        with Checkpoints(tmp_path / name / loop.CHECKPOINTS) as checkpoints:
+            assert checkpoints.latest_step == 3
+            states.append(_arrays(checkpoints.path(3)))
+        kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
+        records.append([{k: v for k, v in r.items() if k != "images_per_second"} for r in kept])
+    assert states[0].keys() == states[1].keys()
+    assert any("opt_state" in name for name in states[0])
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+    assert records[0] == records[1]
+    assert [record["step"] for record in records[0]] == [1, 2, 3]
+
+
+def test_a_finished_run_is_evaluated_again_and_left_alone(run):
+    config, workdir, result = run
+    before = read_metrics(workdir)
+    assert loop.train(config, str(workdir)).mAP == pytest.approx(result.mAP, abs=1e-6)
+    assert read_metrics(workdir) == before
+
+
+def test_fewer_epochs_than_a_run_has_made_is_an_error(data, run):
+    _, workdir, _ = run
+    config = tiny(data, epochs=3, eval__every_epochs=80, optim__milestones=(120,))
+    with pytest.raises(ValueError, match=r"epochs is 3, 3 steps, but .* has made 160 steps"):
+        loop.train(config, str(workdir))
+
+
+def _arrays(checkpoint):
+    found = {}
+    for item in ("model", "optimizer"):
+        tree = ocp.StandardCheckpointer().restore(checkpoint / item)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return found
+
+
+def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
+    config = tiny(data, epochs=8, optim__lr=1e30, optim__warmup_epochs=0, log__every_steps=1)
+    with pytest.raises(FloatingPointError, match=r"last good checkpoint is .*checkpoints/\d"):
+        loop.train(config, str(tmp_path / "run"))
+    with Checkpoints(tmp_path / "run" / loop.CHECKPOINTS) as checkpoints:
+        assert all(np.isfinite(x).all() for x in _arrays(checkpoints.path(0)).values())
+
+
+class Recording:
+    """A config that notes the dotted name of each leaf that is read."""
+
+    def __init__(self, config, seen, prefix=""):
+        self._config, self._seen, self._prefix = config, seen, prefix
+
+    def __getitem__(self, name):
+        value = self._config[name]
+        if isinstance(value, ConfigDict):
+            return Recording(value, self._seen, f"{self._prefix}{name}.")
+        self._seen.add(self._prefix + name)
+        return value
+
+    def __getattr__(self, name):
+        return self[name]
+
+    def keys(self):
+        return self._config.keys()
+
+
+def test_every_leaf_is_read(data, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
+    )
+    monkeypatch.setattr(loop, "write_run", lambda *unused: None)
+    # To look whether a value is in range is not to use it.
+    monkeypatch.setattr(loop, "check", lambda *unused: None)
+    seen = set()
+    loop.train(Recording(tiny(data, epochs=1), seen), str(tmp_path))
+    # The other layouts read the file-name pattern.
+    market = tiny(data, data__layout="market1501")
+    datasets.load(Recording(market, seen, "").data)
+    leaves = set(_leaf_names(market))
+    assert leaves - seen == set()
+    # And no recipe has others.
+    for name, strings in STRINGS.items():
+        for string in strings:
+            assert set(_leaf_names(load(name, string))) == leaves
+
+
+def _leaf_names(config, prefix=""):
+    for name in config:
+        if isinstance(config[name], ConfigDict):
+            yield from _leaf_names(config[name], f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _break_folder(root, kind):
+    """A copy of the dataset with one thing wrong with it."""
+    gallery = root / "bounding_box_test"
+    if kind == "missing":
+        shutil.rmtree(gallery)
+    elif kind == "empty":
+        for path in gallery.iterdir():
+            path.unlink()
+    elif kind == "no image":
+        next(iter(sorted((root / "query").iterdir()))).write_bytes(b"nonsense")
+    elif kind == "name":
+        (root / "query" / "somebody.jpg").write_bytes(b"")
+    elif kind == "one identity":
+        paths = sorted((root / "bounding_box_train").iterdir())
+        for path in paths:
+            if path.name[:4] != paths[0].name[:4]:
+                path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "bounding_box_test"),
+        ("empty", "no image .*bounding_box_test"),
+        ("no image", r"query/\d{4}_c"),
+        ("name", r"somebody\.jpg"),
+        ("one identity", "fewer than two identities"),
+    ],
+)
+def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    _break_folder(root, kind)
+    with pytest.raises((ValueError, OSError), match=message):
+        loop.train(tiny(root, data__layout="market1501"), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / loop.CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ({"data__root": ""}, r"data\.root is empty"),
+        ({"data__layout": "markt"}, "markt"),
+        ({"data__loader": "disk"}, r"data\.loader"),
+        ({"data__identities_per_batch": 9}, r"data\.identities_per_batch"),
+        ({"data__identities_per_batch": 1}, r"data\.identities_per_batch"),
+        ({"devices": 3}, "does not divide by 3 devices"),
+        ({"devices": 5}, "devices is 5, but this machine has 4"),
+        ({"eval__batch_size": 0}, r"eval\.batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"data__pattern": "x"}, "pattern"),
+        ({"data__image_size": (80, 64)}, "blocks of 3x2"),
+    ],
+)
+def test_bad_settings_name_their_leaf_before_training(leaves, message, data, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        loop.train(tiny(data, **leaves), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / loop.CHECKPOINTS).exists()
+
+
+def test_an_unwritable_workdir_is_named(data, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot write to the workdir .*file/run"):
+        loop.train(tiny(data), str(tmp_path / "file" / "run"))
+
+
+def test_a_workdir_of_another_network_is_refused(data, run, tmp_path):
+    _, workdir, _ = run
+    config = tiny(data, epochs=160, model__embedding_dim=8)
+    with pytest.raises(ValueError, match=r"another run: model\.embedding_dim is 16 there and 8"):
+        loop.train(config, str(workdir))
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_run_without_tensorflow(data, tmp_path):
+    program = f"""
+import sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+import math
+from configs import pmm_synthetic
+from reid_jax.training.loop import train
+from reid_jax.training.workdir import read_run
+from tests.test_configs import STRINGS, load
+from reid_jax.evaluation.run import evaluate_run
+config = pmm_synthetic.get_config("small")
+config.data.root = {str(data)!r}
+config.data.loader = "memory"
+config.epochs = 1
+train(config, {str(tmp_path / "run")!r})
+config, _ = read_run({str(tmp_path / "run")!r})
+workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
+result = evaluate_run(config, workdir, checkpoint="latest", output=output)
+assert math.isfinite(result.mAP)
+print("without TensorFlow")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "without TensorFlow" in done.stdout

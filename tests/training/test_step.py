@@ -1,0 +1,218 @@
+import contextlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from reid_jax.models import PMM, ResNet
+from reid_jax.training import optimizer as optimizers
+from reid_jax.training.state import STREAMS, create_state, stream_key
+from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+SIZE = (96, 64)
+CONFIG = ConfigDict(
+    {
+        "seed": 0,
+        "loss": {"triplet_margin": None, "label_smoothing": 0.1},
+        "augment": {"flip": 0.5, "cutout_probability": 0.5, "cutout_size": 16},
+        "optim": {
+            "lr": 1e-3,
+            "weight_decay": 5e-4,
+            "warmup_epochs": 0,
+            "warmup_every": 1,
+            "milestones": (),
+            "decay": 0.1,
+        },
+    }
+)
+
+
+def build(axis_name, **settings):
+    trunk = ResNet(depths=(1, 1, 1, 1), width=2, axis_name=axis_name)
+    settings = {"embedding_dim": 8, "top_k": 1, **settings}
+    network = PMM(num_classes=4, trunk=trunk, axis_name=axis_name, **settings)
+    schedule = optimizers.staircase(CONFIG.optim, 10)
+    optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
+    state = create_state(network, optimizer, SIZE, CONFIG.seed)
+    return state, make_step(network, optimizer, schedule, CONFIG, axis_name)
+
+
+def make_batch(rng):
+    images = rng.integers(0, 256, (16, *SIZE, 3)).astype(np.uint8)
+    return {"image": images, "label": np.repeat(np.arange(4), 4).astype(np.int32)}
+
+
+@pytest.fixture
+def batch(rng):
+    return make_batch(rng)
+
+
+@pytest.fixture(scope="module")
+def trajectories():
+    """Metrics and states of three steps, on 1 and on 4 devices."""
+    rng = np.random.default_rng(0)
+    batch = make_batch(rng)
+    found = {}
+    with jax.numpy_dtype_promotion("standard"):
+        for count in (1, 4):
+            state, step = build(AXIS)
+            step = pmap_step(step, jax.devices()[:count])
+            state = place(state, jax.devices()[:count])
+            compilations, metrics, states, deleted = [], [], [], []
+            for _ in range(3):
+                before = state
+                with count_compilations() as events:
+                    state, scalars = step(state, shard(batch, count))
+                    metrics.append(jax.device_get(scalars))
+                compilations.append(len(events))
+                deleted.append(before.params["extra"]["conv1"]["kernel"].is_deleted())
+                # Copies: a view of a buffer on the CPU would keep it from being donated.
+                states.append(jax.tree.map(np.array, jax.device_get(state)))
+            found[count] = {
+                "metrics": metrics,
+                "states": states,
+                "compilations": compilations,
+                "deleted": deleted,
+            }
+    return found
+
+
+@contextlib.contextmanager
+def count_compilations():
+    events = []
+
+    def listen(event, duration, **unused):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_four_devices_train_as_one_does(trajectories):
+    """Losses, batch statistics and updates, with mining and mixing across devices."""
+    one, four = trajectories[1], trajectories[4]
+    for name, value in one["metrics"][0].items():
+        np.testing.assert_allclose(four["metrics"][0][name], value, rtol=1e-4, err_msg=name)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        one["states"][0].batch_stats,
+        four["states"][0].batch_stats,
+    )
+    for step in (1, 2):
+        losses = [run["metrics"][step]["loss"] for run in (one, four)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+    # Adam's first update is the rate times the gradient's sign: it tells nothing where the gradient
+    # is rounding noise, and is exact elsewhere.
+    compared = total = 0
+    moments = jax.tree.leaves(one["states"][0].opt_state[1].mu)
+    noise = 1e-5 * max(np.abs(moment).max() for moment in moments)
+    for x, y, moment in zip(
+        *(jax.tree.leaves(run["states"][0].params) for run in (one, four)), moments, strict=True
+    ):
+        clear = np.abs(moment) > max(noise, 1e-2 * np.abs(moment).max())
+        np.testing.assert_allclose(x[clear], y[clear], rtol=0, atol=1e-6)
+        compared, total = compared + clear.sum(), total + clear.size
+    assert compared > 0.8 * total
+
+
+def test_gradients_of_four_devices_equal_those_of_one(trajectories):
+    """The first moment after one step is 0.1 of the gradient; Adam's update would hide its size."""
+    moments = [trajectories[count]["states"][0].opt_state[1].mu for count in (1, 4)]
+    for one, four in zip(*map(jax.tree.leaves, moments), strict=True):
+        assert np.linalg.norm(one - four) <= 1e-3 * np.linalg.norm(one) + 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_state_is_donated_and_the_step_compiled_once(trajectories, count):
+    assert all(trajectories[count]["deleted"])
+    assert trajectories[count]["compilations"][0] > 0  # the listener hears
+    assert trajectories[count]["compilations"][1:] == [0, 0]
+
+
+def test_a_step_is_a_function_of_state_and_batch(trajectories):
+    """The same again from the start: bit for bit."""
+    rng = np.random.default_rng(0)
+    state, step = build(AXIS)
+    devices = jax.devices()[:1]
+    step, batch = pmap_step(step, devices), shard(make_batch(rng), 1)
+    state = place(state, devices)
+    for metrics in trajectories[1]["metrics"]:
+        state, again = step(state, batch)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), metrics)
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.device_get(state), trajectories[1]["states"][-1]
+    )
+
+
+def test_metrics_add_up(trajectories):
+    metrics = trajectories[1]["metrics"][0]
+    parts = [metrics[f"loss/{loss}_{stage}"] for loss in ("id", "triplet") for stage in (1, 2, 3)]
+    np.testing.assert_allclose(metrics["loss"], sum(parts), rtol=1e-6)
+    assert metrics["lr"] == np.float32(1e-3)
+    assert 0 <= metrics["accuracy_1"] <= 1
+    assert 0 <= metrics["ordered_3"] <= 1
+
+
+def test_one_trunk_forward_and_one_trunk_backward(batch):
+    """A convolution's backward pass is two more, the first layer's one: images need no gradient.
+
+    1x1 convolutions are matrix products and are not among these; the flops below include them.
+    """
+    state, step = build(None)
+    program = jax.jit(step).lower(state, batch).as_text()
+    # The stem, and one 3x3 in each of the trunk's four bottlenecks and in the extra one.
+    forward = 1 + 4 + 1
+    assert len(re.findall(r"stablehlo\.convolution", program)) == 3 * forward - 1
+
+
+def test_gradcam_and_mixing_cost_under_5_percent_of_flops():
+    def flops(mixing):
+        # Wide enough for the trunk to weigh what it does in a real network.
+        trunk = ResNet(depths=(1, 1, 1, 1), width=16)
+        network = PMM(num_classes=64, trunk=trunk, embedding_dim=64, top_k=2, mixing=mixing)
+        schedule = optimizers.staircase(CONFIG.optim, 10)
+        optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
+        state = jax.eval_shape(lambda: create_state(network, optimizer, (192, 64), 0))
+        batch = {
+            "image": jax.ShapeDtypeStruct((16, 192, 64, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((16,), jnp.int32),
+        }
+        step = jax.jit(make_step(network, optimizer, schedule, CONFIG, None))
+        return step.lower(state, batch).compile().cost_analysis()["flops"]
+
+    with_mixing, without = flops("hardmix"), flops("none")
+    assert without < with_mixing < 1.05 * without
+
+
+def test_streams_are_independent():
+    keys = {
+        tuple(jax.random.key_data(stream_key(seed, stream, step)).tolist())
+        for seed in (0, 1)
+        for stream in STREAMS
+        for step in (0, 1, 2)
+    }
+    assert len(keys) == 2 * len(STREAMS) * 3
+
+
+def test_bfloat16_step_stays_near_float32(batch):
+    losses = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        trunk = ResNet(depths=(1, 1, 1, 1), width=4, dtype=dtype)
+        network = PMM(num_classes=4, trunk=trunk, embedding_dim=8, top_k=1, dtype=dtype)
+        schedule = optimizers.staircase(CONFIG.optim, 10)
+        optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
+        state = create_state(network, optimizer, SIZE, 0)
+        step = jax.jit(make_step(network, optimizer, schedule, CONFIG, None))
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+        assert all(x.dtype in (jnp.float32, jnp.int32) for x in jax.tree.leaves(state))
+    assert abs(losses[0] - losses[1]) < 0.05 * losses[0]

@@ -1,0 +1,186 @@
+import copy
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from reid_jax.training import workdir as run
+
+
+def make_config(**changes) -> ConfigDict:
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "epochs": 400,
+            "data": {"image_size": (384, 128), "root": "données", "pattern": placeholder(str)},
+            "model": {"name": "pmm", "trunk": {"depths": (3, 4, 6, 3)}, "top_k": 3},
+            "optim": {"lr": 1e-3, "milestones": (), "nesterov": False},
+            "log": {"every_steps": 50},
+            "extra": {},
+        }
+    )
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+def test_config_survives_the_round_trip(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    config, num_classes = run.read_run(tmp_path)
+    assert num_classes == 751
+    expected = make_config(data__root=os.path.abspath("données"))
+    assert config.to_dict() == expected.to_dict()
+    assert config.data.image_size == (384, 128)
+    assert isinstance(config.data.image_size, tuple)
+    assert config.optim.milestones == ()
+    assert config.optim.nesterov is False
+    assert config.data.pattern is None
+    assert type(config.optim.lr) is float
+    assert type(config.epochs) is int
+
+
+def test_the_data_is_found_from_another_folder(tmp_path, monkeypatch):
+    run.write_run(tmp_path, make_config(), 751)
+    monkeypatch.chdir(tmp_path)
+    config, _ = run.read_run(tmp_path)
+    assert os.path.isabs(config.data.root)
+    with pytest.raises(ValueError, match=r"data\.root"):
+        run.check_workdir(tmp_path, make_config(), 751)  # another folder of the same name
+
+
+def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    config, _ = run.read_run(tmp_path)
+    with pytest.raises(AttributeError, match="rot"):
+        config.data.rot = "elsewhere"
+    config.data.root = "elsewhere"
+
+
+def test_the_file_says_which_version_wrote_it(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert sorted(written) == ["config", "num_classes", "reid_jax"]
+    assert written["reid_jax"][0].isdigit()
+
+
+def test_lists_are_tuples_to_the_run(tmp_path):
+    run.write_run(tmp_path, {"model": {"depths": [1, [2, 3]]}}, 2)
+    config, _ = run.read_run(tmp_path)
+    assert config.model.depths == (1, (2, 3))
+    run.check_workdir(tmp_path, {"model": {"depths": (1, (2, 3))}}, 2)
+
+
+@pytest.mark.parametrize("value", [np.float32(1), pathlib.Path("x"), (1, {"a": 1}), {1, 2}])
+def test_a_leaf_that_json_cannot_hold_is_named(tmp_path, value):
+    with pytest.raises(TypeError, match=r"config\.model\.width holds .* of type"):
+        run.write_run(tmp_path, ConfigDict({"model": {"width": value}}), 2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    run.write_run(tmp_path, make_config(), 751)
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        run.write_run(tmp_path, make_config(epochs=1), 702)
+    assert run.read_run(tmp_path)[1] == 751
+
+
+def test_missing_run_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{tmp_path}/run\.json is missing: is .*--workdir"
+    ):
+        run.read_run(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"file/run\.json is missing"):
+        run.read_run(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["", '{"num_classes": 7', "[]", '{"num_classes": 7}', "\0\0"])
+def test_damaged_run_is_named(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/run\.json is damaged"):
+        run.read_run(tmp_path)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/run\.json is damaged"):
+        run.check_workdir(tmp_path, make_config(), 7)
+
+
+def test_check_creates_the_workdir_and_leaves_it_empty(tmp_path):
+    run.check_workdir(tmp_path / "a" / "b", make_config(), 751)
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+def test_check_lets_the_same_run_go_on(tmp_path):
+    config = make_config()
+    before = copy.deepcopy(config)
+    run.write_run(tmp_path, config, 751)
+    run.check_workdir(tmp_path, config, 751)
+    assert config == before
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_unwritable_workdir_is_named(tmp_path):
+    """Also for root, whom permissions do not stop."""
+    (tmp_path / "file").write_text("in the way")
+    folders = [tmp_path / "file", tmp_path / "file" / "below", pathlib.Path("/proc/reid_jax_run")]
+    for workdir in folders:
+        with pytest.raises(OSError, match=f"cannot write to the workdir {workdir}: .*Choose"):
+            run.check_workdir(workdir, make_config(), 751)
+
+
+def test_existing_folder_that_takes_no_file(monkeypatch, tmp_path):
+    def read_only(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(OSError, match=f"workdir {tmp_path}: Read-only file system"):
+        run.check_workdir(tmp_path, make_config(), 751)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_classes", "message"),
+    [
+        ({"model__name": "hbfp"}, 751, r"model\.name is 'pmm' there and 'hbfp' here"),
+        (
+            {"data__image_size": (256, 128)},
+            751,
+            r"data\.image_size is \(384, 128\) there and \(256",
+        ),
+        ({"optim__lr": 2e-3}, 751, r"optim\.lr is 0\.001 there and 0\.002 here"),
+        ({"data__pattern": "x"}, 751, r"data\.pattern is None there and 'x' here"),
+        ({}, 702, r"number of identities is 751 there and 702 here"),
+        ({"model__top_k": 6, "seed": 1}, 751, r"model\.top_k is 3 .*; seed is 0 there and 1"),
+    ],
+)
+def test_workdir_of_another_run_names_what_differs(tmp_path, changes, num_classes, message):
+    run.write_run(tmp_path, make_config(), 751)
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds another run: {message}.*--workdir"):
+        run.check_workdir(tmp_path, make_config(**changes), num_classes)
+
+
+def test_a_leaf_that_only_one_run_has_is_named(tmp_path):
+    more, fewer = make_config(), make_config()
+    more.model.extra_leaf = 1
+    run.write_run(tmp_path, more, 751)
+    with pytest.raises(ValueError, match=r"model\.extra_leaf is 1 there and absent here"):
+        run.check_workdir(tmp_path, fewer, 751)
+    run.write_run(tmp_path, fewer, 751)
+    with pytest.raises(ValueError, match=r"model\.extra_leaf is absent there and 1 here"):
+        run.check_workdir(tmp_path, more, 751)
+
+
+def test_leaves_and_sections_that_may_change(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    changed = make_config(log__every_steps=1, epochs=2)
+    run.check_workdir(tmp_path, changed, 751, may_change=("log", "epochs"))
+    with pytest.raises(
+        ValueError, match=r"another run: log\.every_steps is 50 there and 1 here\. "
+    ):
+        run.check_workdir(tmp_path, changed, 751, may_change=("lo", "log.every", "epochs"))
