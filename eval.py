@@ -1,0 +1,48 @@
+"""Evaluates a run: `python eval.py --workdir=runs/pmm`.
+
+Recipe, number of identities and weights come from the workdir. Leaves of `data` and `eval` may be
+overridden, to evaluate on another dataset: `--config.data.layout=folder --config.data.root=FOLDER`.
+"""
+
+import os
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from reid_jax.console import clear_errors
+from reid_jax.evaluation.run import evaluate_run
+from reid_jax.training.workdir import read_run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the number of a step.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; WORKDIR/eval by default.")
+_FIGURES = flags.DEFINE_bool("figures", False, "Draw Grad-CAM and ranked lists of some queries.")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+_QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
+
+
+def parse_flags(argv):
+    """The recipe in the workdir is the default that `--config.` flags override."""
+    app.parse_flags_with_usage([arg for arg in argv if not arg.startswith("--config.")])
+    with clear_errors(_TRACEBACK.value):
+        config, _ = read_run(_WORKDIR.value)
+    config_flags.DEFINE_config_dict("config", config)
+    return app.parse_flags_with_usage(argv)
+
+
+def main(argv):
+    """Flags and one call."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    with clear_errors(_TRACEBACK.value):
+        evaluate_run(
+            flags.FLAGS.config,
+            _WORKDIR.value,
+            checkpoint=_CHECKPOINT.value,
+            output=_OUTPUT.value or os.path.join(_WORKDIR.value, "eval"),
+            figures=_QUERIES.value if _FIGURES.value else 0,
+        )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,83 @@
+"""The two programs, as a user starts them, with what a user gets wrong."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = ["--config=configs/pmm_synthetic.py:small"]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("train.py", ["--config=configs/pmm_cuhk03.py:tiny"], "unknown config string 'tiny'"),
+        ("train.py", ["--config.optim.lrr=1"], 'Did you mean "lr" instead of "lrr"'),
+        ("train.py", ["--config.data.layout=market1501", "--config.data.root=nowhere"], "nowhere"),
+        ("eval.py", [], "run.json is missing"),
+    ],
+)
+def test_mistakes_are_named_at_once(program, arguments, message, tmp_path):
+    workdir = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, program, f"--workdir={workdir}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr.replace("\\", "")
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
+    """What the README shows: a run, its workdir alone, then folders with names of their own."""
+    workdir, pedestrians, own = tmp_path / "run", tmp_path / "pedestrians", tmp_path / "own"
+    data = [f"--config.data.root={pedestrians}", "--config.data.synthetic.test_identities=3"]
+    start("train.py", f"--workdir={workdir}", *SMALL, *data, "--config.epochs=1")
+    folders = {"a": "bounding_box_train", "b": "query", "c": "bounding_box_test"}
+    for split, folder in folders.items():
+        (own / split).mkdir(parents=True)
+        for path in (pedestrians / folder).iterdir():
+            pid, camera, *rest = path.stem.split("_")
+            if pid not in ("0000", "-1"):
+                name = f"{camera[:2]}-p{pid}-{'-'.join(rest)}.jpg"
+                shutil.copy(path, own / split / name)
+
+    start("eval.py", f"--workdir={workdir}", f"--output={tmp_path / 'first'}")
+    start(
+        "eval.py",
+        f"--workdir={workdir}",
+        f"--output={tmp_path / 'second'}",
+        "--checkpoint=best",
+        "--figures",
+        "--queries=2",
+        "--config.data.layout=folder",
+        f"--config.data.root={own}",
+        "--config.data.folders=('a', 'b', 'c')",
+        r"--config.data.pattern=(?P<camid>c\d)-(?P<pid>p\d+)-",
+        "--config.eval.batch_size=16",
+    )
+    first, second = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second")
+    )
+    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert first["mAP"] == pytest.approx(metrics[-1]["mAP"], abs=1e-6)
+    assert second["dataset"]["layout"] == "folder"
+    assert second["queries"] == first["queries"]
+    assert 0 < second["mAP"] <= 1
+    assert (tmp_path / "second" / "gradcam.png").exists()
+
+
+def start(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

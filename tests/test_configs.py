@@ -1,0 +1,153 @@
+"""The recipes: strict strings, the papers' settings, shapes at full size."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from reid_jax import models
+from reid_jax.training import optimizer as optimizers
+from reid_jax.training.loop import check
+from reid_jax.training.state import create_state
+from reid_jax.training.step import make_step
+
+FOLDER = pathlib.Path(common.__file__).parent
+# Every recipe with every string it knows.
+STRINGS = {
+    "pmm_market": ["", "small"],
+    "pmm_duke": ["", "small"],
+    "pmm_cuhk03": ["", "detected", "labeled", "detected,small", "labeled,small", "small"],
+    "pmm_synthetic": ["", "small"],
+}
+RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
+
+
+def load(name, string=""):
+    return importlib.import_module(f"configs.{name}").get_config(string)
+
+
+def test_every_file_is_tested():
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"common", "__init__"}
+    assert files == set(STRINGS)
+
+
+@pytest.mark.parametrize(("name", "string"), RECIPES)
+def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
+    config = load(name, string)
+    network = models.create(config.model, num_classes=751)
+    check(config)
+    network.check(config.data.image_size)
+    schedule = optimizers.staircase(config.optim, 47)
+    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    size = config.data.image_size
+    state = jax.eval_shape(lambda: create_state(network, optimizer, size, config.seed))
+    count = config.data.identities_per_batch * config.data.images_per_identity
+    batch = {
+        "image": jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((count,), jnp.int32),
+    }
+    new_state, metrics = jax.eval_shape(
+        make_step(network, optimizer, schedule, config, None), state, batch
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["loss"].dtype == jnp.float32
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    images = jnp.zeros((2, *size, 3))
+    descriptor = jax.eval_shape(network.apply, variables, images)
+    assert descriptor.shape == (2, 3 * config.model.embedding_dim)
+    cams = jax.eval_shape(lambda v: network.apply(v, images, method="gradcams"), variables)
+    assert cams.shape == (2, 3, *network.trunk.map_size(size))
+
+
+@pytest.mark.parametrize(("name", "top_k"), [("pmm_market", 3), ("pmm_duke", 6), ("pmm_cuhk03", 8)])
+def test_the_papers_settings(name, top_k):
+    config = load(name)
+    assert config.model.top_k == top_k
+    assert tuple(config.model.block) == (3, 2)
+    assert tuple(config.model.trunk.depths) == (3, 4, 6, 3)
+    assert tuple(config.data.image_size) == (384, 128)
+    assert config.data.identities_per_batch * config.data.images_per_identity == 64
+    assert config.loss.triplet_margin == 0  # the soft margin
+    assert config.loss.label_smoothing == 0.1
+    assert config.epochs == 400
+    assert (config.model.stages, config.model.mixing) == (3, "hardmix")
+    assert config.model.embedding_dim == 512
+    assert tuple(config.model.trunk.strides) == (1, 2, 2, 1)
+    assert config.data.identities_per_batch == 16
+    assert config.augment.to_dict() == {
+        "flip": 0.5,
+        "cutout_probability": 0.5,
+        "cutout_size": 64,
+    }
+    variables = jax.eval_shape(
+        lambda: models.create(config.model, 751).init(
+            jax.random.key(0), jnp.zeros((1, 384, 128, 3))
+        )
+    )
+    # Trunk, extra bottleneck (3.15 M and 1x1s), three heads of 2048-512-751.
+    assert abs(sum(np.prod(x.shape) for x in jax.tree.leaves(variables["params"])) - 32.3e6) < 0.2e6
+
+
+def test_boxes_choose_the_folder():
+    assert load("pmm_cuhk03", "labeled").data.root.endswith("labeled")
+    assert load("pmm_cuhk03").data.root.endswith("detected")
+
+
+@pytest.mark.parametrize(
+    ("name", "string", "message"),
+    [
+        ("pmm_market", "smal", "unknown config string 'smal'; this recipe knows small"),
+        ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe knows detected, labeled, small"),
+        ("pmm_cuhk03", "detected,labeled", "detected and labeled exclude each other"),
+    ],
+)
+def test_unknown_strings_are_named(name, string, message):
+    with pytest.raises(ValueError, match=message):
+        load(name, string)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value"),
+    [
+        ("epochs", 0),
+        ("log.every_steps", 0),
+        ("eval.every_epochs", 0),
+        ("checkpoint.every_epochs", 0),
+        ("loss.label_smoothing", 1.0),
+        ("augment.cutout_size", 1000),
+        ("optim.lr", -1.0),
+        ("loss.triplet_margin", -1.0),
+        ("seed", -1),
+        ("model.top_k", 33),
+        ("model.block", (0, 2)),
+        ("model.embedding_dim", 0),
+        ("model.trunk.depths", (1, 1, 1)),
+        ("model.trunk.strides", (1, 2, 0, 1)),
+        ("model.trunk.width", 0),
+        ("data.image_size", (352, 128)),
+    ],
+)
+def test_settings_no_run_can_have_name_their_leaf(leaf, value):
+    config = load("pmm_market")
+    config.update_from_flattened_dict({leaf: value})
+
+    def check_all():
+        check(config)
+        models.create(config.model, 10).check(config.data.image_size)
+
+    with pytest.raises(ValueError, match=leaf.replace(".", r"\.")):
+        check_all()
+
+
+@pytest.mark.parametrize(("leaf", "value"), [("name", "pnn"), ("dtype", "float16")])
+def test_unknown_networks_and_dtypes_are_named(leaf, value):
+    config = load("pmm_market").model
+    config[leaf] = value
+    with pytest.raises(ValueError, match=rf"model\.{leaf} is '{value}'"):
+        models.create(config, 10)

@@ -1,0 +1,33 @@
+"""Trains a network: `python train.py --config=configs/pmm_market.py --workdir=runs/pmm`.
+
+Any leaf of the recipe is overridden by name, `--config.optim.lr=1e-3`. The same command again goes
+on with a run that was stopped.
+"""
+
+import os
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from reid_jax.console import clear_errors
+from reid_jax.training.loop import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", "pmm_synthetic.py"),
+    "The recipe, with its strings after a colon: configs/pmm_cuhk03.py:detected,small.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+
+
+def main(argv):
+    """Flags and one call."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    with clear_errors(_TRACEBACK.value):
+        train(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    app.run(main)
