@@ -71,8 +71,8 @@ def trajectories():
                     metrics.append(jax.device_get(scalars))
                 compilations.append(len(events))
                 deleted.append(before.params["extra"]["conv1"]["kernel"].is_deleted())
-                # Copies: a view of a buffer on the CPU would keep it from being donated.
-                states.append(jax.tree.map(np.array, jax.device_get(state)))
+                # A copy's: NumPy's view of a buffer on the CPU would keep it from being donated.
+                states.append(jax.device_get(jax.tree.map(jnp.copy, state)))
             found[count] = {
                 "metrics": metrics,
                 "states": states,
