@@ -98,7 +98,7 @@ def camera(seed: int, camid: int) -> Camera:
         height=float(rng.uniform(2.0, 3.4)),
         focal=1000.0,
         ground=mine(_GROUNDS),
-        wall=mine(_WALLS, shift=1),  # no two places are alike
+        wall=mine(_WALLS, shift=1),  # other walls behind the same grounds
         wall_distance=float(rng.uniform(13, 18)),
         wall_turn=float(rng.uniform(-0.35, 0.35)),
         light=tuple(float(v) for v in light / np.linalg.norm(light)),
