@@ -128,7 +128,8 @@ class PMM(nn.Module):
 def _logits_of(head: StageHead, train: bool):
     """A bound head as a pure function from a map to logits; batch norm records nothing.
 
-    XLA finds that its forward pass is the stage's own and computes it once.
+    It repeats the head's forward pass, a few products on pooled features, which XLA may merge with
+    the stage's own.
     """
     module, variables = head.unbind()
 

@@ -42,7 +42,6 @@ def make_step(
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
         negative).
     """
-
     margin = config.loss.triplet_margin or None
 
     def loss_of(params, state, images, labels):
@@ -72,9 +71,8 @@ def make_step(
         gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
             state.params, state, images, batch["label"]
         )
-        # Inside jax.pmap, jax.grad differentiates the sum of all devices' losses with respect to
-        # one device's copy of the parameters; the mean over copies is the gradient of the mean
-        # loss.
+        # Inside jax.pmap, jax.grad differentiates the sum of all devices' losses by one device's
+        # copy of the parameters; the mean over copies is the gradient of the mean loss.
         gradients, metrics = collectives.mean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["lr"] = schedule(state.step)
