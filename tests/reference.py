@@ -1,6 +1,34 @@
 """The networks' building blocks again, in float64 NumPy, written from the papers."""
 
+import math
+
+import jax
 import numpy as np
+
+
+def random_variables(shapes, rng):
+    """float32 variables of these shapes, none of them zero or one as initialisation leaves some.
+
+    Also much faster than initialisation, which XLA compiles for every shape anew.
+    """
+
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape)
+        name = path[-1].key
+        if name in ("kernel", "p"):
+            noise *= np.sqrt(2 / max(np.prod(leaf.shape[:-1]), leaf.shape[0]))
+        elif name in ("scale", "var"):
+            noise = 1 + 0.2 * np.abs(noise)
+        else:
+            noise *= 0.2
+        return np.asarray(noise, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def in_float64(tree):
+    """The same tree of float64 NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
 def conv2d(x, kernel, stride=1):
@@ -51,17 +79,23 @@ def bottleneck(x, params, stride=1, stats=None):
     return relu(x + y)
 
 
-def resnet(x, params, strides, stats=None):
-    """The last map of the trunk."""
+def resnet_blocks(x, params, strides, stats=None):
+    """The map after each block of the trunk, by the block's name."""
     x = conv2d(x, params["conv1"]["kernel"], 2)
     x = relu(batch_norm(x, params["bn1"], None if stats is None else stats["bn1"]))
     x = max_pool_3x3_stride_2(x)
-    blocks = sorted(name for name in params if name.startswith("layer"))
-    for name in blocks:
+    maps = {}
+    for name in sorted(name for name in params if name.startswith("layer")):
         stage, block = (int(part) for part in name.removeprefix("layer").split("_"))
         stride = strides[stage - 1] if block == 0 else 1
         x = bottleneck(x, params[name], stride, None if stats is None else stats[name])
-    return x
+        maps[name] = x
+    return maps
+
+
+def resnet(x, params, strides, stats=None):
+    """The last map of the trunk."""
+    return list(resnet_blocks(x, params, strides, stats).values())[-1]
 
 
 def stage_head(x, params, pooling, stats=None):
@@ -70,6 +104,85 @@ def stage_head(x, params, pooling, stats=None):
     x = x @ params["reduction"]["kernel"] + params["reduction"]["bias"]
     embedding = relu(batch_norm(x, params["bn"], None if stats is None else stats["bn"]))
     return embedding, embedding @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+
+def self_awareness(x, scores):
+    """HBFP-Net's equation 1, X' = M * X, with M the sigmoid of scores (B, N, 1)."""
+    out = np.zeros_like(x)
+    for b, n, d in np.ndindex(*x.shape):
+        out[b, n, d] = x[b, n, d] / (1 + math.exp(-scores[b, n, 0]))
+    return out
+
+
+def correlation(x, y, p):
+    """HBFP-Net's equation 2: C (B, N, N) of X'U and Y'V, (B, N, L), before the softmax."""
+    batch, locations, dims = x.shape
+    c = np.zeros((batch, locations, locations))
+    for b, i, j in np.ndindex(*c.shape):
+        for n in range(dims):
+            c[b, i, j] += p[n] * max(x[b, i, n], 0) * max(y[b, j, n], 0)
+    return c
+
+
+def softmax_of_columns(c):
+    """Of each matrix (N, N) of (B, N, N), column by column."""
+    out = np.zeros_like(c)
+    for b in range(c.shape[0]):
+        for j in range(c.shape[2]):
+            column = np.exp(c[b, :, j] - c[b, :, j].max())
+            out[b, :, j] = column / column.sum()
+    return out
+
+
+def correlation_maps(x, y, p):
+    """C_x and C_y: C_y is the transpose of C_x, then softmax on each column of both (figure 3)."""
+    c = correlation(x, y, p)
+    transpose = np.stack([matrix.T for matrix in c])
+    return softmax_of_columns(c), softmax_of_columns(transpose)
+
+
+def perceive(x, y, c_x, c_y):
+    """HBFP-Net's equation 4 of X'U' and Y'V': (X_y)^T and (Y_x)^T, (B, N, L')."""
+    x_y, y_x = np.zeros_like(x), np.zeros_like(y)
+    batch, locations, dims = x.shape
+    for b, group, n in np.ndindex(batch, dims, locations):
+        xs = [max(x[b, m, group], 0) for m in range(locations)]  # (sigma(X'U')_l)^T, a row
+        ys = [max(y[b, m, group], 0) for m in range(locations)]
+        x_y[b, n, group] = xs[n] * sum(ys[m] * c_y[b, m, n] for m in range(locations))
+        y_x[b, n, group] = sum(xs[m] * c_x[b, m, n] for m in range(locations)) * ys[n]
+    return x_y, y_x
+
+
+def bfp(x, y, params, stats=None):
+    """The module of HBFP-Net's figure 4 on maps (B, h, w, D_1) and (B, h, w, D_2).
+
+    All linear maps are followed by batch norm (section 4.2).
+    """
+
+    def linear(z, name):
+        z = z @ params[name]["linear"]["kernel"]
+        return batch_norm(z, params[name]["bn"], None if stats is None else stats[name]["bn"])
+
+    shapes = x.shape, y.shape
+    x, y = (z.reshape(z.shape[0], z.shape[1] * z.shape[2], z.shape[3]) for z in (x, y))
+    x = self_awareness(x, x @ params["mask_x"]["kernel"] + params["mask_x"]["bias"])
+    y = self_awareness(y, y @ params["mask_y"]["kernel"] + params["mask_y"]["bias"])
+    c_x, c_y = correlation_maps(linear(x, "u"), linear(y, "v"), params["p"])
+    x_y, y_x = perceive(linear(x, "u_prime"), linear(y, "v_prime"), c_x, c_y)
+    return linear(x_y, "p_x").reshape(shapes[0]), linear(y_x, "p_y").reshape(shapes[1])
+
+
+def generalized_pool(x, lambdas):
+    """HBFP-Net's equation 6, summed over lambdas: (B, H, W, C) to (B, C)."""
+    batch, height, width, channels = x.shape
+    pooled = np.zeros((batch, channels))
+    for b, c in np.ndindex(batch, channels):
+        values = [float(x[b, i, j, c]) for i in range(height) for j in range(width)]
+        low, high = min(values), max(values)
+        for threshold in lambdas:
+            kept = [v for v in values if high == low or (v - low) / (high - low) >= threshold]
+            pooled[b, c] += sum(kept) / len(kept)
+    return pooled
 
 
 def numerical_gradient(function, x, step=1e-5):

@@ -2,24 +2,29 @@
 
 `network(images)` is inference: normalised images (B, H, W, 3) to one descriptor an image, (B, D)
 float32. `network.training(images, labels, key)` is training: a tuple of `StageOutput`, whose losses
-the trainer sums. `network.gradcams(images)` are maps of evidence, (B, stages, h, w), for figures.
+the trainer sums. `network.gradcams(images)` are maps of evidence, (B, stages, h, w), for figures,
+which call the stages `network.stage_names`; `network.activations(images)`, where there is such a
+face, are maps of activity, (B, ways, stages, h, w).
+`network.start(variables)` are the variables that a run begins with, from initialised ones.
 `network.check(image_size)` raises where settings contradict each other.
 """
 
-import flax.linen as nn
 import jax.numpy as jnp
 
+from reid_jax.models.baseline import Baseline
+from reid_jax.models.hbfp import HBFP
 from reid_jax.models.heads import StageOutput
+from reid_jax.models.network import Network
 from reid_jax.models.pmm import PMM
 from reid_jax.models.resnet import ResNet
 
-__all__ = ["NETWORKS", "PMM", "ResNet", "StageOutput", "create"]
+__all__ = ["HBFP", "NETWORKS", "PMM", "Baseline", "Network", "ResNet", "StageOutput", "create"]
 
-NETWORKS = {"pmm": PMM}
+NETWORKS = {"baseline": Baseline, "pmm": PMM, "hbfp": HBFP}
 DTYPES = ("float32", "bfloat16")
 
 
-def create(config, num_classes: int, axis_name: str | None = None) -> nn.Module:
+def create(config, num_classes: int, axis_name: str | None = None) -> Network:
     """The network that `config` (the `model` part of a recipe) describes.
 
     Args:

@@ -6,45 +6,35 @@ other clues.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from reid_jax import mixing
 from reid_jax.gradcam import gradcam
 from reid_jax.models.heads import StageHead, StageOutput
-from reid_jax.models.resnet import EXPANSION, Bottleneck, ResNet
+from reid_jax.models.network import Network, logits_of
+from reid_jax.models.resnet import EXPANSION, Bottleneck
 
 MIXINGS = ("hardmix", "none")
 
 
-class PMM(nn.Module):
+class PMM(Network):
     """The network of figure 2.
 
-    Attributes:
-        num_classes: training identities.
-        trunk: the ResNet, unbound.
+    Attributes, beside those of every network:
         embedding_dim: of each stage; the descriptor has `stages` times as many numbers.
         stages: 1, 2 or 3 stages.
         mixing: `hardmix`, attentive Hard-Mix of section 2.2, or `none`: stages II and III see the
             whole map.
         block: (height, width) of a block of the ranking in cells of the map.
         top_k: K, blocks that are replaced.
-        dtype: of the computation.
-        axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
-    num_classes: int
-    trunk: ResNet
     embedding_dim: int = 512
     stages: int = 3
     mixing: str = "hardmix"
     block: Sequence[int] = (3, 2)
     top_k: int = 3
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     def setup(self):  # noqa: D102
         self.extra = Bottleneck(
@@ -68,12 +58,6 @@ class PMM(nn.Module):
             return (features,)
         extra = self.extra(features, train)
         return (features, *[extra] * (self.stages - 1))
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Inference: normalised images (B, H, W, 3) to descriptors (B, stages * E) float32."""
-        maps = self.maps(images, train=False)
-        outputs = [head(x, train=False) for head, x in zip(self.heads, maps, strict=True)]
-        return jnp.concatenate([output.embedding for output in outputs], axis=-1)
 
     def training(
         self, images: jax.Array, labels: jax.Array, key: jax.Array
@@ -100,17 +84,14 @@ class PMM(nn.Module):
                 features = mixing.hard_mix(unmixed, mask, partner, self.axis_name)
             outputs.append(head(features, train=True))
             if self.mixing == "hardmix" and stage + 1 < self.stages:
-                cam = gradcam(_logits_of(head, train=True), features, labels)
+                cam = gradcam(logits_of(head, train=True), features, labels)
                 mask = mixing.block_mask(cam, self.block, self.top_k)
         return tuple(outputs)
 
-    def gradcams(self, images: jax.Array) -> jax.Array:
-        """Grad-CAM of each stage's predicted identity (figure 4): (B, stages, h, w) float32."""
-        cams = []
-        for head, features in zip(self.heads, self.maps(images, train=False), strict=True):
-            predicted = head(features, train=False).logits.argmax(axis=-1)
-            cams.append(gradcam(_logits_of(head, train=False), features, predicted))
-        return jnp.stack(cams, axis=1)
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """As the paper numbers them."""
+        return ("Stage I", "Stage II", "Stage III")[: self.stages]
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaf, where settings contradict each other."""
@@ -120,21 +101,6 @@ class PMM(nn.Module):
             raise ValueError(f"model.stages is {self.stages}; PMM has 1, 2 or 3 stages")
         if self.embedding_dim < 1:
             raise ValueError(f"model.embedding_dim is {self.embedding_dim}; it must be at least 1")
-        self.trunk.check()
+        super().check(image_size)
         if self.mixing == "hardmix" and self.stages > 1:
             mixing.check_blocks(self.trunk.map_size(image_size), self.block, self.top_k)
-
-
-def _logits_of(head: StageHead, train: bool):
-    """A bound head as a pure function from a map to logits; batch norm records nothing.
-
-    It repeats the head's forward pass, a few products on pooled features, which XLA may merge with
-    the stage's own.
-    """
-    module, variables = head.unbind()
-
-    def logits(features):
-        output, _ = module.apply(variables, features, train=train, mutable=["batch_stats"])
-        return output.logits
-
-    return logits

@@ -1,5 +1,7 @@
 """From a map (B, H, W, C) to one vector an image (B, C)."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -15,3 +17,47 @@ def max_pool(features: jax.Array) -> jax.Array:
 
 
 POOLINGS = {"average": average_pool, "max": max_pool}
+
+# A value right at a threshold is kept, whichever way float32 rounds both.
+_AT_LEAST = 1.0 - 5e-7
+
+
+def generalized_pool(features: jax.Array, lambdas: Sequence[float]) -> jax.Array:
+    """Generalized pooling, HBFP-Net equation 6: the sum over `lambdas` of `threshold_pool`.
+
+    Args:
+        features: (B, H, W, C).
+        lambdas: thresholds in [0, 1]; the paper's are 0, 0.3, 0.5, 0.7 and 1.
+
+    Returns:
+        (B, C), of the dtype of `features`.
+    """
+    pooled = [threshold_pool(features, threshold) for threshold in lambdas]
+    return jnp.stack(pooled).sum(axis=0, dtype=jnp.float32).astype(features.dtype)
+
+
+def threshold_pool(features: jax.Array, threshold: float) -> jax.Array:
+    """The mean over the locations whose normalised value is at least lambda (equation 6).
+
+    Each channel of each image is normalised to [0, 1] over its locations, by minimum and maximum.
+    Average pooling is lambda = 0 and max pooling lambda = 1, to the bit. All locations of a
+    constant channel are kept. Gradients reach the values that are kept; which they are is a choice
+    and has none.
+
+    Args:
+        features: (B, H, W, C).
+        threshold: lambda in [0, 1].
+
+    Returns:
+        (B, C), of the dtype of `features`.
+    """
+    if threshold == 0.0:
+        return average_pool(features)
+    if threshold == 1.0:
+        return max_pool(features)
+    values = features.astype(jnp.float32)
+    low, high = (extreme(values, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
+    # Of a constant channel both sides are zero.
+    kept = jax.lax.stop_gradient(values - low >= threshold * _AT_LEAST * (high - low))
+    total = jnp.where(kept, values, 0.0).sum(axis=(1, 2))
+    return (total / kept.sum(axis=(1, 2), dtype=jnp.float32)).astype(features.dtype)

@@ -5,11 +5,12 @@ Random numbers are functions of (seed, stream, step), so no generator is part of
 
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from reid_jax.models import Network
 
 
 @flax.struct.dataclass
@@ -23,12 +24,12 @@ class TrainState:
 
 
 def create_state(
-    network: nn.Module,
+    network: Network,
     optimizer: optax.GradientTransformation,
     image_size: tuple[int, int],
     seed: int,
 ) -> TrainState:
-    """Step 0: initial parameters, a function of the seed.
+    """Step 0: the network's initial variables, a function of the seed.
 
     The inference face creates every parameter: its convolutions are shape inference to XLA and are
     dropped.
@@ -36,7 +37,7 @@ def create_state(
 
     @jax.jit
     def create(key):
-        variables = network.init(key, jnp.zeros((1, *image_size, 3)))
+        variables = network.start(network.init(key, jnp.zeros((1, *image_size, 3))))
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +10,12 @@ import optax
 from reid_jax import collectives, losses
 from reid_jax.collectives import AXIS
 from reid_jax.data.augment import augment
+from reid_jax.models import Network
 from reid_jax.training.state import TrainState, stream_key
 
 
 def make_step(
-    network: nn.Module,
+    network: Network,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config,
@@ -24,8 +24,8 @@ def make_step(
     """The step of `config` for any network of `reid_jax.models`.
 
     The loss is the unweighted sum over the stages that the network returns of the batch-hard
-    triplet loss of its embedding and the cross entropy of its logits, each a mean over the whole
-    batch.
+    triplet loss of its embedding and, where it has logits, their cross entropy, each a mean over
+    the whole batch.
 
     Args:
         network: made with the same `axis_name`.
@@ -40,7 +40,7 @@ def make_step(
         `gradient_norm`, `parameter_norm` (after the update), and for each stage, counted from 1,
         `loss/id_1`, `loss/triplet_1`, `accuracy_1` (share of images classified right) and
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
-        negative).
+        negative). A stage without logits has no `loss/id` and no `accuracy`.
     """
     margin = config.loss.triplet_margin or None
 
@@ -55,13 +55,15 @@ def make_step(
         )
         total, metrics = jnp.float32(0.0), {}
         for stage, (embedding, logits) in enumerate(outputs, start=1):
-            identity = losses.cross_entropy(logits, labels, config.loss.label_smoothing).mean()
+            if logits is not None:
+                identity = losses.cross_entropy(logits, labels, config.loss.label_smoothing).mean()
+                total += identity
+                metrics[f"loss/id_{stage}"] = identity
+                metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == labels).mean()
             positive, negative = losses.batch_hard_distances(embedding, labels, axis_name)
             triplet = losses.triplet(positive, negative, margin).mean()
-            total += identity + triplet
-            metrics[f"loss/id_{stage}"] = identity
+            total += triplet
             metrics[f"loss/triplet_{stage}"] = triplet
-            metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == labels).mean()
             metrics[f"ordered_{stage}"] = (positive < negative).mean()
         return total, ({"loss": total, **metrics}, updates["batch_stats"])
 

@@ -1,0 +1,146 @@
+"""HBFP-Net, the Hierarchical Bi-directional Feature Perception network (Liu et al., ACM MM 2020).
+
+Maps of three levels of the trunk (low: the first block of res4, middle: res4, high: res5) inform
+each other in pairs. The informed low and middle ones then run through the rest of the network once
+more, with weights of its own, and each level is pooled and trained (section 3, figure 2).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from reid_jax.models.bilinear import BFP
+from reid_jax.models.heads import PooledHead
+from reid_jax.models.network import Network
+from reid_jax.models.resnet import Bottleneck
+
+LEVELS = ("low", "middle", "high")
+PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
+
+
+class HBFP(Network):
+    """The network of figure 2; every row of tables 2 and 3 is a choice of attributes.
+
+    Attributes, beside those of every network:
+        levels: those that are trained and make the descriptor, of `low`, `middle` and `high`.
+        pairs: those that inform each other, of `low&middle` and `middle&high`. A level of no pair
+            is the trunk's own map.
+        hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
+        lambdas: thresholds of the generalized pooling; (0,) is average pooling.
+        correlation_dim: L.
+        perception_dim: L'.
+    """
+
+    levels: Sequence[str] = LEVELS
+    pairs: Sequence[str] = tuple(PAIRS)
+    hierarchy: bool = True
+    lambdas: Sequence[float] = (0.0, 0.3, 0.5, 0.7, 1.0)
+    correlation_dim: int = 512
+    perception_dim: int = 2048
+
+    def setup(self):  # noqa: D102
+        common = {"dtype": self.dtype, "axis_name": self.axis_name}
+        dims = self.correlation_dim, self.perception_dim
+        self.bfp = {pair.replace("&", "_"): BFP(*dims, **common) for pair in self.pairs}
+        if self.hierarchy:
+            width, depths = self.trunk.width, self.trunk.depths
+            self.second_res4 = [Bottleneck(4 * width, **common) for _ in range(1, depths[2])]
+            self.second_res5 = [Bottleneck(8 * width, **common) for _ in range(depths[3])]
+        self.heads = [PooledHead(self.num_classes, self.lambdas, self.dtype) for _ in self.levels]
+
+    def perceived(self, images: jax.Array, train: bool) -> tuple[dict, dict]:
+        """The trunk's maps by level, and the same informed by BFP where a pair has the level."""
+        trunk = self.trunk(images, train)
+        plain = dict(zip(LEVELS, (trunk.res4_1, trunk.res4, trunk.res5), strict=True))
+        informed = {}
+        for pair in self.pairs:
+            levels = PAIRS[pair]
+            x, y = (plain[level] for level in levels)
+            outputs = self.bfp[pair.replace("&", "_")](x, y, train)
+            for level, features in zip(levels, outputs, strict=True):
+                # The middle level's two results are summed.
+                informed[level] = informed[level] + features if level in informed else features
+        return plain, plain | informed
+
+    def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """What is pooled, a map for each of `levels`."""
+        _, maps = self.perceived(images, train)
+        if self.hierarchy:
+            x = maps["low"]
+            for block in self.second_res4:
+                x = block(x, train)
+            x = maps["middle"] = x + maps["middle"]
+            for block in self.second_res5:
+                x = block(x, train)
+            maps["high"] = x + maps["high"]
+        return tuple(maps[level] for level in self.levels)
+
+    def activations(self, images: jax.Array) -> jax.Array:
+        """How active each location is, by level, without and with BFP (figure 5).
+
+        Activity is the mean square over channels. Of a level of no pair both maps are the same.
+
+        Returns:
+            (B, 2, levels, h, w) float32: first the trunk's maps, then those that BFP informed. Only
+            the first, (B, 1, levels, h, w), where there are no pairs.
+        """
+        plain, informed = self.perceived(images, train=False)
+        rows = [
+            [jnp.square(maps[level].astype(jnp.float32)).mean(axis=-1) for level in self.levels]
+            for maps in ((plain, informed) if self.pairs else (plain,))
+        ]
+        return jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The levels."""
+        return tuple(level.capitalize() for level in self.levels)
+
+    @nn.nowrap
+    def start(self, variables: dict) -> dict:
+        """The second pass of the hierarchy starts from the trunk's weights and statistics."""
+        if not self.hierarchy:
+            return variables
+        copies = {f"second_res4_{b - 1}": f"layer3_{b}" for b in range(1, self.trunk.depths[2])}
+        copies |= {f"second_res5_{b}": f"layer4_{b}" for b in range(self.trunk.depths[3])}
+        return {
+            name: {**tree, **{new: tree["trunk"][old] for new, old in copies.items()}}
+            for name, tree in variables.items()
+        }
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        super().check(image_size)
+        for leaf, known in (("levels", LEVELS), ("pairs", tuple(PAIRS))):
+            names = tuple(getattr(self, leaf))
+            if names != tuple(name for name in known if name in names):
+                raise ValueError(f"model.{leaf} is {names}; it must be some of {known}, in order")
+        if not self.levels:
+            raise ValueError("model.levels is empty; the descriptor needs at least one level")
+        for pair in self.pairs:
+            missing = [level for level in PAIRS[pair] if level not in self.levels]
+            if missing:
+                raise ValueError(f"model.pairs has {pair!r}, but model.levels lacks {missing[0]!r}")
+        if self.hierarchy and len(self.pairs) < len(PAIRS):
+            raise ValueError(
+                f"model.hierarchy needs all of model.pairs {tuple(PAIRS)}, not {tuple(self.pairs)}"
+            )
+        if not self.lambdas or not all(0.0 <= threshold <= 1.0 for threshold in self.lambdas):
+            raise ValueError(
+                f"model.lambdas is {tuple(self.lambdas)}; it must be numbers between 0 and 1"
+            )
+        for leaf in ("correlation_dim", "perception_dim"):
+            if getattr(self, leaf) < 1:
+                raise ValueError(f"model.{leaf} is {getattr(self, leaf)}; it must be at least 1")
+        if "low" in self.levels and self.trunk.depths[2] < 2:
+            raise ValueError(
+                f"model.trunk.depths is {tuple(self.trunk.depths)}; the low and the middle level "
+                "are the first and the last block of res4, which needs two blocks at least"
+            )
+        if self.trunk.strides[3] != 1:
+            raise ValueError(
+                f"model.trunk.strides is {tuple(self.trunk.strides)}; the last must be 1, for all "
+                "levels to have maps of one size"
+            )

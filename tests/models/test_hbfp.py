@@ -1,0 +1,528 @@
+import functools
+import importlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from reid_jax import models
+from reid_jax.models import HBFP, ResNet
+from reid_jax.training import optimizer as optimizers
+from reid_jax.training.state import create_state
+from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
+from tests import reference
+
+SIZE = (96, 64)  # maps of 6x4 cells
+LABELS = np.array([0, 0, 1, 1, 2, 2], np.int32)
+STRIDES = (1, 2, 2, 1)
+LAMBDAS = (0.0, 0.3, 0.5, 0.7, 1.0)
+PAIRS = ("low&middle", "middle&high")
+ALL = ("low", "middle", "high")
+CLASSES = 5
+
+
+def tiny(depths=(1, 1, 3, 2), **settings):
+    """An HBFP-Net with two blocks of res4 and two of res5 in its second pass."""
+    settings = {"correlation_dim": 4, "perception_dim": 6, **settings}
+    return HBFP(num_classes=CLASSES, trunk=ResNet(depths=depths, width=2), **settings)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).normal(size=(6, *SIZE, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(images):
+    shapes = jax.eval_shape(tiny().init, jax.random.key(0), images)
+    return reference.random_variables(shapes, np.random.default_rng(2))
+
+
+def wanted(variables, images, train, levels=ALL, pairs=PAIRS, hierarchy=True):
+    """In float64: the trunk's maps, those that BFP informed, and those that are pooled."""
+    double = reference.in_float64(variables)
+    params, stats = double["params"], double["batch_stats"]
+
+    def block(x, name):
+        return reference.bottleneck(x, params[name], stats=None if train else stats[name])
+
+    def bfp(name, x, y):
+        return reference.bfp(x, y, params[name], None if train else stats[name])
+
+    blocks = reference.resnet_blocks(
+        np.float64(images), params["trunk"], STRIDES, None if train else stats["trunk"]
+    )
+    low, middle, high = blocks["layer3_0"], blocks["layer3_2"], blocks["layer4_1"]
+    trunk = {"low": low, "middle": middle, "high": high}
+    informed = dict(trunk)
+    if pairs == PAIRS:
+        informed["low"], from_low = bfp("bfp_low_middle", low, middle)
+        from_high, informed["high"] = bfp("bfp_middle_high", middle, high)
+        informed["middle"] = from_low + from_high
+    elif pairs == ("low&middle",):
+        informed["low"], informed["middle"] = bfp("bfp_low_middle", low, middle)
+    elif pairs == ("middle&high",):
+        informed["middle"], informed["high"] = bfp("bfp_middle_high", middle, high)
+    pooled = dict(informed)
+    if hierarchy:
+        x = block(block(informed["low"], "second_res4_0"), "second_res4_1")
+        pooled["middle"] = x + informed["middle"]
+        x = block(block(pooled["middle"], "second_res5_0"), "second_res5_1")
+        pooled["high"] = x + informed["high"]
+    return tuple([maps[level] for level in levels] for maps in (trunk, informed, pooled))
+
+
+def pooled_in_float64(maps, lambdas=LAMBDAS):
+    """Each map pooled; no value may be so near a threshold that float32 could choose otherwise."""
+    for x in maps:
+        low, spread = x.min(axis=(1, 2), keepdims=True), np.ptp(x, axis=(1, 2), keepdims=True)
+        for threshold in set(lambdas) - {0.0, 1.0}:
+            near = np.abs(x - low - threshold * spread) <= 1e-6 * spread
+            assert not np.any(near & (spread > 0))
+    return [reference.generalized_pool(x, lambdas) for x in maps]
+
+
+def close(got, want):
+    assert got.dtype == jnp.float32
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+def test_training_equals_numpy_in_float64(variables, images):
+    """Figure 2 with batch statistics: trunk, both BFP, second pass, fusion, pooling, heads."""
+
+    @jax.jit
+    def run(variables, images):
+        return tiny().apply(
+            variables, images, LABELS, jax.random.key(5), method="training", mutable=["batch_stats"]
+        )
+
+    outputs, updates = run(variables, images)
+    _, _, maps = wanted(variables, images, train=True)
+    assert len(outputs) == 3
+    for level, (output, want) in enumerate(zip(outputs, pooled_in_float64(maps), strict=True)):
+        close(output.embedding, want)
+        head = reference.in_float64(variables["params"][f"heads_{level}"]["classifier"])
+        close(output.logits, want @ head["kernel"] + head["bias"])
+    jax.tree.map(
+        lambda new, old: np.testing.assert_array_less(0, np.abs(new - old).max()),
+        updates["batch_stats"],
+        variables["batch_stats"],
+    )
+
+
+def test_inference_equals_numpy_in_float64(variables, images):
+    _, _, maps = wanted(variables, images, train=False)
+    got = jax.jit(tiny().apply)(variables, images)
+    assert got.shape == (6, 32 + 32 + 64)
+    close(got, np.concatenate(pooled_in_float64(maps), axis=1))
+
+
+# The rows of tables 2 and 3: levels that are trained, pairs that inform each other, whether there
+# is the hierarchy, and how many of LAMBDAS.
+ROWS = {
+    "middle+high": ("middle high", "", False, 1),
+    "low+middle+high": ("low middle high", "", False, 1),
+    "bfp_low_middle+high": ("low middle high", "low&middle", False, 1),
+    "bfp_middle_high": ("middle high", "middle&high", False, 1),
+    "low+bfp_middle_high": ("low middle high", "middle&high", False, 1),
+    "bfp_low_middle_high": ("low middle high", "low&middle middle&high", False, 1),
+    "hbfp": ("low middle high", "low&middle middle&high", True, 1),
+    "hbfp+gep": ("low middle high", "low&middle middle&high", True, 5),
+    "gep_0": ("low middle high", "low&middle middle&high", True, 1),
+    "gep_0.3": ("low middle high", "low&middle middle&high", True, 2),
+    "gep_0.5": ("low middle high", "low&middle middle&high", True, 3),
+    "gep_0.7": ("low middle high", "low&middle middle&high", True, 4),
+    "gep_1": ("low middle high", "low&middle middle&high", True, 5),
+}
+
+
+def ablated(row):
+    levels, pairs, hierarchy, count = ROWS[row]
+    return {
+        "levels": tuple(levels.split()),
+        "pairs": tuple(pairs.split()),
+        "hierarchy": hierarchy,
+        "lambdas": LAMBDAS[:count],
+    }
+
+
+def parameters_of(variables, network, images):
+    """The part of the whole network's variables that a row has; its heads are the first ones."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    level_of_head = [ALL.index(level) for level in network.levels]
+
+    def pick(tree, names):
+        return {
+            name: tree[f"heads_{level_of_head[int(name[6:])]}" if name[:5] == "heads" else name]
+            for name in names
+        }
+
+    return {kind: pick(tree, shapes[kind]) for kind, tree in variables.items()}
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not ROWS[row][2]])
+def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
+    """A level of no pair is the trunk's own map."""
+    settings = ablated(row)
+    network = tiny(**settings)
+    given = parameters_of(variables, network, images)
+    lambdas = settings.pop("lambdas")
+    trunk, informed, pooled = wanted(given, images, train=False, **settings)
+    maps, activations, descriptor = jax.jit(
+        lambda v, x: (
+            network.apply(v, x, train=False, method="maps"),
+            network.apply(v, x, method="activations"),
+            network.apply(v, x),
+        )
+    )(given, images)
+    assert len(maps) == len(settings["levels"])
+    paired = " ".join(settings["pairs"])
+    for level, got, want, plain in zip(settings["levels"], maps, pooled, trunk, strict=True):
+        close(got, want)
+        assert (want is plain) == (level not in paired)
+    close(descriptor, np.concatenate(pooled_in_float64(pooled, lambdas), axis=1))
+    check_activations(activations, trunk, informed)
+    for column, level in enumerate(settings["levels"]):
+        same = np.array_equal(activations[:, 0, column], activations[:, -1, column])
+        assert same == (level not in paired)
+
+
+def check_activations(got, trunk, informed):
+    """Of a network without pairs there are the trunk's alone."""
+    nothing_informed = all(x is y for x, y in zip(trunk, informed, strict=True))
+    want = [
+        np.stack([(x**2).mean(axis=-1) for x in maps], axis=1)
+        for maps in ((trunk,) if nothing_informed else (trunk, informed))
+    ]
+    want = np.stack(want, axis=1)
+    assert want.shape == (6, 1 if nothing_informed else 2, len(trunk), 6, 4)
+    close(got, want)
+
+
+def test_activations_are_the_mean_squares_of_what_bfp_read_and_gave(variables, images):
+    """Of the whole network; the hierarchy's second pass is no part of them."""
+    trunk, informed, _ = wanted(variables, images, train=False)
+    got = jax.jit(functools.partial(tiny().apply, method="activations"))(variables, images)
+    check_activations(got, trunk, informed)
+
+
+def flat(tree):
+    """Leaves' shapes by path."""
+    return {
+        "/".join(key.key for key in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def bfp_shapes(d_1, d_2):
+    """Of one BFP's parameters at the paper's L = 512 and L' = 2048 (equations 1, 2, 4 and 5)."""
+    linear = {
+        "u": (d_1, 512),
+        "v": (d_2, 512),
+        "u_prime": (d_1, 2048),
+        "v_prime": (d_2, 2048),
+        "p_x": (2048, d_1),
+        "p_y": (2048, d_2),
+    }
+    shapes = {"p": (512,)}
+    for side, channels in (("x", d_1), ("y", d_2)):
+        shapes |= {f"mask_{side}/kernel": (channels, 1), f"mask_{side}/bias": (1,)}
+    for name, (inputs, outputs) in linear.items():
+        shapes[f"{name}/linear/kernel"] = (inputs, outputs)
+        shapes |= {f"{name}/bn/{leaf}": (outputs,) for leaf in ("scale", "bias")}
+    return shapes
+
+
+# ResNet-50 without classifier; its layer4; a block of its layer3 but the first.
+RESNET50, RES5, RES4_BLOCK = 23_508_032, 14_964_736, 1_117_184
+# Masks + p + U and V + U' and V' + P_x and P_y, each linear map with its batch norm.
+BFP_LOW_MIDDLE = 2 * 1_025 + 512 + 2 * 525_312 + 2 * 2_101_248 + 2 * 2_099_200
+BFP_MIDDLE_HIGH = (
+    1_025 + 2_049 + 512 + 525_312 + 1_049_600 + 2_101_248 + 4_198_400 + 2_099_200 + 4_198_400
+)
+
+
+def full_size(recipe, row):
+    """The network of a recipe's row and its variables' shapes, for 751 identities."""
+    config = importlib.import_module(f"configs.{recipe}").get_config(row)
+    network = models.create(config.model, 751)
+    network.check(config.data.image_size)
+    images = jnp.zeros((1, *config.data.image_size, 3))
+    return network, jax.eval_shape(network.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("row", common.HBFP_ROWS)
+def test_a_row_of_the_tables_has_its_parameters(row):
+    levels, pairs, hierarchy, _ = ROWS[row]
+    levels, pairs = levels.split(), pairs.split()
+    network, variables = full_size("hbfp_market", row)
+    assert (tuple(network.levels), tuple(network.pairs)) == (tuple(levels), tuple(pairs))
+    assert tuple(network.lambdas) == ablated(row)["lambdas"]
+    params = variables["params"]
+    bfps = {}
+    if "low&middle" in pairs:
+        bfps["bfp_low_middle"] = bfp_shapes(1024, 1024)
+    if "middle&high" in pairs:
+        bfps["bfp_middle_high"] = bfp_shapes(1024, 2048)
+    seconds = {}
+    if hierarchy:
+        seconds = {f"second_res4_{number}": f"layer3_{number + 1}" for number in range(5)}
+        seconds |= {f"second_res5_{number}": f"layer4_{number}" for number in range(3)}
+    widths = [{"low": 1024, "middle": 1024, "high": 2048}[level] for level in levels]
+    heads = {f"heads_{number}": width for number, width in enumerate(widths)}
+
+    assert params.keys() == {"trunk", *bfps, *seconds, *heads}
+    assert variables["batch_stats"].keys() == {"trunk", *bfps, *seconds}
+    for name, shapes in bfps.items():
+        assert flat(params[name]) == shapes
+    for name, original in seconds.items():
+        for kind in ("params", "batch_stats"):
+            assert flat(variables[kind][name]) == flat(variables[kind]["trunk"][original])
+    for name, width in heads.items():
+        want = {"classifier/kernel": (width, 751), "classifier/bias": (751,)}
+        assert flat(params[name]) == want
+    total = RESNET50 + 751 * (sum(widths) + len(widths))
+    total += BFP_LOW_MIDDLE * ("low&middle" in pairs) + BFP_MIDDLE_HIGH * ("middle&high" in pairs)
+    total += (5 * RES4_BLOCK + RES5) * hierarchy
+    assert sum(math.prod(shape) for shape in flat(params).values()) == total
+
+
+def test_the_tables_rows_are_those():
+    assert common.HBFP_ROWS.keys() == ROWS.keys()
+    assert sorted(common.BASELINE_ROWS) == ["ls", "ls+cutout", "triplet"]
+    _, variables = full_size("hbfp_market", "")
+    count = sum(math.prod(shape) for shape in flat(variables["params"]).values())
+    assert count == 70_766_865  # added up by hand
+
+
+@pytest.mark.parametrize("row", common.BASELINE_ROWS)
+def test_a_baseline_row_has_its_parameters(row):
+    _, variables = full_size("baseline_market", row)
+    heads = set() if row == "triplet" else {"heads_0"}
+    assert variables["params"].keys() == {"trunk", *heads}
+    assert variables["batch_stats"].keys() == {"trunk"}
+    total = RESNET50 + (751 * (2048 + 1) if heads else 0)
+    assert sum(math.prod(shape) for shape in flat(variables["params"]).values()) == total
+
+
+def test_the_second_pass_starts_from_a_trunk_that_was_replaced(variables, images):
+    """As a pretrained one would be: weights and batch statistics, block by block."""
+    shapes = jax.eval_shape(tiny().init, jax.random.key(0), images)
+    other = reference.random_variables(shapes, np.random.default_rng(7))
+    given = {kind: {**variables[kind], "trunk": other[kind]["trunk"]} for kind in variables}
+    untouched = jax.tree.map(np.copy, given)
+    started = tiny().start(given)
+    originals = {
+        "second_res4_0": "layer3_1",
+        "second_res4_1": "layer3_2",
+        "second_res5_0": "layer4_0",
+        "second_res5_1": "layer4_1",
+    }
+    jax.tree.map(np.testing.assert_array_equal, given, untouched)
+    assert started.keys() == given.keys()
+    for kind, tree in started.items():
+        assert tree.keys() == given[kind].keys()
+        for name, got in tree.items():
+            want = other[kind]["trunk"]
+            want = want[originals[name]] if name in originals else given[kind][name]
+            jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_without_hierarchy_a_run_starts_from_what_it_was_given(variables, images):
+    network = tiny(hierarchy=False)
+    given = parameters_of(variables, network, images)
+    jax.tree.map(np.testing.assert_array_equal, network.start(given), given)
+
+
+# What trains; the second pass has one block of each.
+SHALLOW = (1, 1, 2, 1)
+SECOND = {"second_res4_0": "layer3_1", "second_res5_0": "layer4_0"}
+
+
+def training_config():
+    config = common.hbfp()
+    config.augment.cutout_size = 16
+    config.optim.lr = 1e-3
+    config.optim.weight_decay = 0.0  # it would move parameters that no gradient reaches
+    return config
+
+
+def build(axis_name, dtype=jnp.float32):
+    config = training_config()
+    trunk = ResNet(depths=SHALLOW, width=2, axis_name=axis_name, dtype=dtype)
+    network = HBFP(
+        num_classes=4,
+        trunk=trunk,
+        correlation_dim=4,
+        perception_dim=6,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
+    schedule = optimizers.create_schedule(config.optim, 10)
+    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    return network, optimizer, make_step(network, optimizer, schedule, config, axis_name)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (16, *SIZE, 3)).astype(np.uint8)
+    return {"image": images, "label": np.repeat(np.arange(4), 4).astype(np.int32)}
+
+
+@pytest.fixture(scope="module")
+def created():
+    """A run's first state as the trainer makes it, a copy of it, and its leaves' buffers."""
+    with jax.numpy_dtype_promotion("standard"):
+        network, optimizer, _ = build(AXIS)
+        state = create_state(network, optimizer, SIZE, seed=0)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    return {"state": state, "copy": jax.tree.map(np.array, state), "buffers": buffers}
+
+
+@pytest.fixture(scope="module")
+def trajectories(created, batch):
+    """Metrics and states of two steps, on 4 devices and on 1, and whether states were donated."""
+    found = {}
+    with jax.numpy_dtype_promotion("standard"):
+        for count in (4, 1):
+            _, _, step = build(AXIS)
+            step = pmap_step(step, jax.devices()[:count])
+            state = place(created["state"], jax.devices()[:count])
+            metrics, states, deleted = [], [], []
+            for _ in range(2):
+                before = state
+                state, scalars = step(state, shard(batch, count))
+                metrics.append(jax.device_get(scalars))
+                states.append(jax.tree.map(np.array, jax.device_get(state)))
+                deleted.append(all(x.is_deleted() for x in jax.tree.leaves(before.params)))
+            found[count] = {"metrics": metrics, "states": states, "deleted": deleted}
+    return found
+
+
+@pytest.mark.slow
+def test_a_created_state_has_two_copies_of_the_trunks_blocks(created):
+    state = created["copy"]
+    for tree in (state.params, state.batch_stats):
+        for name, original in SECOND.items():
+            jax.tree.map(np.testing.assert_array_equal, tree[name], tree["trunk"][original])
+    # Not what initialisation alone would give: it draws each block from a key of its own.
+    kernels = [
+        block["conv1"]["kernel"] for block in state.params["trunk"].values() if "conv3" in block
+    ]
+    assert len({kernel.tobytes() for kernel in kernels}) == sum(SHALLOW)
+
+
+@pytest.mark.slow
+def test_gradients_reach_every_parameter_and_the_copies_train_apart(trajectories):
+    first = trajectories[1]["states"][0]
+    for path, moment in jax.tree_util.tree_leaves_with_path(first.opt_state[1].mu):
+        assert np.isfinite(moment).all()
+        assert np.any(moment != 0), path
+    for name, original in SECOND.items():
+        for leaf, other in zip(
+            *map(jax.tree.leaves, (first.params[name], first.params["trunk"][original])),
+            strict=True,
+        ):
+            assert np.any(leaf != other)
+        for leaf, other in zip(
+            *map(jax.tree.leaves, (first.batch_stats[name], first.batch_stats["trunk"][original])),
+            strict=True,
+        ):
+            assert np.any(leaf != other)
+
+
+@pytest.mark.slow
+def test_metrics_are_the_three_levels_losses(trajectories):
+    metrics = trajectories[1]["metrics"][0]
+    parts = [metrics[f"loss/{loss}_{level}"] for loss in ("id", "triplet") for level in (1, 2, 3)]
+    np.testing.assert_allclose(metrics["loss"], sum(parts), rtol=1e-6)
+    assert "loss/id_4" not in metrics
+    # A classifier that starts near zero knows nothing: log C, whatever the smoothing.
+    for level in (1, 2, 3):
+        assert abs(metrics[f"loss/id_{level}"] - math.log(4)) < 0.1
+
+
+@pytest.mark.slow
+def test_four_devices_train_as_one_does(trajectories):
+    """Batch statistics and mining are those of the whole batch, in the second pass too."""
+    one, four = trajectories[1], trajectories[4]
+    assert one["metrics"][0].keys() == four["metrics"][0].keys()
+    for name, value in one["metrics"][0].items():
+        np.testing.assert_allclose(four["metrics"][0][name], value, rtol=1e-3, err_msg=name)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        one["states"][0].batch_stats,
+        four["states"][0].batch_stats,
+    )
+    # The first moment after one step is 0.1 of the gradient.
+    moments = [run["states"][0].opt_state[1].mu for run in (one, four)]
+    largest = max(np.linalg.norm(x) for x in jax.tree.leaves(moments[0]))
+    for x, y in zip(*map(jax.tree.leaves, moments), strict=True):
+        assert np.linalg.norm(x - y) <= 1e-2 * np.linalg.norm(x) + 1e-5 * largest
+    losses = [run["metrics"][1]["loss"] for run in (one, four)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_state_is_donated(created, trajectories, count):
+    """No two leaves are one buffer, although the second pass starts with the trunk's values."""
+    assert len(set(created["buffers"])) == len(created["buffers"])
+    assert trajectories[count]["deleted"] == [True, True]
+
+
+@pytest.mark.slow
+def test_bfloat16_step_stays_near_float32(created, batch, trajectories, standard_promotion):
+    _, _, step = build(None, jnp.bfloat16)
+    state = jax.tree.map(jnp.asarray, created["copy"])
+    state, metrics = jax.jit(step)(state, batch)
+    assert all(x.dtype in (jnp.float32, jnp.int32) for x in jax.tree.leaves(state))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
+    want = trajectories[1]["metrics"][0]
+    np.testing.assert_allclose(metrics["loss"], want["loss"], rtol=0.05)
+    np.testing.assert_allclose(metrics["gradient_norm"], want["gradient_norm"], rtol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": ()}, r"model\.levels is empty"),
+        ({"levels": ("high", "low")}, r"model\.levels is \('high', 'low'\)"),
+        ({"levels": ("low", "low", "high")}, r"model\.levels is"),
+        ({"levels": ("low", "top")}, r"model\.levels is .*'top'"),
+        ({"pairs": PAIRS[::-1]}, r"model\.pairs is"),
+        ({"pairs": ("low&high",)}, r"model\.pairs is .*'low&high'"),
+        ({"levels": ("middle", "high")}, r"model\.pairs has 'low&middle'.*model\.levels.*'low'"),
+        ({"levels": ("low", "middle")}, r"model\.pairs has 'middle&high'.*model\.levels.*'high'"),
+        ({"pairs": ("middle&high",)}, r"model\.hierarchy"),
+        ({"pairs": ()}, r"model\.hierarchy"),
+        ({"lambdas": ()}, r"model\.lambdas is \(\)"),
+        ({"lambdas": (0.0, 1.5)}, r"model\.lambdas is \(0\.0, 1\.5\)"),
+        ({"lambdas": (-0.1,)}, r"model\.lambdas"),
+        ({"lambdas": (float("nan"),)}, r"model\.lambdas"),
+        ({"correlation_dim": 0}, r"model\.correlation_dim is 0"),
+        ({"perception_dim": -1}, r"model\.perception_dim is -1"),
+        ({"depths": (1, 1, 1, 1)}, r"model\.trunk\.depths is \(1, 1, 1, 1\)"),
+        ({"depths": (1, 1, 2)}, r"model\.trunk\.depths"),
+    ],
+)
+def test_contradicting_settings_name_the_leaf(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**settings).check(SIZE)
+
+
+@pytest.mark.parametrize("row", ["hbfp", "middle+high"])
+def test_levels_of_two_sizes_name_the_leaf(row):
+    trunk = ResNet(depths=SHALLOW, width=2, strides=(1, 2, 2, 2))
+    with pytest.raises(ValueError, match=r"model\.trunk\.strides is \(1, 2, 2, 2\)"):
+        HBFP(num_classes=CLASSES, trunk=trunk, **ablated(row)).check(SIZE)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_settings_of_the_tables_contradict_nothing(row):
+    tiny(**ablated(row)).check(SIZE)
