@@ -71,7 +71,15 @@ def recipe() -> ConfigDict:
                 "identities_per_batch": 16,
                 "images_per_identity": 4,
             },
-            "augment": {"flip": 0.5, "cutout_probability": 0.5, "cutout_size": 64},
+            "augment": {
+                "flip": 0.5,
+                "cutout_probability": 0.5,
+                "cutout_size": 64,
+                # PMM's paper has no random erasing, HBFP-Net's has: 0.5.
+                "erasing_probability": 0.0,
+                "erasing_area": (0.02, 0.4),  # share of the image, least and largest
+                "erasing_aspect": (0.3, 3.33),  # height by width, least and largest
+            },
             "eval": {
                 "every_epochs": 20,
                 "batch_size": 128,
@@ -84,13 +92,52 @@ def recipe() -> ConfigDict:
     )
 
 
+RESNET50 = {"depths": (3, 4, 6, 3), "width": 64, "strides": (1, 2, 2, 1)}
+
+# The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and
+# "Baseline(+LS+Cutout)", the one that all later rows build on.
+BASELINE_ROWS = ("ls+cutout", "ls", "triplet")
+
+
+def _hbfp_row(levels: str, pairs: str = "", hierarchy: bool = False, lambdas=(0.0,)) -> dict:
+    return {
+        "levels": tuple(levels.split()),
+        "pairs": tuple(pairs.split()),
+        "hierarchy": hierarchy,
+        "lambdas": lambdas,
+    }
+
+
+_ALL = {"levels": "low middle high", "pairs": "low&middle middle&high"}
+_LAMBDAS = (0.0, 0.3, 0.5, 0.7, 1.0)
+
+# The other rows of HBFP-Net's table 2, and table 3: what each has of levels, pairs that inform each
+# other, the hierarchy, and thresholds of the generalized pooling. The first is the whole network.
+HBFP_ROWS = {
+    "hbfp+gep": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS),
+    "middle+high": _hbfp_row("middle high"),
+    "low+middle+high": _hbfp_row("low middle high"),
+    "bfp_low_middle+high": _hbfp_row("low middle high", "low&middle"),
+    "bfp_middle_high": _hbfp_row("middle high", "middle&high"),
+    "low+bfp_middle_high": _hbfp_row("low middle high", "middle&high"),
+    "bfp_low_middle_high": _hbfp_row(**_ALL),
+    "hbfp": _hbfp_row(**_ALL, hierarchy=True),
+    # Table 3 adds one threshold a row; its first row is "hbfp" and its last "hbfp+gep".
+    "gep_0": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:1]),
+    "gep_0.3": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:2]),
+    "gep_0.5": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:3]),
+    "gep_0.7": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:4]),
+    "gep_1": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS),
+}
+
+
 def pmm(top_k: int) -> ConfigDict:
     """PMM as its paper trains it, for `top_k` masked blocks."""
     config = recipe()
     config.model = ConfigDict(
         {
             "name": "pmm",
-            "trunk": {"depths": (3, 4, 6, 3), "width": 64, "strides": (1, 2, 2, 1)},
+            "trunk": dict(RESNET50),
             "embedding_dim": 512,
             "stages": 3,
             "mixing": "hardmix",  # or none
@@ -103,6 +150,7 @@ def pmm(top_k: int) -> ConfigDict:
     config.loss = ConfigDict({"triplet_margin": 0.0, "label_smoothing": 0.1})
     config.optim = ConfigDict(
         {
+            "schedule": "staircase",
             "lr": 1e-3,
             "weight_decay": 5e-4,
             "warmup_epochs": 50,
@@ -114,24 +162,129 @@ def pmm(top_k: int) -> ConfigDict:
     return config
 
 
+def hbfp(row: str = "hbfp+gep") -> ConfigDict:
+    """HBFP-Net as its paper trains it: a row of `HBFP_ROWS`, the whole network by default."""
+    config = _hbfp_training()
+    config.model = ConfigDict(
+        {
+            "name": "hbfp",
+            "trunk": dict(RESNET50),
+            **HBFP_ROWS[row],
+            "correlation_dim": 512,  # L
+            "perception_dim": 2048,  # L'
+            "dtype": "float32",  # or bfloat16: of the computation
+        }
+    )
+    return config
+
+
+def baseline(row: str = "ls+cutout") -> ConfigDict:
+    """The baseline of HBFP-Net's table 2, a row of `BASELINE_ROWS`, trained as HBFP-Net is."""
+    config = _hbfp_training()
+    config.model = ConfigDict(
+        {
+            "name": "baseline",
+            "trunk": dict(RESNET50),
+            "classifier": row != "triplet",
+            "dtype": "float32",  # or bfloat16: of the computation
+        }
+    )
+    if row != "ls+cutout":
+        config.augment.cutout_probability = 0.0
+    return config
+
+
+def _hbfp_training() -> ConfigDict:
+    """Sections 3.4 and 4.2 of HBFP-Net's paper."""
+    config = recipe()
+    config.epochs = 500
+    config.augment.erasing_probability = 0.5
+    config.loss = ConfigDict({"triplet_margin": 0.3, "label_smoothing": 0.3})
+    config.optim = ConfigDict(
+        {
+            "schedule": "exponential",
+            "lr": 2e-4,
+            "weight_decay": 5e-4,
+            # Epochs from which and until which the rate decays to `final` of what it was.
+            "decay_from": 200,
+            "decay_until": 500,
+            "final": 1e-3,
+        }
+    )
+    return config
+
+
 def small(config: ConfigDict) -> ConfigDict:
     """The same recipe for a CPU: a narrow and shallow trunk, 192x64 images, half the batch.
 
-    Maps have 12x4 cells, a quarter of the full size, and so a quarter of the blocks: K shrinks
+    Maps have 12x4 cells, a quarter of the full size, and so a quarter of PMM's blocks: K shrinks
     with them.
     """
     config.model.trunk = ConfigDict({"depths": (1, 1, 1, 1), "width": 16, "strides": (1, 2, 2, 1)})
-    config.model.embedding_dim = 128
-    config.model.top_k = max(1, config.model.top_k // 4)
     config.data.image_size = (192, 64)
+    config.data.loader = "memory"
     config.data.identities_per_batch = 8
     config.augment.cutout_size = 32
-    config.augment.cutout_probability = 0.0  # a regulariser that so short a run can spare
+    # Regularisers that so short a run can spare.
+    config.augment.cutout_probability = 0.0
+    config.augment.erasing_probability = 0.0
     config.epochs = 44
-    config.optim.warmup_epochs = 5
-    config.optim.warmup_every = 1
-    config.optim.milestones = (34, 41)
     config.eval.every_epochs = 11
     config.checkpoint.every_epochs = 4
     config.log.every_steps = 40
+    if config.model.name == "pmm":
+        config.model.embedding_dim = 128
+        config.model.top_k = max(1, config.model.top_k // 4)
+    if config.model.name == "hbfp":
+        config.model.trunk.depths = (1, 1, 2, 1)  # the hierarchy needs a second block in res4
+        config.model.correlation_dim = 64
+        config.model.perception_dim = 256
+    if config.optim.schedule == "staircase":
+        config.optim.warmup_epochs = 5
+        config.optim.warmup_every = 1
+        config.optim.milestones = (34, 41)
+    else:
+        if config.model.name == "hbfp":  # at this rate the baseline's embeddings collapse
+            config.optim.lr = 1e-3
+        config.epochs = 36
+        config.eval.every_epochs = 9
+        config.optim.decay_from = 18
+        config.optim.decay_until = 36
+    return config
+
+
+def synthetic(config: ConfigDict, tiny: bool = False) -> ConfigDict:
+    """The small recipe on synthetic pedestrians, drawn on first use: minutes on a CPU.
+
+    Args:
+        config: a whole recipe.
+        tiny: a network and a dataset for tests: it trains in seconds and learns little.
+    """
+    config = small(config)
+    config.data.layout = "synthetic"
+    config.data.root = "data/synthetic-pedestrians"
+    config.data.loader = "tfdata"
+    config.epochs = 48
+    config.eval.every_epochs = 16
+    if config.optim.schedule == "staircase":
+        config.optim.warmup_epochs = 4
+        config.optim.milestones = (36, 44)
+    else:
+        config.optim.decay_from = 24
+        config.optim.decay_until = 48
+    if tiny:
+        config.model.trunk.width = 4
+        config.data.root = "data/synthetic-pedestrians-small"
+        config.data.image_size = (96, 64)
+        config.data.synthetic.train_identities = 8
+        config.data.synthetic.test_identities = 4
+        config.augment.cutout_size = 16
+        config.eval.batch_size = 32
+        config.log.every_steps = 2
+        if config.model.name == "pmm":
+            config.model.embedding_dim = 16
+            config.model.top_k = 1
+        if config.model.name == "hbfp":
+            config.model.correlation_dim = 16
+            config.model.perception_dim = 32
     return config

@@ -16,22 +16,4 @@ from configs import common
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     (small,) = common.parse(string, ("small",))
-    config = common.small(common.pmm(top_k=8))
-    config.data.layout = "synthetic"
-    config.data.root = "data/synthetic-pedestrians"
-    config.epochs = 48
-    config.optim.warmup_epochs = 4
-    config.optim.milestones = (36, 44)
-    config.eval.every_epochs = 16
-    if small:
-        config.model.trunk.width = 4
-        config.model.embedding_dim = 16
-        config.model.top_k = 1
-        config.data.root = "data/synthetic-pedestrians-small"
-        config.data.image_size = (96, 64)
-        config.data.synthetic.train_identities = 8
-        config.data.synthetic.test_identities = 4
-        config.augment.cutout_size = 16
-        config.eval.batch_size = 32
-        config.log.every_steps = 2
-    return config
+    return common.synthetic(common.pmm(top_k=8), tiny=bool(small))

@@ -16,12 +16,20 @@ from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step
 
 FOLDER = pathlib.Path(common.__file__).parent
-# Every recipe with every string it knows.
+# Every recipe with every word it knows; all rows of a table with one dataset.
 STRINGS = {
     "pmm_market": ["", "small"],
     "pmm_duke": ["", "small"],
     "pmm_cuhk03": ["", "detected", "labeled", "detected,small", "labeled,small", "small"],
     "pmm_synthetic": ["", "small"],
+    "hbfp_market": ["", "small", *(f"{row},small" for row in common.HBFP_ROWS)],
+    "hbfp_duke": ["", "small"],
+    "hbfp_cuhk03": ["", "detected,small", "labeled,small"],
+    "hbfp_synthetic": ["", "small"],
+    "baseline_market": ["", "small", *(f"{row},small" for row in common.BASELINE_ROWS)],
+    "baseline_duke": ["", "small"],
+    "baseline_cuhk03": ["", "detected,small", "labeled,small"],
+    "baseline_synthetic": ["", "small"],
 }
 RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
 
@@ -41,7 +49,7 @@ def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
     network = models.create(config.model, num_classes=751)
     check(config)
     network.check(config.data.image_size)
-    schedule = optimizers.staircase(config.optim, 47)
+    schedule = optimizers.create_schedule(config.optim, 47)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     size = config.data.image_size
     state = jax.eval_shape(lambda: create_state(network, optimizer, size, config.seed))
@@ -60,9 +68,58 @@ def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     images = jnp.zeros((2, *size, 3))
     descriptor = jax.eval_shape(network.apply, variables, images)
-    assert descriptor.shape == (2, 3 * config.model.embedding_dim)
-    cams = jax.eval_shape(lambda v: network.apply(v, images, method="gradcams"), variables)
-    assert cams.shape == (2, 3, *network.trunk.map_size(size))
+    assert descriptor.shape == (2, descriptor_size(config.model))
+    assert descriptor.dtype == jnp.float32
+    if network.classifies:
+        stages = sum(name.startswith("loss/id") for name in metrics)
+        cams = jax.eval_shape(lambda v: network.apply(v, images, method="gradcams"), variables)
+        assert cams.shape == (2, stages, *network.trunk.map_size(size))
+
+
+def descriptor_size(model):
+    """Numbers in a descriptor, from the papers."""
+    if model.name == "pmm":
+        return 3 * model.embedding_dim
+    width = 16 * model.trunk.width  # of res4; of res5 it is twice as much
+    levels = model.levels if model.name == "hbfp" else ("high",)
+    return sum({"low": width, "middle": width, "high": 2 * width}[level] for level in levels)
+
+
+def test_every_row_of_hbfps_tables_is_a_string_of_every_recipe():
+    for data in ("market", "duke", "cuhk03", "synthetic"):
+        for row, settings in common.HBFP_ROWS.items():
+            model = load(f"hbfp_{data}", row).model.to_dict()
+            assert settings.items() <= model.items()
+        for row in common.BASELINE_ROWS:
+            config = load(f"baseline_{data}", row)
+            assert config.model.classifier == (row != "triplet")
+            if data != "synthetic":
+                assert config.augment.cutout_probability == (0.5 if row == "ls+cutout" else 0.0)
+
+
+@pytest.mark.parametrize("name", ["hbfp_market", "hbfp_duke", "hbfp_cuhk03", "baseline_market"])
+def test_hbfps_paper_settings(name):
+    config = load(name)
+    assert tuple(config.model.trunk.depths) == (3, 4, 6, 3)
+    assert tuple(config.data.image_size) == (384, 128)
+    assert (config.data.identities_per_batch, config.data.images_per_identity) == (16, 4)
+    assert config.loss.to_dict() == {"triplet_margin": 0.3, "label_smoothing": 0.3}
+    assert config.epochs == 500
+    assert config.optim.to_dict() == {
+        "schedule": "exponential",
+        "lr": 2e-4,
+        "weight_decay": 5e-4,
+        "decay_from": 200,
+        "decay_until": 500,
+        "final": 1e-3,
+    }
+    augment = config.augment
+    assert (augment.flip, augment.erasing_probability, augment.cutout_probability) == (0.5,) * 3
+    if config.model.name == "hbfp":
+        assert (config.model.correlation_dim, config.model.perception_dim) == (512, 2048)
+        assert tuple(config.model.lambdas) == (0, 0.3, 0.5, 0.7, 1)
+        assert tuple(config.model.levels) == ("low", "middle", "high")
+        assert config.model.hierarchy
 
 
 @pytest.mark.parametrize(("name", "top_k"), [("pmm_market", 3), ("pmm_duke", 6), ("pmm_cuhk03", 8)])
@@ -84,6 +141,9 @@ def test_the_papers_settings(name, top_k):
         "flip": 0.5,
         "cutout_probability": 0.5,
         "cutout_size": 64,
+        "erasing_probability": 0.0,
+        "erasing_area": (0.02, 0.4),
+        "erasing_aspect": (0.3, 3.33),
     }
     variables = jax.eval_shape(
         lambda: models.create(config.model, 751).init(

@@ -13,6 +13,9 @@ from reid_jax import collectives
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+# Rectangles of random erasing to try before an image is left whole.
+_DRAWS = 100
+
 
 def normalize(images: jax.Array) -> jax.Array:
     """uint8 (B, H, W, 3) to float32 with ImageNet's mean 0 and deviation 1 in each channel."""
@@ -36,37 +39,88 @@ def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> j
     apply_key, row_key, column_key = jax.random.split(key, 3)
     top = jax.random.randint(row_key, (), 0, height - size + 1)
     left = jax.random.randint(column_key, (), 0, width - size + 1)
-    rows = (jnp.arange(height) >= top) & (jnp.arange(height) < top + size)
-    columns = (jnp.arange(width) >= left) & (jnp.arange(width) < left + size)
-    hole = rows[:, None] & columns[None, :] & jax.random.bernoulli(apply_key, probability)
-    return jnp.where(hole[:, :, None], 0.0, image)
+    hole = jax.random.bernoulli(apply_key, probability)
+    return jnp.where(_inside(image, top, left, size, size) & hole, 0.0, image)
+
+
+def random_erasing(
+    key: jax.Array,
+    image: jax.Array,
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> jax.Array:
+    """With `probability`, one rectangle inside the image (H, W, 3) becomes 0 (Zhong et al., 2020).
+
+    The rectangle's share of the image is uniform over `area`, its height by its width uniform over
+    `aspect`; what does not fit is drawn anew, at most a hundred times, as their program does. Its
+    place is uniform. Applied after normalisation, so 0 is ImageNet's mean colour.
+    """
+    height, width, _ = image.shape
+    apply_key, area_key, aspect_key, row_key, column_key = jax.random.split(key, 5)
+    # All draws at once: the first that fits is the one that drawing in turn would take.
+    areas = height * width * jax.random.uniform(area_key, (_DRAWS,), minval=area[0], maxval=area[1])
+    ratios = jax.random.uniform(aspect_key, (_DRAWS,), minval=aspect[0], maxval=aspect[1])
+    heights = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
+    widths = jnp.round(jnp.sqrt(areas / ratios)).astype(jnp.int32)
+    fits = (heights < height) & (widths < width)
+    first = fits.argmax()
+    size = heights[first], widths[first]
+    hole = jax.random.bernoulli(apply_key, probability) & fits[first]
+    top = jax.random.randint(row_key, (), 0, height - size[0] + 1)
+    left = jax.random.randint(column_key, (), 0, width - size[1] + 1)
+    return jnp.where(_inside(image, top, left, *size) & hole, 0.0, image)
+
+
+def _inside(image: jax.Array, top, left, height, width) -> jax.Array:
+    """Which pixels a rectangle covers: (H, W, 1) bool."""
+    rows = (jnp.arange(image.shape[0]) >= top) & (jnp.arange(image.shape[0]) < top + height)
+    columns = (jnp.arange(image.shape[1]) >= left) & (jnp.arange(image.shape[1]) < left + width)
+    return rows[:, None, None] & columns[None, :, None]
 
 
 def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = None) -> jax.Array:
-    """Flip, normalisation and cutout of this device's part of a batch.
+    """Flip, normalisation, random erasing and cutout of this device's part of a batch.
 
     Args:
         key: typed key, equal on all devices.
         images: (b, H, W, 3) uint8.
-        config: a recipe's `augment`: `flip` and `cutout_probability` in [0, 1], `cutout_size` in
-            pixels.
+        config: a recipe's `augment`: probabilities in [0, 1] of `flip`, `erasing_probability` and
+            `cutout_probability`; `erasing_area`, least and largest share of an image;
+            `erasing_aspect`, least and largest height by width; `cutout_size` in pixels.
         axis_name: the pmapped axis, or None.
 
     Returns:
         (b, H, W, 3) float32.
     """
-    keys = jax.vmap(jax.random.split)(collectives.batch_keys(key, images.shape[0], axis_name))
-    images = jax.vmap(random_flip, in_axes=(0, 0, None))(keys[:, 0], images, config.flip)
-    return jax.vmap(cutout, in_axes=(0, 0, None, None))(
-        keys[:, 1], normalize(images), config.cutout_probability, config.cutout_size
-    )
+
+    def one(key, image):
+        flip_key, cutout_key, erasing_key = jax.random.split(key, 3)
+        image = normalize(random_flip(flip_key, image, config.flip)[None])[0]
+        image = random_erasing(
+            erasing_key,
+            image,
+            config.erasing_probability,
+            config.erasing_area,
+            config.erasing_aspect,
+        )
+        return cutout(cutout_key, image, config.cutout_probability, config.cutout_size)
+
+    return jax.vmap(one)(collectives.batch_keys(key, images.shape[0], axis_name), images)
 
 
 def check(config, image_size: tuple[int, int]) -> None:
     """Raises ValueError, naming the config leaf, where augmentation does not fit the image size."""
-    for leaf in ("flip", "cutout_probability"):
+    for leaf in ("flip", "erasing_probability", "cutout_probability"):
         if not 0.0 <= config[leaf] <= 1.0:
             raise ValueError(f"augment.{leaf} is {config[leaf]}; it must be between 0 and 1")
+    for leaf, largest in (("erasing_area", 1.0), ("erasing_aspect", float("inf"))):
+        bounds = tuple(config[leaf])
+        if len(bounds) != 2 or not 0.0 < bounds[0] <= bounds[1] <= largest:
+            raise ValueError(
+                f"augment.{leaf} is {bounds}; it must be two numbers above 0, the smaller first"
+                + (f", the larger at most {largest:g}" if largest < float("inf") else "")
+            )
     if not 0 < config.cutout_size <= min(image_size):
         raise ValueError(
             f"augment.cutout_size is {config.cutout_size} pixels; it must be between 1 and the "

@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
 
     steps_per_epoch = sampler.steps_per_epoch
     total_steps = config.epochs * steps_per_epoch
-    schedule = optimizers.staircase(config.optim, steps_per_epoch)
+    schedule = optimizers.create_schedule(config.optim, steps_per_epoch)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     state = create_state(network, optimizer, config.data.image_size, config.seed)
     state = place(state, devices)

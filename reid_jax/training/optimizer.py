@@ -1,5 +1,7 @@
 """The papers' optimizer: Adam with L2 regularisation in the gradient, rate by epoch."""
 
+import math
+
 import jax.numpy as jnp
 import optax
 
@@ -33,6 +35,39 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
     return rate
 
 
+def exponential(config, steps_per_epoch: int) -> optax.Schedule:
+    """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
+
+    By the epochs e made so far, a fraction within an epoch:
+
+        rate(e) = lr final^((e - decay_from) / (decay_until - decay_from))
+
+    between those two epochs, lr before and lr final after.
+
+    Args:
+        config: a recipe's `optim`: `lr`, `decay_from`, `decay_until` (epochs), `final`.
+        steps_per_epoch: steps in one epoch.
+
+    Returns:
+        A schedule from the 0-based step to the rate, float32.
+    """
+    return optax.exponential_decay(
+        config.lr,
+        transition_steps=(config.decay_until - config.decay_from) * steps_per_epoch,
+        decay_rate=config.final,
+        transition_begin=config.decay_from * steps_per_epoch,
+        end_value=config.lr * config.final,
+    )
+
+
+SCHEDULES = {"staircase": staircase, "exponential": exponential}
+
+
+def create_schedule(config, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate by 0-based step that `config`, a recipe's `optim`, names."""
+    return SCHEDULES[config.schedule](config, steps_per_epoch)
+
+
 def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Adam whose gradient includes `weight_decay` times every parameter.
 
@@ -48,11 +83,35 @@ def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransfor
 
 def check(config) -> None:
     """Raises ValueError, naming the config leaf, for settings that are no schedule."""
-    for leaf in ("lr", "decay"):
-        if not config[leaf] > 0:
+    if config.schedule not in SCHEDULES:
+        raise ValueError(
+            f"optim.schedule is {config.schedule!r}; it must be one of {sorted(SCHEDULES)}"
+        )
+    decay = {"staircase": "decay", "exponential": "final"}[config.schedule]
+    for leaf in ("lr", decay):
+        if not (config[leaf] > 0 and math.isfinite(config[leaf])):
             raise ValueError(f"optim.{leaf} is {config[leaf]}; it must be positive")
     if config.weight_decay < 0:
         raise ValueError(f"optim.weight_decay is {config.weight_decay}; it must not be negative")
+    if config.schedule == "exponential":
+        _check_exponential(config)
+    else:
+        _check_staircase(config)
+
+
+def _check_exponential(config) -> None:
+    if config.final > 1:
+        raise ValueError(f"optim.final is {config.final}; it must be at most 1")
+    if config.decay_from < 0:
+        raise ValueError(f"optim.decay_from is {config.decay_from}; it must not be negative")
+    if config.decay_until <= config.decay_from:
+        raise ValueError(
+            f"optim.decay_until is {config.decay_until}; it must be above optim.decay_from, "
+            f"{config.decay_from}"
+        )
+
+
+def _check_staircase(config) -> None:
     if config.warmup_every < 1:
         raise ValueError(f"optim.warmup_every is {config.warmup_every}; it must be at least 1")
     if config.warmup_epochs < 0 or config.warmup_epochs % config.warmup_every:

@@ -34,9 +34,9 @@ def data(tmp_path_factory):
     return root
 
 
-def tiny(root, **leaves):
-    """The recipe for tests, on one device; leaves by dotted name, with __ for the dots."""
-    config = pmm_synthetic.get_config("small")
+def tiny(root, config=None, **leaves):
+    """A recipe for tests, PMM's or `config`, on one device; leaves by name, __ for the dots."""
+    config = config or pmm_synthetic.get_config("small")
     config.devices = 1
     config.data.root = str(root)
     config.data.loader = "memory"
@@ -65,6 +65,22 @@ def test_a_run_learns(run):
     assert np.mean([last[f"accuracy_{stage}"] for stage in (1, 2, 3)]) > 0.5
     evaluations = [record["mAP"] for record in records if record["kind"] == "eval"]
     assert evaluations[-1] == result.mAP > evaluations[0] + 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "string"), [("hbfp_synthetic", "small"), ("baseline_synthetic", "triplet,small")]
+)
+def test_the_other_networks_learn_in_the_same_loop(name, string, data, tmp_path):
+    """Their losses fall, and evaluation restores them from the workdir alone."""
+    config = tiny(data, load(name, string), epochs=80, eval__every_epochs=80, log__every_steps=4)
+    result = loop.train(config, str(tmp_path / "run"))
+    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "train"]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    config, _ = read_run(tmp_path / "run")
+    again = evaluate_run(
+        config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "out")
+    )
+    assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
 
 
 def test_what_a_run_leaves(run):
@@ -198,7 +214,8 @@ class Recording:
         return self._config.keys()
 
 
-def test_every_leaf_is_read(data, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("network", ["pmm", "baseline", "hbfp"])
+def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
     )
@@ -206,16 +223,18 @@ def test_every_leaf_is_read(data, run, tmp_path, monkeypatch):
     # To look whether a value is in range is not to use it.
     monkeypatch.setattr(loop, "check", lambda *unused: None)
     seen = set()
-    loop.train(Recording(tiny(data, epochs=1), seen), str(tmp_path))
+    config = tiny(data, load(f"{network}_synthetic", "small"), epochs=1)
+    loop.train(Recording(config, seen), str(tmp_path))
     # The other layouts read the file-name pattern.
-    market = tiny(data, data__layout="market1501")
-    datasets.load(Recording(market, seen, "").data)
-    leaves = set(_leaf_names(market))
+    config.data.layout = "market1501"
+    datasets.load(Recording(config, seen, "").data)
+    leaves = set(_leaf_names(config))
     assert leaves - seen == set()
-    # And no recipe has others.
+    # And no recipe of the network has others.
     for name, strings in STRINGS.items():
         for string in strings:
-            assert set(_leaf_names(load(name, string))) == leaves
+            if name.startswith(f"{network}_"):
+                assert set(_leaf_names(load(name, string))) == leaves
 
 
 def _leaf_names(config, prefix=""):

@@ -9,6 +9,7 @@ from reid_jax.training import optimizer
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 PAPER = common.pmm(top_k=3).optim.to_dict()
+HBFP = common.hbfp().optim.to_dict()
 
 
 def rate_of_the_authors(epoch):
@@ -22,15 +23,34 @@ def rate_of_the_authors(epoch):
 
 def test_staircase_is_pmms_rule():
     steps_per_epoch = 47
-    schedule = optimizer.staircase(ConfigDict(PAPER), steps_per_epoch)
+    schedule = optimizer.create_schedule(ConfigDict(PAPER), steps_per_epoch)
     for epoch in range(1, 401):
         for step in ((epoch - 1) * steps_per_epoch, epoch * steps_per_epoch - 1):
             np.testing.assert_allclose(schedule(step), rate_of_the_authors(epoch), rtol=1e-5)
 
 
 def test_no_warmup():
-    schedule = optimizer.staircase(ConfigDict({**PAPER, "warmup_epochs": 0}), 3)
+    schedule = optimizer.create_schedule(ConfigDict({**PAPER, "warmup_epochs": 0}), 3)
     np.testing.assert_allclose(schedule(0), 1e-3, rtol=1e-6)
+
+
+def test_exponential_is_hbfps_rule():
+    """2e-4 for 200 epochs, then down to a thousandth of it at 500, and no further."""
+    steps_per_epoch = 47
+    schedule = optimizer.create_schedule(ConfigDict(HBFP), steps_per_epoch)
+    for step in range(0, 600 * steps_per_epoch, 13):
+        epoch = min(max(step / steps_per_epoch, 200), 500)
+        want = 2e-4 * 10 ** (-3 * (epoch - 200) / 300)
+        np.testing.assert_allclose(schedule(jnp.int32(step)), want, rtol=1e-4)
+    assert schedule(jnp.int32(0)).dtype == jnp.float32
+    np.testing.assert_allclose(schedule(jnp.int32(350 * 47)), 2e-4 * 10**-1.5, rtol=1e-5)
+
+
+def test_schedules_go_by_name():
+    for settings, rate in ((PAPER, 1e-4), (HBFP, 2e-4)):
+        np.testing.assert_allclose(
+            optimizer.create_schedule(ConfigDict(settings), 47)(jnp.int32(0)), rate, rtol=1e-6
+        )
 
 
 def test_adam_has_l2_in_the_gradient(rng):
@@ -53,17 +73,23 @@ def test_adam_has_l2_in_the_gradient(rng):
 
 
 @pytest.mark.parametrize(
-    ("leaf", "value"),
+    ("settings", "leaf", "value"),
     [
-        ("lr", 0.0),
-        ("lr", float("nan")),
-        ("weight_decay", -1.0),
-        ("warmup_every", 0),
-        ("warmup_epochs", 51),
-        ("decay", 0.0),
+        (PAPER, "lr", 0.0),
+        (PAPER, "lr", float("nan")),
+        (PAPER, "weight_decay", -1.0),
+        (PAPER, "warmup_every", 0),
+        (PAPER, "warmup_epochs", 51),
+        (PAPER, "decay", 0.0),
+        (PAPER, "schedule", "cosine"),
+        (HBFP, "lr", float("inf")),
+        (HBFP, "final", 0.0),
+        (HBFP, "final", 1.5),
+        (HBFP, "decay_from", -1),
+        (HBFP, "decay_until", 200),
     ],
 )
-def test_check_names_the_leaf(leaf, value):
-    optimizer.check(ConfigDict(PAPER))
+def test_check_names_the_leaf(settings, leaf, value):
+    optimizer.check(ConfigDict(settings))
     with pytest.raises(ValueError, match=rf"^optim\.{leaf} is"):
-        optimizer.check(ConfigDict({**PAPER, leaf: value}))
+        optimizer.check(ConfigDict({**settings, leaf: value}))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from reid_jax.models import PMM, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import STREAMS, create_state, stream_key
@@ -19,8 +20,9 @@ CONFIG = ConfigDict(
     {
         "seed": 0,
         "loss": {"triplet_margin": None, "label_smoothing": 0.1},
-        "augment": {"flip": 0.5, "cutout_probability": 0.5, "cutout_size": 16},
+        "augment": {**common.recipe().augment, "cutout_size": 16},
         "optim": {
+            "schedule": "staircase",
             "lr": 1e-3,
             "weight_decay": 5e-4,
             "warmup_epochs": 0,
@@ -36,7 +38,7 @@ def build(axis_name, **settings):
     trunk = ResNet(depths=(1, 1, 1, 1), width=2, axis_name=axis_name)
     settings = {"embedding_dim": 8, "top_k": 1, **settings}
     network = PMM(num_classes=4, trunk=trunk, axis_name=axis_name, **settings)
-    schedule = optimizers.staircase(CONFIG.optim, 10)
+    schedule = optimizers.create_schedule(CONFIG.optim, 10)
     optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
     state = create_state(network, optimizer, SIZE, CONFIG.seed)
     return state, make_step(network, optimizer, schedule, CONFIG, axis_name)
@@ -179,7 +181,7 @@ def test_gradcam_and_mixing_cost_under_5_percent_of_flops():
         # Wide enough for the trunk to weigh what it does in a real network.
         trunk = ResNet(depths=(1, 1, 1, 1), width=16)
         network = PMM(num_classes=64, trunk=trunk, embedding_dim=64, top_k=2, mixing=mixing)
-        schedule = optimizers.staircase(CONFIG.optim, 10)
+        schedule = optimizers.create_schedule(CONFIG.optim, 10)
         optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
         state = jax.eval_shape(lambda: create_state(network, optimizer, (192, 64), 0))
         batch = {
@@ -208,7 +210,7 @@ def test_bfloat16_step_stays_near_float32(batch):
     for dtype in (jnp.float32, jnp.bfloat16):
         trunk = ResNet(depths=(1, 1, 1, 1), width=4, dtype=dtype)
         network = PMM(num_classes=4, trunk=trunk, embedding_dim=8, top_k=1, dtype=dtype)
-        schedule = optimizers.staircase(CONFIG.optim, 10)
+        schedule = optimizers.create_schedule(CONFIG.optim, 10)
         optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
         state = create_state(network, optimizer, SIZE, 0)
         step = jax.jit(make_step(network, optimizer, schedule, CONFIG, None))

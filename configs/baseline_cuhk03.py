@@ -1,0 +1,27 @@
+r"""HBFP-Net's baseline on CUHK03-NP (767 / 700 split of Zhong et al., CVPR 2017), both boxes.
+
+    python train.py --config=configs/baseline_cuhk03.py:detected --workdir=runs/baseline_cuhk03 \
+        --config.data.root=cuhk03-np/detected
+
+Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
+images; labeled boxes: 7,368 and 5,328.
+Published: nothing; the paper's table 2 is of Market-1501.
+Measured with this code: the CUHK03 rows of the README, `detected,small` from scratch on a part of
+the training split.
+
+Strings: `detected` (default) or `labeled`; a row of table 2: `ls+cutout` (default), `ls` or
+`triplet`; `small` (narrow trunk, 192x64 images, trains on a CPU).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    boxes, row, small = common.parse(
+        string, ("detected", "labeled"), common.BASELINE_ROWS, ("small",)
+    )
+    config = common.baseline(row)
+    config.data.layout = "cuhk03"
+    config.data.root = f"data/cuhk03-np/{boxes}"
+    return common.small(config) if small else config

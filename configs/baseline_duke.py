@@ -1,0 +1,23 @@
+r"""HBFP-Net's baseline on DukeMTMC-reID, for those who hold it: its authors withdrew the dataset.
+
+    python train.py --config=configs/baseline_duke.py --workdir=runs/baseline_duke \
+        --config.data.root=DukeMTMC-reID
+
+Data: 16,522 training images of 702 identities; 2,228 queries; 17,661 gallery images.
+Published: nothing; the paper's table 2 is of Market-1501.
+Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+
+Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (narrow trunk, 192x64
+images, trains on a CPU).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    row, small = common.parse(string, common.BASELINE_ROWS, ("small",))
+    config = common.baseline(row)
+    config.data.layout = "dukemtmc"
+    config.data.root = "data/DukeMTMC-reID"
+    return common.small(config) if small else config

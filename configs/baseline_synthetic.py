@@ -1,0 +1,19 @@
+"""HBFP-Net's baseline on synthetic pedestrians, drawn on first use, for a CPU.
+
+    python train.py --config=configs/baseline_synthetic.py --workdir=runs/baseline
+
+Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, 32 others to
+find again under four other cameras.
+Measured: see the README's table.
+
+Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (a network and a
+dataset for tests: it trains in seconds and learns little).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    row, small = common.parse(string, common.BASELINE_ROWS, ("small",))
+    return common.synthetic(common.baseline(row), tiny=bool(small))

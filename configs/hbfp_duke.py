@@ -1,0 +1,23 @@
+r"""HBFP-Net on DukeMTMC-reID, for those who hold it: its authors withdrew the dataset.
+
+    python train.py --config=configs/hbfp_duke.py --workdir=runs/hbfp_duke \
+        --config.data.root=DukeMTMC-reID
+
+Data: 16,522 training images of 702 identities; 2,228 queries; 17,661 gallery images.
+Published (table 1, from ImageNet weights, batch 64): Rank-1 89.5, mAP 80.2.
+Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+
+Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole network) by default;
+`small` (narrow trunk, 192x64 images, trains on a CPU).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    row, small = common.parse(string, tuple(common.HBFP_ROWS), ("small",))
+    config = common.hbfp(row)
+    config.data.layout = "dukemtmc"
+    config.data.root = "data/DukeMTMC-reID"
+    return common.small(config) if small else config
