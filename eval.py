@@ -16,7 +16,9 @@ from reid_jax.training.workdir import read_run
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the number of a step.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; WORKDIR/eval by default.")
-_FIGURES = flags.DEFINE_bool("figures", False, "Draw Grad-CAM and ranked lists of some queries.")
+_FIGURES = flags.DEFINE_bool(
+    "figures", False, "Draw what the network looks at in some queries, and their ranked lists."
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
 

@@ -1,4 +1,4 @@
-"""Pictures: Grad-CAM over images, ranked lists, training curves.
+"""Pictures: Grad-CAM and activation maps over images, ranked lists, training curves.
 
 Pure functions from arrays to a `matplotlib.figure.Figure`. Nothing touches pyplot, so no figure
 outlives its last reference, no display is needed and no global setting changes.
@@ -90,38 +90,47 @@ def gradcam_figure(
     """
     images, cams = np.asarray(images), np.asarray(cams)
     _check_images(images, "images", 4)
-    if cams.ndim != 4 or len(cams) != len(images) or cams.shape[1] == 0:
+    if cams.ndim != 4 or len(cams) != len(images) or 0 in cams.shape:
         raise ValueError(f"cams must be ({len(images)}, stages, h, w), got {cams.shape}")
     stages = cams.shape[1]
     names = [f"Stage {_roman(s)}" for s in range(1, stages + 1)] if names is None else names
-    for label, texts, count in (("names", names, stages), ("titles", titles, len(images))):
-        if texts is not None and len(texts) != count:
-            raise ValueError(f"{label} must hold {count} texts, got {len(texts)}")
+    _check_texts(names=(names, stages), titles=(titles, len(images)))
+    return _map_figure(images, cams[:, None], rows=None, columns=names, titles=titles)
 
-    people = min(len(images), max(1, 12 // (1 + stages)))
-    rows = -(-len(images) // people)
-    gap, group_gap, header = 0.03, 0.18, 0.2
-    caption = 0.0 if titles is None else 0.2
-    free = _WIDTH - 2 * _MARGIN - (people - 1) * group_gap - people * stages * gap
-    cell = min(_MAX_CELL, free / (people * (1 + stages)))
-    height = cell * images.shape[1] / images.shape[2]
-    group = (1 + stages) * cell + stages * gap
-    figure = _figure(
-        2 * _MARGIN + people * group + (people - 1) * group_gap,
-        2 * _MARGIN + header + rows * (height + caption) + (rows - 1) * 2 * gap,
+
+def activation_figure(
+    images: np.ndarray,
+    maps: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Draws images beside rows of their activation maps, as figure 5 of the HBFP-Net paper.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        maps: float (N, R, S, h, w), a map for each of S levels in each of R ways, such as without
+            and with BFP; each is scaled by its own maximum.
+        rows: R names of the ways.
+        columns: S names of the levels.
+        titles: N captions, one an image; none by default.
+
+    Returns:
+        A figure of N R (1 + S) axes: for each image R rows, each of the image and its S maps;
+        several images side by side.
+
+    Raises:
+        ValueError: if shapes or lengths disagree, or a map is negative or not finite.
+    """
+    images, maps = np.asarray(images), np.asarray(maps)
+    _check_images(images, "images", 4)
+    if maps.ndim != 5 or len(maps) != len(images) or 0 in maps.shape:
+        raise ValueError(f"maps must be ({len(images)}, rows, columns, h, w), got {maps.shape}")
+    _check_texts(
+        rows=(rows, maps.shape[1]), columns=(columns, maps.shape[2]), titles=(titles, len(images))
     )
-    for n, (image, maps) in enumerate(zip(images, cams, strict=True)):
-        row, person = divmod(n, people)
-        left = _MARGIN + person * (group + group_gap)
-        top = _MARGIN + header + row * (height + caption + 2 * gap)
-        panels = [image, *(overlay(image, cam) for cam in maps)]
-        for p, (panel, name) in enumerate(zip(panels, ("Image", *names), strict=True)):
-            axes = _picture(figure, panel, left + p * (cell + gap), top, cell, height)
-            if row == 0:
-                axes.set_title(name, fontsize=7.5, color=_INK, pad=3)
-        if titles is not None:
-            _text(figure, left + group / 2, top + height + 0.05, titles[n], 7, _GREY)
-    return figure
+    return _map_figure(images, maps, rows=rows, columns=columns, titles=titles)
 
 
 def ranked_list_figure(
@@ -266,6 +275,49 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
+def _map_figure(
+    images: np.ndarray,
+    maps: np.ndarray,
+    *,
+    rows: Sequence[str] | None,
+    columns: Sequence[str],
+    titles: Sequence[str] | None,
+) -> Figure:
+    """Draws a group of panels an image: R rows of the image and its S maps (N, R, S, h, w)."""
+    _, lines, stages = maps.shape[:3]
+    people = min(len(images), max(1, 12 // (1 + stages)))
+    gap, group_gap, header = 0.03, 0.18, 0.2
+    caption = 0.0 if titles is None else 0.2
+    margin = _MARGIN if rows is None else _MARGIN + 0.16
+    free = _WIDTH - margin - _MARGIN - (people - 1) * group_gap - people * stages * gap
+    cell = min(_MAX_CELL, free / (people * (1 + stages)))
+    height = cell * images.shape[1] / images.shape[2]
+    group = (1 + stages) * cell + stages * gap
+    # Groups of several rows need more space between them than their rows.
+    below = (1 + lines) * gap
+    pitch = lines * height + (lines - 1) * gap + caption + below
+    figure = _figure(
+        margin + _MARGIN + people * group + (people - 1) * group_gap,
+        2 * _MARGIN + header + -(-len(images) // people) * pitch - below,
+    )
+    for n, image in enumerate(images):
+        down, across = divmod(n, people)
+        left = margin + across * (group + group_gap)
+        for row in range(lines):
+            top = _MARGIN + header + down * pitch + row * (height + gap)
+            panels = [image, *(overlay(image, cam) for cam in maps[n, row])]
+            for p, (panel, name) in enumerate(zip(panels, ("Image", *columns), strict=True)):
+                axes = _picture(figure, panel, left + p * (cell + gap), top, cell, height)
+                if down == row == 0:
+                    axes.set_title(name, fontsize=7.5, color=_INK, pad=3)
+            if rows is not None and across == 0:
+                middle = margin - 0.03, top + height / 2
+                _text(figure, *middle, rows[row], 7.5, _INK, rotation=90, ha="right", va="center")
+        if titles is not None:
+            _text(figure, left + group / 2, top + height + 0.05, titles[n], 7, _GREY)
+    return figure
+
+
 def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
     """Draws the total, and under it each loss: a colour for each stage, a style for each kind."""
     parts = [name.removeprefix("loss/").rpartition("_") for name in series if name != "loss"]
@@ -374,10 +426,13 @@ def _picture(
     return axes
 
 
-def _text(figure: Figure, x: float, y: float, text: str, size: float, color: str) -> None:
-    """Adds text centred below a point at inches from the figure's top left."""
+def _text(
+    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: object
+) -> None:
+    """Adds text, by default centred below, at a point in inches from the figure's top left."""
     across, down = figure.get_size_inches()
-    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, ha="center", va="top")
+    style = {"ha": "center", "va": "top"} | style
+    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **style)
 
 
 def _check_images(images: np.ndarray, name: str, ndim: int) -> None:
@@ -392,6 +447,13 @@ def _check_images(images: np.ndarray, name: str, ndim: int) -> None:
         raise ValueError(
             f"{name} must be uint8 {axes} and not empty, got {images.dtype} {images.shape}"
         )
+
+
+def _check_texts(**texts: tuple[Sequence[str] | None, int]) -> None:
+    """Raises unless each argument, texts and their number, holds that many or is None."""
+    for name, (given, count) in texts.items():
+        if given is not None and len(given) != count:
+            raise ValueError(f"{name} must hold {count} texts, got {len(given)}")
 
 
 def _roman(number: int) -> str:

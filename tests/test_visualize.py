@@ -47,6 +47,25 @@ def box(figure, axes):
     )
 
 
+def check_layout(figure):
+    """All is inside, no panel or text overlaps another, and panels have the images' shape."""
+    width, height = figure.get_size_inches()
+    assert width <= 9 + 1e-9
+    panels = [axes.get_position() for axes in figure.axes]
+    for panel in panels:
+        assert (panel.height * height) / (panel.width * width) == pytest.approx(48 / 16)
+    pixels(figure)  # Texts have extents once they are drawn.
+    written = [*figure.texts, *(axes.title for axes in figure.axes if axes.get_title())]
+    to_figure = figure.transFigure.inverted()
+    boxes = panels + [text.get_window_extent().transformed(to_figure) for text in written]
+    for i, a in enumerate(boxes):
+        assert a.x0 >= 0
+        assert a.y0 >= 0
+        assert a.x1 <= 1
+        assert a.y1 <= 1
+        assert not any(a.overlaps(b) for b in boxes[:i])
+
+
 def texts(figure):
     return [t.get_text() for t in figure.texts]
 
@@ -116,15 +135,7 @@ def test_gradcam_figure_shows_every_image_and_stage(rng, count):
             expected = visualize.overlay(images[n], cams[n, stage])
             np.testing.assert_array_equal(shown[1 + stage], expected)
     assert texts(figure) == [f"person {n}" for n in range(count)]
-    width, height = figure.get_size_inches()
-    assert width <= 9 + 1e-9
-    # No two panels overlap, and all are inside.
-    boxes = [a.get_position() for a in axes]
-    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= 1 and b.y1 <= 1 for b in boxes)
-    for i, a in enumerate(boxes):
-        aspect = (a.height * height) / (a.width * width)
-        assert aspect == pytest.approx(48 / 16)
-        assert not any(a.overlaps(b) for b in boxes[:i])
+    check_layout(figure)
 
 
 def test_gradcam_figure_of_other_levels(rng):
@@ -140,6 +151,8 @@ def test_gradcam_figure_bad_input(rng):
         ((images / 255.0, cams), {}, "images must be uint8"),
         ((images[:0], cams[:0]), {}, "not empty"),
         ((images, cams[:1]), {}, r"cams must be \(2, stages, h, w\)"),
+        ((images, cams[:, :0]), {}, r"cams must be \(2, stages, h, w\)"),
+        ((images, cams[:, :, :0]), {}, r"cams must be \(2, stages, h, w\)"),
         ((images, cams), {"names": ("low",)}, "names must hold 3 texts, got 1"),
         ((images, cams), {"titles": ("one",)}, "titles must hold 2 texts, got 1"),
         ((images, cams * np.nan), {}, "NaN"),
@@ -147,6 +160,86 @@ def test_gradcam_figure_bad_input(rng):
     for args, kwargs, message in cases:
         with pytest.raises(ValueError, match=message):
             visualize.gradcam_figure(*args, **kwargs)
+
+
+# Activation figure --------------------------------------------------------------------------------
+
+ROWS, COLUMNS = ("without BFP", "with BFP"), ("Low", "Middle", "High")
+
+
+@pytest.mark.parametrize("titled", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_activation_figure_shows_every_image_row_and_column(rng, count, titled):
+    images, maps = random_images(rng, count), rng.random((count, 2, 3, 6, 2))
+    maps[-1, 1, 2] = 0
+    titles = [f"person {n}" for n in range(count)] if titled else None
+    figure = visualize.activation_figure(images, maps, rows=ROWS, columns=COLUMNS, titles=titles)
+    check_layout(figure)
+    axes = np.array(figure.axes).reshape(count, 2, 4)
+    for n, row, p in np.ndindex(axes.shape):
+        expected = images[n] if p == 0 else visualize.overlay(images[n], maps[n, row, p - 1])
+        np.testing.assert_array_equal(axes[n, row, p].images[0].get_array(), expected)
+
+    boxes = np.vectorize(lambda a: a.get_position(), otypes=[object])(axes)
+    x0 = np.vectorize(lambda b: b.x0)(boxes)
+    y0 = np.vectorize(lambda b: b.y0)(boxes)
+    # An image's rows are one below the other, its columns from left to right.
+    assert np.all(y0[:, 0] > y0[:, 1])
+    assert np.all(np.diff(x0, axis=2) > 0)
+    np.testing.assert_allclose(x0[:, 0], x0[:, 1])
+    np.testing.assert_allclose(np.ptp(y0, axis=2), 0, atol=1e-12)
+    # Three people in a line, and their rows are level.
+    line = np.arange(count) // 3
+    np.testing.assert_allclose(y0, y0[3 * line], atol=1e-12)
+    assert len(np.unique(y0[:, 0, 0].round(6))) == line[-1] + 1
+
+    # The first line has the names of columns, each line those of its rows, on their left.
+    for p, name in enumerate(("Image", *COLUMNS)):
+        titles_at = [[a.get_title() for a in person] for person in axes[:, :, p]]
+        assert titles_at == [[name if n < 3 else "", ""] for n in range(count)]
+    labels = [text for text in figure.texts if text.get_text() in ROWS]
+    assert [text.get_text() for text in labels] == [*ROWS] * (line[-1] + 1)
+    for k, text in enumerate(labels):
+        x, y = text.get_position()
+        row = boxes[3 * (k // 2), k % 2, 0]
+        assert x < row.x0
+        assert y == pytest.approx((row.y0 + row.y1) / 2)
+    captions = [text for text in figure.texts if text not in labels]
+    assert [text.get_text() for text in captions] == (titles or [])
+    for n, text in enumerate(captions):
+        x, y = text.get_position()
+        assert x == pytest.approx((boxes[n, 1, 0].x0 + boxes[n, 1, 3].x1) / 2)
+        assert y < y0[n, 1, 0]
+
+
+def test_gradcam_figure_is_the_case_of_one_row(rng):
+    images, cams = random_images(rng, 5), rng.random((5, 3, 6, 2))
+    one = visualize.gradcam_figure(images, cams, names=COLUMNS)
+    two = visualize.activation_figure(images, cams[:, None], rows=ROWS[:1], columns=COLUMNS)
+    assert len(one.axes) == len(two.axes)
+    for a, b in zip(one.axes, two.axes, strict=True):
+        np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())
+    assert texts(one) == []
+    assert texts(two) == ["without BFP"] * 2
+
+
+def test_activation_figure_bad_input(rng):
+    images, maps = random_images(rng, 2), rng.random((2, 2, 3, 6, 2))
+    cases = [
+        ((images / 255.0, maps), {}, "images must be uint8"),
+        ((images, maps[:1]), {}, r"maps must be \(2, rows, columns, h, w\), got \(1, 2, 3, 6, 2\)"),
+        ((images, maps[:, 0]), {}, r"maps must be \(2, rows, columns, h, w\)"),
+        ((images, maps[:, :0]), {"rows": ()}, r"maps must be \(2, rows, columns, h, w\)"),
+        ((images, maps[..., :0]), {}, r"maps must be \(2, rows, columns, h, w\)"),
+        ((images, maps), {"rows": ("one",)}, "rows must hold 2 texts, got 1"),
+        ((images, maps), {"columns": ROWS}, "columns must hold 3 texts, got 2"),
+        ((images, maps), {"titles": ("one",)}, "titles must hold 2 texts, got 1"),
+        ((images, maps - 1), {}, "negative"),
+        ((images, maps * np.nan), {}, "NaN"),
+    ]
+    for args, kwargs, message in cases:
+        with pytest.raises(ValueError, match=message):
+            visualize.activation_figure(*args, **{"rows": ROWS, "columns": COLUMNS} | kwargs)
 
 
 # Ranked lists -------------------------------------------------------------------------------------

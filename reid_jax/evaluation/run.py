@@ -10,7 +10,6 @@ from reid_jax import models
 from reid_jax.console import say
 from reid_jax.data import datasets
 from reid_jax.evaluation import evaluator
-from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
@@ -29,7 +28,7 @@ def evaluate_run(
         workdir: the run's folder.
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, made where it does not exist.
-        figures: queries to draw Grad-CAM and ranked lists of; 0 for none.
+        figures: queries to draw, see `write_figures`; 0 for none.
 
     Raises:
         FileNotFoundError, ValueError: no run, no checkpoint or no such dataset, named; or the
@@ -73,12 +72,13 @@ def evaluate_run(
         written = write_figures(
             folder,
             evaluate,
-            pmap_face(network, devices, "gradcams"),
+            network,
+            devices,
             variables,
             query,
             gallery,
             count=figures,
             block_size=config.eval.block_size,
         )
-        say("drew " + " and ".join(str(path) for path in written))
+        say("drew " + ", ".join(str(path) for path in written))
     return result
