@@ -1,0 +1,322 @@
+"""What each network costs: `python benchmarks/networks.py`, from the root of the repository.
+
+For every network with a recipe for Market-1501 (ResNet-50, 384x128 images, 751 identities), on the
+first device: parameters, flops of inference and of a training step an image, milliseconds a step,
+memory; for HBFP-Net also where the flops of its step go. Prints tables and writes JSON.
+
+*Flops* are XLA's count (`cost_analysis`) over the program as JAX hands it to the compiler, the same
+on every device: a multiplication and an addition are two, whatever the precision; of a convolution
+only the products with what is inside the map, not with its padding; comparisons, conversions and
+reductions are one a value; exp, log and square roots are left out. What the compiler then merges,
+repeats or hands to libraries is not seen: compiled for a CPU, the steps count under 1 % more.
+
+*A step* is the one that `train.py` takes, on one device, over random images that are on the device
+already: augmentation, forward and backward pass, losses, optimizer, metrics; state donated.
+
+*Memory* is two things. Planned: what the compiled step holds at once by XLA's own plan, arguments
+(state and images) + results + temporary buffers - arguments whose buffers results take over. Peak:
+`peak_bytes_in_use` of the device's allocator, where it has one (a CPU has not), which never falls:
+it is given for a network that raised it, and not for one that needed less than one before it.
+"""
+
+import argparse
+import functools
+import importlib
+import importlib.util
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
+
+from benchmarks import report
+from reid_jax import models
+from reid_jax.collectives import AXIS
+from reid_jax.console import clear_errors
+from reid_jax.models.hbfp import LEVELS
+from reid_jax.models.pooling import generalized_pool
+from reid_jax.training import optimizer as optimizers
+from reid_jax.training.devices import choose_devices
+from reid_jax.training.state import TrainState, create_state
+from reid_jax.training.step import make_step, place, pmap_step, shard
+
+IDENTITIES = 751  # Market-1501's, in training.
+
+_say = functools.partial(print, file=sys.stderr, flush=True)
+
+
+def known_networks() -> list[str]:
+    """Networks that have a recipe."""
+    return [name for name in models.NETWORKS if importlib.util.find_spec(f"configs.{name}_market")]
+
+
+def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
+    """The recipe of network `name` for Market-1501, or in `small` the one that tests train.
+
+    Raises:
+        ValueError: a network without recipe, or a batch that is not P identities x K images.
+    """
+    if name not in known_networks():
+        raise ValueError(f"unknown network {name!r} in --networks: there are {known_networks()}")
+    module = importlib.import_module(f"configs.{name}_{'synthetic' if small else 'market'}")
+    config = module.get_config("small" if small else None)
+    images = config.data.images_per_identity
+    if batch < 2 * images or batch % images:
+        raise ValueError(
+            f"--batch is {batch}; it must be two identities or more, {images} images of each"
+        )
+    config.data.identities_per_batch = batch // images
+    config.model.dtype = dtype
+    return config
+
+
+def prepare(
+    config: ConfigDict, device: jax.Device
+) -> tuple[jax.stages.Lowered, Callable[[], TrainState], dict]:
+    """The step of a recipe, as `reid_jax.training.loop` makes it, and all it takes.
+
+    Args:
+        config: a recipe.
+        device: to run on.
+
+    Returns:
+        The lowered step; a function that makes its first state, on the device; its batch, random,
+        in NumPy.
+    """
+    size, per_batch = config.data.image_size, config.data.identities_per_batch
+    classes = _num_classes(config)
+    network = models.create(config.model, classes, AXIS)
+    network.check(size)
+    schedule = optimizers.create_schedule(config.optim, max(1, classes // per_batch))
+    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    create = functools.partial(create_state, network, optimizer, size, config.seed)
+
+    count = per_batch * config.data.images_per_identity
+    images = np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
+    labels = np.arange(count, dtype=np.int32) // config.data.images_per_identity % classes
+    batch = shard({"image": images, "label": labels}, 1)
+    step = pmap_step(make_step(network, optimizer, schedule, config), [device])
+    return step.lower(jax.eval_shape(create), batch), lambda: place(create(), [device]), batch
+
+
+def _num_classes(config: ConfigDict) -> int:
+    synthetic = config.data.layout == "synthetic"
+    return config.data.synthetic.train_identities if synthetic else IDENTITIES
+
+
+def count_flops(function: Callable, *arguments) -> float:
+    """XLA's count for one call; arguments may be shapes."""
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def count_costs(config: ConfigDict, step_flops: float) -> dict:
+    """What a network costs on paper: nothing is compiled or run.
+
+    Args:
+        config: a recipe.
+        step_flops: of its step, over the whole batch.
+
+    Returns:
+        `parameters`, `forward_flops_per_image` and `step_flops_per_image`; for HBFP-Net also
+        `breakdown`, flops an image by part of the step, and `bfp_and_pooling_share` of the step.
+    """
+    network = models.create(config.model, _num_classes(config))
+    size = config.data.image_size
+    count = config.data.identities_per_batch * config.data.images_per_identity
+    images = jax.ShapeDtypeStruct((count, *size, 3), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    costs = {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "forward_flops_per_image": count_flops(network.apply, variables, images) / count,
+        "step_flops_per_image": step_flops / count,
+        "breakdown": None,
+        "bfp_and_pooling_share": None,
+    }
+    if config.model.name == "hbfp":
+        parts = count_parts(network, variables, images)
+        parts["rest"] = step_flops - sum(parts.values())
+        costs["breakdown"] = {name: flops / count for name, flops in parts.items()}
+        costs["bfp_and_pooling_share"] = (parts["bfp"] + parts["pooling"]) / step_flops
+    return costs
+
+
+def count_parts(network: models.HBFP, variables: dict, images: jax.ShapeDtypeStruct) -> dict:
+    """Flops of the parts of HBFP-Net's step, each forward and backward on its own.
+
+    What a step has beside them are classifiers, losses, sums of maps, augmentation, optimizer and
+    metrics. The images need no gradient; the inputs of every other part do.
+
+    Returns:
+        Flops over the batch: `trunk`; `second_pass`, blocks of res4 and res5 over informed maps
+        (the hierarchy); `bfp`, both pairs; `pooling` of the three levels.
+    """
+
+    def perceived(net, images):
+        return net.perceived(images, train=True)
+
+    def trunk(net, images):
+        return net.trunk(jax.lax.stop_gradient(images), train=True)
+
+    def second_pass(net, low, middle):
+        for block in net.second_res4:
+            low = block(low, train=True)
+        for block in net.second_res5:
+            middle = block(middle, train=True)
+        return low, middle
+
+    def bfp(net, low, middle, high):
+        low_middle = net.bfp["low_middle"](low, middle, train=True)
+        return low_middle, net.bfp["middle_high"](middle, high, train=True)
+
+    def pooling(net, *maps):
+        return [generalized_pool(features, net.lambdas) for features in maps]
+
+    def apply(part, variables, inputs):
+        return network.apply(variables, *inputs, method=part, mutable=["batch_stats"])
+
+    def flops(part, *inputs):
+        def both(params, batch_stats, inputs, cotangents):
+            def forward(params, inputs):
+                return apply(part, {"params": params, "batch_stats": batch_stats}, inputs)
+
+            _, backward, updates = jax.vjp(forward, params, inputs, has_aux=True)
+            return backward(cotangents), updates
+
+        cotangents, _ = jax.eval_shape(functools.partial(apply, part), variables, inputs)
+        return count_flops(both, variables["params"], variables["batch_stats"], inputs, cotangents)
+
+    (plain, _), _ = jax.eval_shape(functools.partial(apply, perceived), variables, (images,))
+    low, middle, high = (plain[level] for level in LEVELS)
+    return {
+        "trunk": flops(trunk, images),
+        "second_pass": flops(second_pass, low, middle),
+        "bfp": flops(bfp, low, middle, high),
+        "pooling": flops(pooling, low, middle, high),
+    }
+
+
+def measure(config: ConfigDict, steps: int, device: jax.Device) -> dict:
+    """All that is known of one network; the schema is that of the JSON's `results`."""
+    name = config.model.name
+    peak_before = peak_bytes(device)
+    _say(f"{name}: counting flops")
+    lowered, create, batch = prepare(config, device)
+    costs = count_costs(config, lowered.cost_analysis()["flops"])
+    _say(f"{name}: compiling the step")
+    step = lowered.compile()
+    _say(f"{name}: one step to warm up, {steps} to time")
+    seconds = time_steps(step, create(), jax.pmap(lambda x: x, devices=[device])(batch), steps)
+    return {
+        "network": name,
+        **costs,
+        "milliseconds_per_step": {
+            "minimum": 1e3 * min(seconds),
+            "median": 1e3 * statistics.median(seconds),
+        },
+        "planned_bytes": planned_bytes(step),
+        "peak_bytes": raised_peak(peak_before, peak_bytes(device)),
+    }
+
+
+def time_steps(step: Callable, state: TrainState, batch: dict, steps: int) -> list[float]:
+    """Seconds of each of `steps` steps, after one that is not counted."""
+    seconds = []
+    for _ in range(1 + steps):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, batch))
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def planned_bytes(program: jax.stages.Compiled) -> int:
+    """What a program holds at once by XLA's plan; a donated argument's buffer counts once."""
+    # Not its peak_memory_in_bytes, which leaves temporary buffers out on CPUs.
+    plan = program.memory_analysis()
+    arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes
+    return arguments_and_results + plan.temp_size_in_bytes - plan.alias_size_in_bytes
+
+
+def peak_bytes(device: jax.Device) -> int | None:
+    """The most that was allocated since the program began, or None where nobody counts."""
+    return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def raised_peak(before: int | None, after: int | None) -> int | None:
+    """The peak where it is of what ran between the two, else None."""
+    return None if before is None or after is None or after <= before else after
+
+
+def tables(results: list[dict]) -> str:
+    """The results as text: a row a network, then HBFP-Net's parts."""
+    header = ("network", "parameters", "forward", "step", "minimum", "median", "planned", "peak")
+    units = ("", "million", "GFLOP/image", "GFLOP/image", "ms/step", "ms/step", "MiB", "MiB")
+    rows = [
+        (
+            result["network"],
+            f"{result['parameters'] / 1e6:.2f}",
+            f"{result['forward_flops_per_image'] / 1e9:.2f}",
+            f"{result['step_flops_per_image'] / 1e9:.2f}",
+            f"{result['milliseconds_per_step']['minimum']:.1f}",
+            f"{result['milliseconds_per_step']['median']:.1f}",
+            f"{result['planned_bytes'] / 2**20:.0f}",
+            "-" if result["peak_bytes"] is None else f"{result['peak_bytes'] / 2**20:.0f}",
+        )
+        for result in results
+    ]
+    texts = [report.table(header, [units, *rows])]
+    for result in results:
+        if result["breakdown"]:
+            whole = result["step_flops_per_image"]
+            parts = [
+                (part, f"{flops / 1e9:.2f}", f"{flops / whole:.1%}")
+                for part, flops in result["breakdown"].items()
+            ]
+            header = (f"{result['network']}'s step", "GFLOP/image", "share")
+            texts.append(report.table(header, parts))
+            texts.append(f"BFP and pooling: {result['bfp_and_pooling_share']:.1%} of the step")
+    return "\n\n".join(texts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Options, measurements, tables and JSON."""
+    # Not absl's flags, as the programs have: those are global, and one process tests all scripts.
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--networks", help="comma-separated; all that have a recipe by default")
+    parser.add_argument("--batch", type=int, help="images; 64 by default, 8 on a CPU")
+    parser.add_argument("--steps", type=int, default=3, help="steps to time")
+    parser.add_argument("--small", action="store_true", help="the recipes that tests train")
+    parser.add_argument("--dtype", choices=models.DTYPES, default="float32", help="of computation")
+    parser.add_argument("--output", default="benchmarks/results/networks.json", help="JSON file")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    options = parser.parse_args(arguments)
+    with clear_errors(options.traceback):
+        if options.steps < 1:
+            raise ValueError(f"--steps is {options.steps}; it must be at least 1")
+        (device,) = choose_devices(0)[:1]
+        names, batch = options.networks, options.batch
+        settings = {
+            "networks": known_networks() if names is None else names.split(","),
+            "batch": (8 if device.platform == "cpu" else 64) if batch is None else batch,
+            "steps": options.steps,
+            "small": options.small,
+            "dtype": options.dtype,
+        }
+        configs = [
+            recipe(name, options.small, settings["batch"], options.dtype)
+            for name in settings["networks"]
+        ]
+        results = [measure(config, options.steps, device) for config in configs]
+        report.write(
+            report.record("benchmarks/networks.py", settings, device, results), options.output
+        )
+        print(tables(results))
+
+
+if __name__ == "__main__":
+    main()
