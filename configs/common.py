@@ -244,12 +244,14 @@ def small(config: ConfigDict) -> ConfigDict:
         config.optim.warmup_every = 1
         config.optim.milestones = (34, 41)
     else:
-        if config.model.name == "hbfp":  # at this rate the baseline's embeddings collapse
-            config.optim.lr = 1e-3
         config.epochs = 36
         config.eval.every_epochs = 9
         config.optim.decay_from = 18
         config.optim.decay_until = 36
+        if config.model.name == "hbfp":
+            # Its embeddings start large and take long to settle. The baseline's would collapse.
+            config.optim.lr = 1e-3
+            config.optim.decay_from = 28
     return config
 
 
@@ -270,7 +272,7 @@ def synthetic(config: ConfigDict, tiny: bool = False) -> ConfigDict:
         config.optim.warmup_epochs = 4
         config.optim.milestones = (36, 44)
     else:
-        config.optim.decay_from = 24
+        config.optim.decay_from = 36
         config.optim.decay_until = 48
     if tiny:
         config.model.trunk.width = 4
