@@ -225,7 +225,7 @@ def small(config: ConfigDict) -> ConfigDict:
     config.data.loader = "memory"
     config.data.identities_per_batch = 8
     config.augment.cutout_size = 32
-    # Regularisers that so short a run can spare.
+    # Regularisers that so short a run can spare: the baseline rows `ls` and `ls+cutout` become one.
     config.augment.cutout_probability = 0.0
     config.augment.erasing_probability = 0.0
     config.epochs = 44

@@ -16,6 +16,7 @@ from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.state import TrainState
 from reid_jax.training.workdir import CHECKPOINTS, write_run
+from tests import reference
 from tests.test_configs import load
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -44,19 +45,9 @@ def recipe(name, root, devices=1):
 
 
 def random_variables(rng, network, image_size):
-    """Kernels that keep the scale of their input; positive vectors, as a variance has to be.
-
-    To draw them takes no time, where `network.init` takes seconds to compile.
-    """
-
-    def draw(x):
-        if x.ndim < 2:
-            return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
-        fan_in = np.prod(x.shape[:-1])
-        return (rng.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
-
+    """To draw them takes no time, where `network.init` takes seconds to compile."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))
-    return jax.tree.map(draw, dict(shapes))
+    return reference.random_variables(dict(shapes), rng)
 
 
 @pytest.mark.slow

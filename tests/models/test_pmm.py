@@ -40,13 +40,9 @@ def trained(variables, images):
     return run(variables, images)
 
 
-def in_float64(tree):
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
-
-
 def test_training_equals_numpy_in_float64(variables, images, trained):
     """Trunk, extra bottleneck, Grad-CAM by finite differences, ranking, mixing, heads."""
-    params = in_float64(variables["params"])
+    params = reference.in_float64(variables["params"])
     res5 = reference.resnet(images.astype(np.float64), params["trunk"], (1, 2, 2, 1))
     extra = reference.bottleneck(res5, params["extra"])
     outputs, _ = trained
@@ -86,7 +82,10 @@ def _gradient_of_true_logits(features, head, pooling):
 
 
 def test_inference_equals_numpy_in_float64(variables, images):
-    params, stats = in_float64(variables["params"]), in_float64(variables["batch_stats"])
+    params, stats = (
+        reference.in_float64(variables["params"]),
+        reference.in_float64(variables["batch_stats"]),
+    )
     res5 = reference.resnet(
         images.astype(np.float64), params["trunk"], (1, 2, 2, 1), stats["trunk"]
     )
@@ -129,7 +128,7 @@ def test_later_stages_send_nothing_through_the_cam_to_earlier_heads(variables, i
 
 def test_batch_statistics_are_updated_once(variables, images, trained):
     """Although a head's logits are evaluated for the loss and again for its Grad-CAM."""
-    params = in_float64(variables["params"])
+    params = reference.in_float64(variables["params"])
     res5 = reference.resnet(images.astype(np.float64), params["trunk"], (1, 2, 2, 1))
     reduction = params["heads_0"]["reduction"]
     x = res5.mean(axis=(1, 2)) @ reduction["kernel"] + reduction["bias"]
@@ -173,7 +172,10 @@ def test_gradcams_follow_the_predicted_identity(variables, images):
     assert np.all(np.asarray(cams) >= 0)
     assert np.asarray(cams).max() > 0
 
-    params, stats = in_float64(variables["params"]), in_float64(variables["batch_stats"])
+    params, stats = (
+        reference.in_float64(variables["params"]),
+        reference.in_float64(variables["batch_stats"]),
+    )
     res5 = reference.resnet(
         images.astype(np.float64), params["trunk"], (1, 2, 2, 1), stats["trunk"]
     )
