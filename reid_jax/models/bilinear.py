@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reid_jax.models.resnet import batch_norm, pointwise
+from reid_jax.models.normalization import BatchNorm
+from reid_jax.models.resnet import pointwise
 
 
 def self_awareness(features: jax.Array, scores: jax.Array) -> jax.Array:
@@ -89,7 +90,7 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(B, N, D) to (B, N, features)."""
         x = pointwise(self.features, dtype=self.dtype, name="linear")(x)
-        return batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
+        return BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
 
 
 class BFP(nn.Module):

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.models.normalization import BatchNorm
 from reid_jax.models.pooling import POOLINGS, generalized_pool
-from reid_jax.models.resnet import batch_norm, kaiming_fan_out
+from reid_jax.models.resnet import kaiming_fan_out
 
 
 class StageOutput(NamedTuple):
@@ -42,7 +43,7 @@ class StageHead(nn.Module):
         x = nn.Dense(
             self.embedding_dim, dtype=self.dtype, kernel_init=kaiming_fan_out, name="reduction"
         )(x)
-        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
+        x = BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
         embedding = nn.relu(x)
         logits = nn.Dense(
             self.num_classes, dtype=self.dtype, kernel_init=kaiming_fan_out, name="classifier"

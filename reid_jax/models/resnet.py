@@ -11,6 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.models.normalization import BatchNorm
+from reid_jax.models.stem_pool import stem_pool
+
 EXPANSION = 4
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -33,22 +36,25 @@ def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Con
 
 def pointwise(features: int, *, dtype, name: str) -> nn.Dense:
     """A 1x1 convolution as the matrix product it is: XLA's gradients of it are faster on CPUs."""
-    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=kaiming_fan_out, name=name)
-
-
-def batch_norm(*, train: bool, dtype, axis_name: str | None, name: str | None = None):
-    """Batch norm over the batch of all devices, statistics in float32.
-
-    PyTorch's momentum 0.1 is 0.9 here.
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
+    return nn.Dense(
+        features,
+        use_bias=False,
         dtype=dtype,
-        axis_name=axis_name if train else None,
+        kernel_init=kaiming_fan_out,
         name=name,
+        dot_general=_product_of_rows,
     )
+
+
+def _product_of_rows(x, kernel, dimension_numbers, **options):
+    """(..., C) times (C, D), all locations in one axis.
+
+    XLA copies and transposes a map before its weight gradient sums over several axes, not over one.
+    """
+    rows = jax.lax.dot_general(
+        x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options
+    )
+    return rows.reshape(*x.shape[:-1], -1)
 
 
 class Bottleneck(nn.Module):
@@ -67,7 +73,7 @@ class Bottleneck(nn.Module):
         """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
 
         def norm(name):
-            return batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
+            return BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
 
         width = self.features * EXPANSION
         y = nn.relu(norm("bn1")(pointwise(self.features, dtype=self.dtype, name="conv1")(x)))
@@ -130,8 +136,8 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> TrunkMaps:
         """(B, H, W, 3) float32 to maps; in `train` batch norm takes the batch's statistics."""
         x = conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(images)
-        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
-        x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
+        x = stem_pool(nn.relu(x))
         maps = {}
         for stage, (depth, stride) in enumerate(zip(self.depths, self.strides, strict=True)):
             for block in range(depth):
