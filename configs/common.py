@@ -66,7 +66,7 @@ def recipe() -> ConfigDict:
                 },
                 "image_size": (384, 128),  # height, width
                 # tfdata decodes while training; memory holds decoded pixels and needs no
-                # TensorFlow.
+                # TensorFlow; device holds them on every accelerator.
                 "loader": "tfdata",
                 "identities_per_batch": 16,
                 "images_per_identity": 4,

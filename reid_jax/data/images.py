@@ -1,4 +1,4 @@
-"""Images of files, all checked first, then delivered in batches by one of two loaders."""
+"""Images of files, all checked first, then delivered in batches by one of three loaders."""
 
 import concurrent.futures
 import io
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import jax
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -28,7 +29,9 @@ class Images(Protocol):
                 perhaps.
 
         Returns:
-            An iterator over (B, H, W, 3) uint8 RGB, one for each batch of indices.
+            An iterator over (B, H, W, 3) uint8 RGB, one for each batch of indices. Each has memory
+            of its own that is not written to again: a transfer may read it later. The loader
+            `device` alone gathers on the devices; see `on_device.DeviceImages.batches`.
         """
 
 
@@ -37,13 +40,15 @@ def open_images(
     size: tuple[int, int],
     loader: str = "tfdata",
     progress: Callable[[str], object] | None = None,
+    devices: list[jax.Device] | None = None,
 ) -> Images:
     """Reads every file once, checks that it decodes, and makes a loader of the images.
 
     `tfdata` holds the files' bytes and decodes and resizes them with TensorFlow, in parallel, ahead
     of the one who asks. `memory` holds the resized pixels, N * H * W * 3 bytes, and needs no
-    TensorFlow. Both deliver the same pixels, bit for bit: both decode JPEG with the accurate
-    integer transform, and resize as `resize` says, in integers.
+    TensorFlow. `device` holds the same on every one of `devices`, and gathers batches there. All
+    deliver the same pixels, bit for bit: they decode JPEG with the accurate integer transform, and
+    resize as `resize` says, in integers.
 
     Any image that Pillow reads will do: grey, palette, CMYK and alpha become RGB (alpha is
     dropped), and the EXIF orientation is applied.
@@ -51,27 +56,33 @@ def open_images(
     Args:
         paths: N files.
         size: (H, W), pixels.
-        loader: `tfdata` or `memory`.
+        loader: `tfdata`, `memory` or `device`.
         progress: called with a line of text every few seconds while files are read; None is
             silence.
+        devices: those that train on the images. None, as for evaluation, is for images that the
+            host delivers: `device` is then as `memory`.
 
     Returns:
         The images, in the order of the paths.
 
     Raises:
         ValueError: the loader is unknown, or some files are no images or are truncated; names the
-          first few.
+          first few; or the loader is `device` and a device has too little memory.
         ImportError: the loader is `tfdata` and TensorFlow is not installed.
     """
     if loader == "tfdata":
         from reid_jax.data.tfdata import TfdataImages
 
         return TfdataImages(paths, size, progress)
-    if loader == "memory":
+    if loader == "device" and devices is not None:
+        from reid_jax.data.on_device import DeviceImages
+
+        return DeviceImages(paths, size, devices, progress)
+    if loader in ("memory", "device"):
         from reid_jax.data.memory import MemoryImages
 
         return MemoryImages(paths, size, progress)
-    raise ValueError(f"unknown loader {loader!r} (data.loader); known: tfdata, memory")
+    raise ValueError(f"unknown loader {loader!r} (data.loader); known: tfdata, memory, device")
 
 
 def visit(

@@ -8,7 +8,11 @@ from reid_jax.data import images
 
 
 class MemoryImages:
-    """The loader `memory` of `images.open_images`."""
+    """The loader `memory` of `images.open_images`.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8 RGB.
+    """
 
     def __init__(
         self,
@@ -17,17 +21,17 @@ class MemoryImages:
         progress: Callable[[str], object] | None = None,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`."""
-        self._pixels = np.empty((len(paths), *size, 3), np.uint8)
+        self.pixels = np.empty((len(paths), *size, 3), np.uint8)
 
         def keep(i, data, image):
-            self._pixels[i] = np.asarray(images.resize(images.to_rgb(image), size))
+            self.pixels[i] = np.asarray(images.resize(images.to_rgb(image), size))
 
         images.visit(paths, keep, progress)
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self.pixels)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Gathers batches, as `images.Images.batches` says."""
         for indices in index_batches:
-            yield self._pixels[indices]
+            yield self.pixels[indices]

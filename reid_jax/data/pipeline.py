@@ -1,7 +1,8 @@
-"""Batches to train on and to evaluate on, from either loader of images."""
+"""Batches to train on and to evaluate on, from any loader of images."""
 
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
 from reid_jax.data.images import Images
@@ -13,7 +14,7 @@ def train_batches(
     sampler: Callable[[int], np.ndarray],
     start_step: int,
     stop_step: int,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, np.ndarray | jax.Array]]:
     """The batches of steps start_step to stop_step - 1.
 
     Args:
@@ -25,7 +26,8 @@ def train_batches(
         stop_step: one past the last.
 
     Returns:
-        An iterator over {"image": (B, H, W, 3) uint8, "label": (B,) int32}.
+        An iterator over {"image": (B, H, W, 3) uint8, "label": (B,) int32}. Images of the loader
+        `device` come as `on_device.DeviceImages.batches` says.
     """
     steps = range(start_step, stop_step)
     # Loaders read ahead in a thread of their own, so its indices are computed again and not shared.

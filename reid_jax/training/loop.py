@@ -21,9 +21,10 @@ from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import check_divides, choose_devices
+from reid_jax.training.feed import feed
 from reid_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from reid_jax.training.state import TrainState, create_state
-from reid_jax.training.step import make_step, place, pmap_step, shard
+from reid_jax.training.step import make_step, place, pmap_step
 from reid_jax.training.workdir import CHECKPOINTS, check_workdir, write_run
 
 # What may differ between a run and its continuation: it changes nothing that was computed so far.
@@ -63,7 +64,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     network = models.create(config.model, num_classes, AXIS)
     network.check(config.data.image_size)
     check_workdir(workdir, config, num_classes, MAY_CHANGE)
-    images = open_images(dataset.train.paths, config.data.image_size, config.data.loader, say)
+    images = open_images(
+        dataset.train.paths, config.data.image_size, config.data.loader, say, devices
+    )
     evaluator = Evaluator(network, dataset, config, devices, say)
 
     steps_per_epoch = sampler.steps_per_epoch
@@ -111,8 +114,8 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
             progress = Progress(total_steps, batch_size)
             is_due = _calendar(config, steps_per_epoch, total_steps)
             batches = train_batches(images, labels, sampler, start_step, total_steps)
-            for done, batch in enumerate(batches, start=start_step + 1):
-                state, scalars = step(state, shard(batch, len(devices)))
+            for done, batch in enumerate(feed(batches, devices), start=start_step + 1):
+                state, scalars = step(state, batch)
 
                 first = done == start_step + 1
                 if not (first or is_due(done, "log", "eval", "checkpoint")):

@@ -1,3 +1,4 @@
+import itertools
 import math
 import os
 import subprocess
@@ -132,6 +133,8 @@ def test_batches_come_in_the_order_asked_for(tmp_path, loader):
     wanted = [np.random.default_rng(i).integers(0, 12, 5).astype(np.int32) for i in range(40)]
     batches = list(opened.batches(iter(wanted)))
     assert len(batches) == 40
+    # A transfer may still read a batch when the next one is made.
+    assert not any(np.shares_memory(*pair) for pair in itertools.pairwise(batches))
     for indices, batch in zip(wanted, batches, strict=True):
         np.testing.assert_array_equal(batch[:, 0, 0, 0], indices)
         np.testing.assert_array_equal(batch[:, 3, 1, 2], 3 * indices)
@@ -190,7 +193,7 @@ def test_progress_is_told(tmp_path, draw, loader, monkeypatch):
 
 
 def test_unknown_loader():
-    with pytest.raises(ValueError, match=r"'torch' \(data\.loader\).*tfdata, memory"):
+    with pytest.raises(ValueError, match=r"'torch' \(data\.loader\).*tfdata, memory, device"):
         images.open_images([], SIZE, "torch")
 
 

@@ -16,9 +16,11 @@ from configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training import loop
+from reid_jax.training import step as step_module
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.metrics import read_metrics
 from reid_jax.training.workdir import read_run
+from tests.compilations import count_compilations
 from tests.test_configs import STRINGS, load
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -143,13 +145,24 @@ def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
         evaluate_run(config, str(workdir), checkpoint="7", output=str(tmp_path))
 
 
-def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path):
-    """Bit for bit: parameters, moments, batch statistics, and each metric once."""
+def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypatch):
+    """Bit for bit: parameters, moments, batch statistics, and each metric once.
+
+    Loaders change from start to start; none has a program compiled after the first step.
+    """
+    leaves = {"checkpoint__every_epochs": 1, "log__every_steps": 1}
     states, records = [], []
-    for name, lengths in (("unbroken", [3]), ("resumed", [2, 3])):
-        for epochs in lengths:
-            config = tiny(data, epochs=epochs, checkpoint__every_epochs=1, log__every_steps=1)
-            loop.train(config, str(tmp_path / name))
+    for name, starts in (
+        ("unbroken", [(3, "memory")]),
+        ("resumed", [(2, "device"), (3, "tfdata")]),
+    ):
+        for epochs, loader in starts:
+            config = tiny(data, epochs=epochs, data__loader=loader, **leaves)
+            with count_compilations() as events:
+                so_far = after_each_step(monkeypatch, lambda events=events: len(events))
+                loop.train(config, str(tmp_path / name))
+            assert so_far[0] > 0  # The listener hears.
+            assert set(so_far) == {so_far[0]}
         with Checkpoints(tmp_path / name / loop.CHECKPOINTS) as checkpoints:
             assert checkpoints.latest_step == 3
             states.append(_arrays(checkpoints.path(3)))
@@ -175,6 +188,24 @@ def test_fewer_epochs_than_a_run_has_made_is_an_error(data, run):
     config = tiny(data, epochs=3, eval__every_epochs=80, optim__milestones=(120,))
     with pytest.raises(ValueError, match=r"epochs is 3, 3 steps, but .* has made 160 steps"):
         loop.train(config, str(workdir))
+
+
+def after_each_step(monkeypatch, look):
+    """A list that gets what `look` returns whenever the loop has called its step."""
+    seen = []
+
+    def pmap_step(step, devices):
+        mapped = step_module.pmap_step(step, devices)
+
+        def call(state, batch):
+            result = mapped(state, batch)
+            seen.append(look())
+            return result
+
+        return call
+
+    monkeypatch.setattr(loop, "pmap_step", pmap_step)
+    return seen
 
 
 def _arrays(checkpoint):

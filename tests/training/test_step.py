@@ -1,4 +1,3 @@
-import contextlib
 import re
 
 import jax
@@ -6,12 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import common
+from reid_jax.data.images import open_images
+from reid_jax.data.pipeline import train_batches
+from reid_jax.data.sampler import IdentitySampler
 from reid_jax.models import PMM, ResNet
 from reid_jax.training import optimizer as optimizers
+from reid_jax.training.feed import feed
 from reid_jax.training.state import STREAMS, create_state, stream_key
 from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
+from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -66,10 +71,10 @@ def trajectories():
             step = pmap_step(step, jax.devices()[:count])
             state = place(state, jax.devices()[:count])
             compilations, metrics, states, deleted = [], [], [], []
-            for _ in range(3):
+            for fed in feed([batch] * 3, jax.devices()[:count]):
                 before = state
                 with count_compilations() as events:
-                    state, scalars = step(state, shard(batch, count))
+                    state, scalars = step(state, fed)
                     metrics.append(jax.device_get(scalars))
                 compilations.append(len(events))
                 deleted.append(before.params["extra"]["conv1"]["kernel"].is_deleted())
@@ -80,23 +85,9 @@ def trajectories():
                 "states": states,
                 "compilations": compilations,
                 "deleted": deleted,
+                "step": step,
             }
     return found
-
-
-@contextlib.contextmanager
-def count_compilations():
-    events = []
-
-    def listen(event, duration, **unused):
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_four_devices_train_as_one_does(trajectories):
@@ -138,6 +129,33 @@ def test_the_state_is_donated_and_the_step_compiled_once(trajectories, count):
     assert all(trajectories[count]["deleted"])
     assert trajectories[count]["compilations"][0] > 0  # the listener hears
     assert trajectories[count]["compilations"][1:] == [0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_loaders_train_alike_and_share_one_program(trajectories, count, tmp_path, rng):
+    """Bit for bit: parameters and metrics. The step is the one that has been compiled already."""
+    labels = np.repeat(np.arange(4, dtype=np.int32), 6)
+    paths = [f"{tmp_path}/{i}.png" for i in range(len(labels))]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), np.uint8)).save(path)
+    sampler = IdentitySampler(labels, 4, 4, seed=0)
+    devices = jax.devices()[:count]
+    first, _ = build(AXIS)
+    found = []
+    for loader in ("memory", "device", "tfdata"):
+        images = open_images(paths, SIZE, loader, devices=devices)
+        state, metrics = place(first, devices), []
+        batches = feed(train_batches(images, labels, sampler, 0, 3), devices)
+        for batch in batches:
+            with count_compilations() as events, jax.transfer_guard("disallow"):
+                state, scalars = trajectories[count]["step"](state, batch)
+            assert events == []
+            metrics.append(scalars)
+        found.append(jax.device_get((metrics, state)))
+    assert len(found[0][0]) == 3
+    assert len({float(scalars["loss"]) for scalars in found[0][0]}) == 3
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
 
 def test_a_step_is_a_function_of_state_and_batch(trajectories):
