@@ -9,6 +9,8 @@ import os
 from absl import app, flags
 from ml_collections import config_flags
 
+from reid_jax.allocator import keep_freed_memory
+from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training.workdir import read_run
@@ -34,6 +36,8 @@ def parse_flags(argv):
 
 def main(argv):
     """Flags and one call."""
+    keep_freed_memory()
+    keep_compiled()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     with clear_errors(_TRACEBACK.value):

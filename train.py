@@ -9,6 +9,8 @@ import os
 from absl import app, flags
 from ml_collections import config_flags
 
+from reid_jax.allocator import keep_freed_memory
+from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
 from reid_jax.training.loop import train
 
@@ -23,6 +25,8 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came fro
 
 def main(argv):
     """Flags and one call."""
+    keep_freed_memory()
+    keep_compiled()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     with clear_errors(_TRACEBACK.value):

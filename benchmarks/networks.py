@@ -37,6 +37,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For conf
 
 from benchmarks import report
 from reid_jax import models
+from reid_jax.allocator import keep_freed_memory
 from reid_jax.collectives import AXIS
 from reid_jax.console import clear_errors
 from reid_jax.models.hbfp import LEVELS
@@ -319,4 +320,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # As train.py does.
     main()

@@ -4,6 +4,7 @@ Both papers take ResNet-50 and keep the last stage's resolution: 384x128 images 
 cells.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,16 @@ from reid_jax.models.stem_pool import stem_pool
 
 EXPANSION = 4
 
-kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    """Normal, of variance 2 / fan-out (He et al., 2015), for kernels (..., inputs, outputs).
+
+    Bit for bit `variance_scaling(2.0, "fan_out", "normal")`, but drawn in one axis: XLA compiles
+    the generator two to three times as fast for it as for a kernel's four.
+    """
+    size = math.prod(shape)
+    variance = jnp.array(2.0 * shape[-2] / size, dtype)
+    return jax.random.normal(key, (size,), dtype).reshape(shape) * jnp.sqrt(variance)
 
 
 def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Conv:

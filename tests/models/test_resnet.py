@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax.models.resnet import ResNet
+from reid_jax.models.resnet import ResNet, kaiming_fan_out
 from tests import reference
 
 
@@ -73,3 +73,13 @@ def test_bfloat16_stays_near_float32(standard_promotion, rng):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
     got = np.asarray(got.res5, np.float32)
     assert np.linalg.norm(got - want) / np.linalg.norm(want) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3, 4), (3, 3, 6, 8), (12, 20)])
+def test_kernels_start_as_flax_would_start_them(shape):
+    usual = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    got, want = (
+        jax.jit(initializer, static_argnums=(1, 2))(jax.random.key(3), shape, jnp.float32)
+        for initializer in (kaiming_fan_out, usual)
+    )
+    np.testing.assert_array_equal(got, want, strict=True)
