@@ -39,6 +39,55 @@ def test_equals_numpy_in_float64(rng, train):
     assert error < 1e-5, error
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("conv1", "kernel"),
+        ("bn1", "scale"),
+        ("layer1_0", "conv1", "kernel"),
+        ("layer2_0", "conv2", "kernel"),
+        ("layer2_0", "downsample_conv", "kernel"),
+        ("layer4_0", "bn3", "bias"),
+    ],
+)
+def test_compiled_gradients_equal_differences_of_float64(rng, gradients, path):
+    """Along a random direction of one parameter; the whole backward pass is one program."""
+    variables, images, dy, got = gradients
+    double = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+
+    def leaf(tree):
+        for name in path:
+            tree = tree[name]
+        return tree
+
+    direction = rng.normal(size=leaf(double).shape)
+    ends = []
+    for sign in (1, -1):
+        moved = jax.tree.map(np.copy, double)
+        leaf(moved)[...] += sign * 1e-6 * direction
+        ends.append((reference.resnet(images.astype(np.float64), moved, (1, 1, 1, 1)) * dy).sum())
+    want = (ends[0] - ends[1]) / 2e-6
+    slope, length = (leaf(got) * direction).sum(), np.linalg.norm(leaf(got))
+    assert abs(slope - want) < 1e-3 * length, (slope, want)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Of the trunk in training: variables, images, a cotangent and the parameters' gradients."""
+    rng = np.random.default_rng(1)
+    trunk = ResNet(depths=(1, 1, 1, 1), width=4)
+    images = rng.normal(size=(4, 48, 32, 3)).astype(np.float32)
+    variables = randomised(trunk.init(jax.random.key(0), jnp.array(images), train=False), rng)
+    dy = rng.normal(size=(4, 3, 2, 128)).astype(np.float32)
+
+    def total(params):
+        updated = {"params": params, "batch_stats": variables["batch_stats"]}
+        maps, _ = trunk.apply(updated, images, True, mutable=["batch_stats"])
+        return (maps.res5 * dy).sum()
+
+    return variables, images, dy, jax.device_get(jax.jit(jax.grad(total))(variables["params"]))
+
+
 def test_resnet50_has_torchvisions_parameters():
     """23.5 million without the classifier, and maps of 24x8 at 384x128."""
     trunk = ResNet()

@@ -46,3 +46,27 @@ def test_equals_xlas_select_and_scatter(rng, dtype):
     (got,), (want,) = our_backward(dy), their_backward(dy)
     assert got.dtype == dtype
     np.testing.assert_array_equal(got, want)
+
+
+def test_the_gradient_is_the_same_compiled_together_with_what_makes_the_map(rng):
+    """XLA computes a cheap map anew wherever it is read, and may round it otherwise there."""
+    images = jnp.array(rng.normal(size=(8, 48, 32, 3)), jnp.float32)
+    kernel = jnp.array(rng.normal(size=(3, 3, 3, 8)), jnp.float32)
+    dy = jnp.array(rng.normal(size=(8, 24, 16, 8)), jnp.float32)
+
+    def total(kernel, shift):
+        x = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = (x - x.mean(axis=(0, 1, 2), keepdims=True)) * jnp.float32(1.7) + shift
+        return (stem_pool(nn.relu(x)) * dy).sum()
+
+    gradient = jax.grad(total, argnums=(0, 1))
+    shift = jnp.full((1, 1, 1, 8), 0.3)
+    for got, want in zip(jax.jit(gradient)(kernel, shift), gradient(kernel, shift), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+def test_not_a_number_stays():
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 2, 2, 0].set(jnp.nan)
+    assert jnp.isnan(stem_pool(x)).tolist() == [[[[False], [False]], [[False], [True]]]]
