@@ -49,8 +49,6 @@ from reid_jax.training.step import make_step, place, pmap_step, shard
 
 IDENTITIES = 751  # Market-1501's, in training.
 
-_say = functools.partial(print, file=sys.stderr, flush=True)
-
 
 def known_networks() -> list[str]:
     """Networks that have a recipe."""
@@ -206,12 +204,12 @@ def measure(config: ConfigDict, steps: int, device: jax.Device) -> dict:
     """All that is known of one network; the schema is that of the JSON's `results`."""
     name = config.model.name
     peak_before = peak_bytes(device)
-    _say(f"{name}: counting flops")
+    report.say(f"{name}: counting flops")
     lowered, create, batch = prepare(config, device)
     costs = count_costs(config, lowered.cost_analysis()["flops"])
-    _say(f"{name}: compiling the step")
+    report.say(f"{name}: compiling the step")
     step = lowered.compile()
-    _say(f"{name}: one step to warm up, {steps} to time")
+    report.say(f"{name}: one step to warm up, {steps} to time")
     seconds = time_steps(step, create(), jax.pmap(lambda x: x, devices=[device])(batch), steps)
     return {
         "network": name,

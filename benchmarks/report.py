@@ -1,4 +1,4 @@
-"""What the benchmarks share: the record of where and how something was measured, and a table."""
+"""What benchmarks share: the record of where and how something was measured, and a table."""
 
 import datetime
 import importlib.metadata
@@ -6,8 +6,14 @@ import json
 import os
 import pathlib
 import platform
+import sys
 
 import jax
+
+
+def say(text: str) -> None:
+    """Progress: tables alone go to the standard output."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def record(script: str, settings: dict, device: jax.Device, results: list[dict]) -> dict:

@@ -1,0 +1,62 @@
+"""The schema of what benchmarks write, checked strictly."""
+
+import datetime
+import math
+
+VERSIONS = dict.fromkeys(("python", "jax", "jaxlib", "flax", "optax", "numpy"), str)
+
+
+def check(value, schema, where="record"):
+    """Fails where JSON is not as the schema says: keys in their order, exact types, finite numbers.
+
+    Args:
+        value: what was read.
+        schema: a type; None; a dict, of a schema by key; a list of one schema, for all that a list
+            holds; or a tuple of alternatives, of which one has to fit. A type written `{float}`
+            is of numbers above 0.
+        where: what messages call the value.
+    """
+    if isinstance(schema, tuple):
+        failures = []
+        for alternative in schema:
+            try:
+                return check(value, alternative, where)
+            except AssertionError as failure:
+                failures.append(str(failure))
+        raise AssertionError("; ".join(failures))
+    if isinstance(schema, dict):
+        assert isinstance(value, dict), f"{where} is {value!r}, no object"
+        assert list(value) == list(schema), f"{where} has the keys {list(value)}"
+        for key in schema:
+            check(value[key], schema[key], f"{where}.{key}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list), f"{where} is {value!r}, no list"
+        assert value, f"{where} is empty"
+        for i, element in enumerate(value):
+            check(element, schema[0], f"{where}[{i}]")
+    elif schema is None:
+        assert value is None, f"{where} is {value!r}, not null"
+    elif isinstance(schema, set):
+        (number,) = schema
+        check(value, number, where)
+        assert value > 0, f"{where} is {value}"
+    else:
+        assert type(value) is schema, f"{where} is {value!r}, no {schema.__name__}"
+        assert schema is not float or math.isfinite(value), f"{where} is {value}"
+
+
+def check_record(content, settings, result, versions=VERSIONS):
+    """Fails where a record is not as `benchmarks.report.record` makes it.
+
+    Args:
+        content: what was read.
+        settings: their schema.
+        result: the schema of each of the results.
+        versions: their schema.
+    """
+    record = {
+        **{"command": str, "date": str, "device": str, "platform": str, "cores": {int}},
+        **{"versions": versions, "settings": settings, "results": [result]},
+    }
+    check(content, record)
+    assert datetime.datetime.fromisoformat(content["date"]).utcoffset() == datetime.timedelta(0)
