@@ -48,10 +48,6 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
-
-
 def _normalize(x, mean, var, scale, bias):
     shape = (1,) * (x.ndim - 1) + (-1,)
     mul = (jax.lax.rsqrt(var + EPSILON) * scale).reshape(shape)
