@@ -92,6 +92,9 @@ def recipe() -> ConfigDict:
     )
 
 
+# What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
+MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
+
 RESNET50 = {"depths": (3, 4, 6, 3), "width": 64, "strides": (1, 2, 2, 1)}
 
 # The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and
@@ -131,21 +134,45 @@ HBFP_ROWS = {
 }
 
 
-def pmm(top_k: int) -> ConfigDict:
-    """PMM as its paper trains it, for `top_k` masked blocks."""
-    config = recipe()
+def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
+    """PMM as its paper trains it, for `top_k` masked blocks and one of `MIXINGS`."""
+    config = _pmm_training()
     config.model = ConfigDict(
         {
             "name": "pmm",
             "trunk": dict(RESNET50),
             "embedding_dim": 512,
             "stages": 3,
-            "mixing": "hardmix",  # or none
+            "mixing": mixing,
             "block": (3, 2),  # height, width in cells of the map
             "top_k": top_k,
             "dtype": "float32",  # or bfloat16: of the computation
         }
     )
+    return config
+
+
+def bdb() -> ConfigDict:
+    """BDB as PMM's paper trains it for comparison ("BDB*"): batches of 64, not of 128."""
+    config = _pmm_training()
+    config.model = ConfigDict(
+        {
+            "name": "bdb",
+            "trunk": dict(RESNET50),
+            "global_dim": 512,
+            "part_dim": 1024,
+            # Shares of the map's height and width that are dropped.
+            "drop_height": 0.33,
+            "drop_width": 1.0,
+            "dtype": "float32",  # or bfloat16: of the computation
+        }
+    )
+    return config
+
+
+def _pmm_training() -> ConfigDict:
+    """Section 3.1 of PMM's paper, which follows BDB's."""
+    config = recipe()
     # A margin of 0 is the soft margin, log(1 + exp(d_ap - d_an)).
     config.loss = ConfigDict({"triplet_margin": 0.0, "label_smoothing": 0.1})
     config.optim = ConfigDict(
@@ -235,6 +262,9 @@ def small(config: ConfigDict) -> ConfigDict:
     if config.model.name == "pmm":
         config.model.embedding_dim = 128
         config.model.top_k = max(1, config.model.top_k // 4)
+    if config.model.name == "bdb":
+        config.model.global_dim = 128
+        config.model.part_dim = 256
     if config.model.name == "hbfp":
         config.model.trunk.depths = (1, 1, 2, 1)  # the hierarchy needs a second block in res4
         config.model.correlation_dim = 64
@@ -286,6 +316,9 @@ def synthetic(config: ConfigDict, tiny: bool = False) -> ConfigDict:
         if config.model.name == "pmm":
             config.model.embedding_dim = 16
             config.model.top_k = 1
+        if config.model.name == "bdb":
+            config.model.global_dim = 16
+            config.model.part_dim = 32
         if config.model.name == "hbfp":
             config.model.correlation_dim = 16
             config.model.perception_dim = 32

@@ -10,7 +10,8 @@ no row for labeled boxes.
 Measured with this code: the CUHK03 row of the README, `detected,small` from scratch on a part of
 the training split.
 
-Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `detected` (default) or `labeled`; `hardmix` (default), `cutout`, `cutmix` or
+`attentive_cutmix`, the rows of table 3; `small` (narrow trunk, 192x64 images, trains on a CPU).
 """
 
 from configs import common
@@ -18,8 +19,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, small = common.parse(string, ("detected", "labeled"), ("small",))
-    config = common.pmm(top_k=8)
+    boxes, mixing, small = common.parse(string, ("detected", "labeled"), common.MIXINGS, ("small",))
+    config = common.pmm(top_k=8, mixing=mixing)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
     return common.small(config) if small else config

@@ -7,7 +7,8 @@ Data: 16,522 training images of 702 identities; 2,228 queries; 17,661 gallery im
 Published (table 2, from ImageNet weights, batch 64): Rank-1 88.0, mAP 74.6.
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
-Strings: `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
+(narrow trunk, 192x64 images, trains on a CPU).
 """
 
 from configs import common
@@ -15,8 +16,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (small,) = common.parse(string, ("small",))
-    config = common.pmm(top_k=6)
+    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    config = common.pmm(top_k=6, mixing=mixing)
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
     return common.small(config) if small else config

@@ -7,7 +7,8 @@ Data: 12,936 training images of 751 identities; 3,368 queries; 15,913 gallery im
 Published (table 2, from ImageNet weights, batch 64): Rank-1 94.1, mAP 85.2.
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
-Strings: `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
+(narrow trunk, 192x64 images, trains on a CPU).
 """
 
 from configs import common
@@ -15,8 +16,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (small,) = common.parse(string, ("small",))
-    config = common.pmm(top_k=3)
+    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    config = common.pmm(top_k=3, mixing=mixing)
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"
     return common.small(config) if small else config

@@ -7,7 +7,8 @@ find again under four other cameras.
 Measured: see the README's table. A trained network is far from the ceiling: a person's most salient
 clue, a print or a bag, is often hidden in another view.
 
-Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
+Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
+(a network and a dataset for tests: it trains in seconds and learns little).
 """
 
 from configs import common
@@ -15,5 +16,5 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (small,) = common.parse(string, ("small",))
-    return common.synthetic(common.pmm(top_k=8), tiny=bool(small))
+    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    return common.synthetic(common.pmm(top_k=8, mixing=mixing), tiny=bool(small))

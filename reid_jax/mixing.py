@@ -1,9 +1,22 @@
-"""Attentive Hard-Mix (PMM section 2.2): a map's most salient blocks give way to a stranger's."""
+"""Attentive Hard-Mix (PMM section 2.2) and the mixing of images that PMM's paper compares it with.
+
+Attentive Hard-Mix has a map's most salient blocks give way to a stranger's. CutMix and Attentive
+CutMix paste part of a stranger's image, and the label is mixed with it.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from reid_jax import collectives
+
+
+class Mixture(NamedTuple):
+    """Who images show beside the identity they are of."""
+
+    labels: jax.Array  # (b,) int32, the donor's identity
+    share: jax.Array  # (b,) float32, the donor's share of the image, in [0, 1]
 
 
 def check_blocks(map_size: tuple[int, int], block: tuple[int, int], top_k: int) -> None:
@@ -74,8 +87,10 @@ def hard_mix(
 ) -> jax.Array:
     """Feature Hard-Mix, PMM equation 2: f~ = m * f_a + (1 - m) * f_n, at the same place of the map.
 
+    The same equation mixes images in CutMix and Attentive CutMix, with masks of their own.
+
     Args:
-        features: (b, H, W, C), this device's maps.
+        features: (b, H, W, C), this device's maps, or images.
         mask: (b, H, W), 1 where the image's own features stay.
         partner: (b,) int32 places in the whole batch, from `partners`.
         axis_name: the pmapped axis, or None.
@@ -85,3 +100,52 @@ def hard_mix(
     """
     donors = collectives.gather(features, axis_name)[partner]
     return jnp.where(mask[..., None] > 0, features, donors)
+
+
+def cutmix_mask(keys: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """CutMix's boxes (Yun et al., ICCV 2019, equation 2): 0 inside a random box, 1 elsewhere.
+
+    An image's lambda is uniform in [0, 1), their Beta(1, 1). The box is sqrt(1 - lambda) of the
+    image high and wide, its centre uniform, and what reaches beyond the image is cut off.
+
+    Args:
+        keys: (b,) typed keys, one an image.
+        size: (H, W) of the images.
+
+    Returns:
+        (b, H, W) float32 of zeros and ones.
+    """
+
+    def one(key):
+        lambda_key, row_key, column_key = jax.random.split(key, 3)
+        ratio = jnp.sqrt(1.0 - jax.random.uniform(lambda_key))
+        inside = []
+        for extent, centre_key in zip(size, (row_key, column_key), strict=True):
+            centre = jax.random.randint(centre_key, (), 0, extent)
+            half = jnp.floor(ratio * extent).astype(jnp.int32) // 2
+            place = jnp.arange(extent)
+            inside.append((place >= centre - half) & (place < centre + half))
+        return 1.0 - (inside[0][:, None] & inside[1][None, :]).astype(jnp.float32)
+
+    return jax.vmap(one)(keys)
+
+
+def enlarge(mask: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A mask (b, h, w) over cells as one over the pixels (b, H, W) that they stand for.
+
+    Raises:
+        ValueError: H, W are no multiples of h, w.
+    """
+    check_cells(mask.shape[1:], size)
+    rows, columns = (extent // cells for extent, cells in zip(size, mask.shape[1:], strict=True))
+    return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
+
+
+def check_cells(map_size: tuple[int, int], image_size: tuple[int, int]) -> None:
+    """Raises ValueError where the cells of a map stand for no whole number of pixels."""
+    if any(extent % cells for extent, cells in zip(image_size, map_size, strict=True)):
+        raise ValueError(
+            f"images of {image_size[0]}x{image_size[1]} pixels (data.image_size) are no multiple "
+            f"of their maps of {map_size[0]}x{map_size[1]} cells, whose blocks "
+            "model.mixing='attentive_cutmix' pastes"
+        )

@@ -18,10 +18,14 @@ from reid_jax.training.step import make_step
 FOLDER = pathlib.Path(common.__file__).parent
 # Every recipe with every word it knows; all rows of a table with one dataset.
 STRINGS = {
-    "pmm_market": ["", "small"],
+    "pmm_market": ["", "small", *common.MIXINGS, *(f"{name},small" for name in common.MIXINGS)],
     "pmm_duke": ["", "small"],
     "pmm_cuhk03": ["", "detected", "labeled", "detected,small", "labeled,small", "small"],
     "pmm_synthetic": ["", "small"],
+    "bdb_market": ["", "small"],
+    "bdb_duke": ["", "small"],
+    "bdb_cuhk03": ["", "detected,small", "labeled,small"],
+    "bdb_synthetic": ["", "small"],
     "hbfp_market": ["", "small", *(f"{row},small" for row in common.HBFP_ROWS)],
     "hbfp_duke": ["", "small"],
     "hbfp_cuhk03": ["", "detected,small", "labeled,small"],
@@ -80,6 +84,8 @@ def descriptor_size(model):
     """Numbers in a descriptor, from the papers."""
     if model.name == "pmm":
         return 3 * model.embedding_dim
+    if model.name == "bdb":
+        return model.global_dim + model.part_dim
     width = 16 * model.trunk.width  # of res4; of res5 it is twice as much
     levels = model.levels if model.name == "hbfp" else ("high",)
     return sum({"low": width, "middle": width, "high": 2 * width}[level] for level in levels)
@@ -154,6 +160,26 @@ def test_the_papers_settings(name, top_k):
     assert abs(sum(np.prod(x.shape) for x in jax.tree.leaves(variables["params"])) - 32.3e6) < 0.2e6
 
 
+@pytest.mark.parametrize("name", ["bdb_market", "bdb_duke", "bdb_cuhk03"])
+def test_bdb_is_trained_as_pmm_is(name):
+    """Table 2 of PMM's paper compares both under one setting."""
+    config, pmm = load(name), load(name.replace("bdb", "pmm"))
+    assert (config.model.global_dim, config.model.part_dim) == (512, 1024)
+    assert (config.model.drop_height, config.model.drop_width) == (0.33, 1.0)
+    assert models.create(config.model, 751)._rectangle((24, 8)) == (8, 8)
+    config.model = pmm.model
+    assert config == pmm
+
+
+@pytest.mark.parametrize("data", ["market", "duke", "cuhk03", "synthetic"])
+def test_every_row_of_pmms_table_3_is_a_string(data):
+    for name in common.MIXINGS:
+        config = load(f"pmm_{data}", name)
+        assert config.model.mixing == name
+        config.model.mixing = "hardmix"
+        assert config == load(f"pmm_{data}")
+
+
 def test_boxes_choose_the_folder():
     assert load("pmm_cuhk03", "labeled").data.root.endswith("labeled")
     assert load("pmm_cuhk03").data.root.endswith("detected")
@@ -162,8 +188,12 @@ def test_boxes_choose_the_folder():
 @pytest.mark.parametrize(
     ("name", "string", "message"),
     [
-        ("pmm_market", "smal", "unknown config string 'smal'; this recipe knows small"),
-        ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe knows detected, labeled, small"),
+        (
+            "pmm_market",
+            "smal",
+            "unknown config string 'smal'; this recipe knows hardmix, .*, small",
+        ),
+        ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe knows detected, labeled, hardmix"),
         ("pmm_cuhk03", "detected,labeled", "detected and labeled exclude each other"),
     ],
 )

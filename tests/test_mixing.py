@@ -90,3 +90,44 @@ def test_a_partner_may_live_on_another_device(rng):
         split(features), split(mask), split(labels)
     )
     np.testing.assert_array_equal(np.asarray(parts).reshape(features.shape), whole)
+
+
+def test_cutmix_boxes_are_the_papers(rng):
+    """Sides sqrt(1 - lambda) of the image's, cut off at its border: boxes from the same draws."""
+    size = (12, 8)
+    keys = jax.random.split(jax.random.key(3), 500)
+    masks = np.asarray(jax.jit(mixing.cutmix_mask, static_argnums=1)(keys, size))
+    for key, mask in zip(keys, masks, strict=True):
+        lambda_key, *centre_keys = jax.random.split(key, 3)
+        ratio = np.sqrt(np.float32(1) - np.float32(jax.random.uniform(lambda_key)))
+        want = np.ones(size)
+        bounds = []
+        for extent, centre_key in zip(size, centre_keys, strict=True):
+            centre = int(jax.random.randint(centre_key, (), 0, extent))
+            half = int(extent * ratio) // 2
+            bounds.append(slice(max(centre - half, 0), min(centre + half, extent)))
+        want[tuple(bounds)] = 0
+        np.testing.assert_array_equal(mask, want)
+
+
+def test_cutmix_takes_the_share_that_its_box_has_inside_the_image():
+    """Without the border it would be 1/2; with it, it is less."""
+    size = (96, 64)
+    draw = jax.jit(mixing.cutmix_mask, static_argnums=1)
+    masks = np.asarray(draw(jax.random.split(jax.random.key(0), 4000), size))
+    assert set(np.unique(masks)) == {0.0, 1.0}
+    # A side of ratio r keeps r - r^2 / 4 on average; both sides share r, whose square is uniform.
+    r = np.sqrt(np.linspace(0, 1, 10001))
+    want = np.mean((r - r**2 / 4) ** 2)
+    shares = 1 - masks.mean(axis=(1, 2))
+    assert abs(shares.mean() - want) < 5 * shares.std() / np.sqrt(len(shares)) + 0.01
+    centre = (1 - masks).sum(axis=0)
+    assert abs(centre[:48].sum() / centre[48:].sum() - 1) < 0.1
+
+
+def test_enlarge_repeats_cells(rng):
+    mask = rng.integers(0, 2, (2, 3, 2)).astype(np.float32)
+    want = np.kron(mask, np.ones((1, 4, 5)))
+    np.testing.assert_array_equal(mixing.enlarge(jnp.array(mask), (12, 10)), want)
+    with pytest.raises(ValueError, match=r"images of 13x10 pixels .*maps of 3x2 cells"):
+        mixing.enlarge(jnp.array(mask), (13, 10))

@@ -12,15 +12,26 @@ face, are maps of activity, (B, ways, stages, h, w).
 import jax.numpy as jnp
 
 from reid_jax.models.baseline import Baseline
+from reid_jax.models.bdb import BDB
 from reid_jax.models.hbfp import HBFP
 from reid_jax.models.heads import StageOutput
 from reid_jax.models.network import Network
 from reid_jax.models.pmm import PMM
 from reid_jax.models.resnet import ResNet
 
-__all__ = ["HBFP", "NETWORKS", "PMM", "Baseline", "Network", "ResNet", "StageOutput", "create"]
+__all__ = [
+    "BDB",
+    "HBFP",
+    "NETWORKS",
+    "PMM",
+    "Baseline",
+    "Network",
+    "ResNet",
+    "StageOutput",
+    "create",
+]
 
-NETWORKS = {"baseline": Baseline, "pmm": PMM, "hbfp": HBFP}
+NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
 DTYPES = ("float32", "bfloat16")
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.mixing import Mixture
 from reid_jax.models.normalization import BatchNorm
 from reid_jax.models.pooling import POOLINGS, generalized_pool
 from reid_jax.models.resnet import kaiming_fan_out
@@ -17,6 +18,7 @@ class StageOutput(NamedTuple):
 
     embedding: jax.Array  # (B, E) float32, for the triplet loss
     logits: jax.Array | None  # (B, C) float32, for the ID loss; None for no ID loss
+    mixture: Mixture | None = None  # who else the images show, where images were mixed
 
 
 class StageHead(nn.Module):

@@ -25,7 +25,9 @@ def make_step(
 
     The loss is the unweighted sum over the stages that the network returns of the batch-hard
     triplet loss of its embedding and, where it has logits, their cross entropy, each a mean over
-    the whole batch.
+    the whole batch. Of mixed images the cross entropy is that of both identities, weighted by their
+    shares of the image, as CutMix has it; to the triplet loss and the metrics an image is of the
+    identity with the larger share.
 
     Args:
         network: made with the same `axis_name`.
@@ -42,7 +44,7 @@ def make_step(
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
         negative). A stage without logits has no `loss/id` and no `accuracy`.
     """
-    margin = config.loss.triplet_margin or None
+    margin, smoothing = config.loss.triplet_margin or None, config.loss.label_smoothing
 
     def loss_of(params, state, images, labels):
         outputs, updates = network.apply(
@@ -54,13 +56,20 @@ def make_step(
             mutable=["batch_stats"],
         )
         total, metrics = jnp.float32(0.0), {}
-        for stage, (embedding, logits) in enumerate(outputs, start=1):
+        for stage, (embedding, logits, mixture) in enumerate(outputs, start=1):
+            shown = labels
+            if mixture is not None:
+                shown = jnp.where(mixture.share > 0.5, mixture.labels, labels)
             if logits is not None:
-                identity = losses.cross_entropy(logits, labels, config.loss.label_smoothing).mean()
+                identity = losses.cross_entropy(logits, labels, smoothing)
+                if mixture is not None:
+                    other = losses.cross_entropy(logits, mixture.labels, smoothing)
+                    identity += mixture.share * (other - identity)
+                identity = identity.mean()
                 total += identity
                 metrics[f"loss/id_{stage}"] = identity
-                metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == labels).mean()
-            positive, negative = losses.batch_hard_distances(embedding, labels, axis_name)
+                metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == shown).mean()
+            positive, negative = losses.batch_hard_distances(embedding, shown, axis_name)
             triplet = losses.triplet(positive, negative, margin).mean()
             total += triplet
             metrics[f"loss/triplet_{stage}"] = triplet

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax import losses, mixing
+from reid_jax import collectives, losses, mixing
 from reid_jax.models import PMM, ResNet
 from tests import reference
 
@@ -147,6 +147,109 @@ def test_mixing_changes_later_stages_only(variables, images, trained):
     assert not np.allclose(plain[1].logits, outputs[1].logits, rtol=1e-3)
 
 
+def test_cutout_sets_the_ranked_blocks_to_zero(variables, images):
+    """Stage II of two: Grad-CAM of stage I by finite differences, its blocks gone from the map."""
+    network = tiny(mixing="cutout", stages=2)
+
+    @jax.jit
+    def run(variables, images):
+        return network.apply(
+            variables, images, LABELS, jax.random.key(5), method="training", mutable=["batch_stats"]
+        )
+
+    outputs, _ = run(variables, images)
+    params = reference.in_float64(variables["params"])
+    res5 = reference.resnet(images.astype(np.float64), params["trunk"], (1, 2, 2, 1))
+    gradient = _gradient_of_true_logits(res5, params["heads_0"], "average")
+    cam = np.maximum(np.einsum("bhwc,bc->bhw", res5, gradient.mean(axis=(1, 2))), 0)
+    mask = np.asarray(mixing.block_mask(jnp.array(cam, jnp.float32), (3, 2), 2), np.float64)
+    assert np.all((mask == 0).sum(axis=(1, 2)) == 12)
+    features = mask[..., None] * reference.bottleneck(res5, params["extra"])
+    _, logits = reference.stage_head(features, params["heads_1"], "max")
+    np.testing.assert_allclose(outputs[1].logits, logits, rtol=1e-4, atol=1e-4)
+    assert outputs[1].mixture is None
+
+
+def _mix_images(kind, variables, images, labels, axis_name=None):
+    trunk = ResNet(depths=(1, 1, 1, 1), width=2, axis_name=axis_name)
+    network = PMM(
+        num_classes=5, trunk=trunk, embedding_dim=6, top_k=1, mixing=kind, axis_name=axis_name
+    )
+    key = jax.random.key(5)
+    return network.apply(variables, images, labels, key, method="_mixed_images")
+
+
+def test_cutmix_pastes_a_box_of_another_identity(variables, images):
+    mixed, mixture = _mix_images("cutmix", variables, jnp.array(images), jnp.array(LABELS))
+    partner_key, box_key = jax.random.split(jax.random.key(5))
+    partner = np.asarray(mixing.partners(partner_key, jnp.array(LABELS)))
+    mask = np.asarray(mixing.cutmix_mask(collectives.batch_keys(box_key, 6, None), SIZE))
+    np.testing.assert_array_equal(mixed, np.where(mask[..., None] == 1, images, images[partner]))
+    np.testing.assert_array_equal(mixture.labels, LABELS[partner])
+    np.testing.assert_allclose(mixture.share, (mask == 0).mean(axis=(1, 2)), atol=1e-6)
+    assert np.all(np.asarray(mixture.labels) != LABELS)
+
+
+def test_attentive_cutmix_pastes_the_donors_most_active_block(variables, images):
+    mixed, mixture = _mix_images("attentive_cutmix", variables, jnp.array(images), LABELS)
+    params, stats = (reference.in_float64(variables[name]) for name in ("params", "batch_stats"))
+    res5 = reference.resnet(
+        images.astype(np.float64), params["trunk"], (1, 2, 2, 1), stats["trunk"]
+    )
+    partner_key, _ = jax.random.split(jax.random.key(5))
+    partner = np.asarray(mixing.partners(partner_key, jnp.array(LABELS)))
+    want = images.copy()
+    for image, donor in enumerate(partner):
+        # Cells are 16x16 pixels, blocks 3x2 cells.
+        blocks = res5[donor].sum(axis=-1).reshape(2, 3, 2, 2).sum(axis=(1, 3))
+        row, column = np.unravel_index(blocks.argmax(), (2, 2))
+        pixels = np.s_[48 * row : 48 * row + 48, 32 * column : 32 * column + 32]
+        want[image][pixels] = images[donor][pixels]
+    np.testing.assert_array_equal(mixed, want)
+    np.testing.assert_array_equal(mixture.labels, LABELS[partner])
+    np.testing.assert_allclose(mixture.share, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "attentive_cutmix"])
+def test_image_mixing_does_not_depend_on_the_number_of_devices(kind, variables, images):
+    whole = _mix_images(kind, variables, jnp.array(images), jnp.array(LABELS))
+    parts = jax.pmap(
+        lambda v, x, y: _mix_images(kind, v, x, y, "batch"),
+        axis_name="batch",
+        in_axes=(None, 0, 0),
+        devices=jax.devices()[:3],
+    )(variables, images.reshape(3, 2, *SIZE, 3), LABELS.reshape(3, 2))
+    for one, three in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        # Shares are means, whose roundings differ.
+        np.testing.assert_allclose(np.asarray(three).reshape(one.shape), one, rtol=1e-6)
+
+
+def test_stages_are_trained_on_mixed_images(variables, images):
+    """As PMM without mixing is on the same images mixed beforehand; all stages know of it."""
+    labels = jnp.array(LABELS)
+
+    @jax.jit
+    def run(variables, images):
+        def outputs(kind, images):
+            return tiny(mixing=kind, stages=1).apply(
+                variables,
+                images,
+                labels,
+                jax.random.key(5),
+                method="training",
+                mutable=["batch_stats"],
+            )[0]
+
+        mixed, _ = _mix_images("cutmix", variables, images, labels)
+        return outputs("cutmix", images), outputs("none", mixed)
+
+    (cutmix,), (plain,) = run(variables, jnp.array(images))
+    np.testing.assert_allclose(cutmix.logits, plain.logits, rtol=1e-5, atol=1e-6)
+    assert plain.mixture is None
+    _, mixture = _mix_images("cutmix", variables, jnp.array(images), jnp.array(LABELS))
+    np.testing.assert_array_equal(cutmix.mixture.labels, mixture.labels)
+
+
 def test_stages_have_partners_of_their_own():
     """Stage II and III fold their number into the key."""
     labels = jnp.arange(32, dtype=jnp.int32)
@@ -196,6 +299,8 @@ def test_gradcams_follow_the_predicted_identity(variables, images):
     [
         ({}, (80, 64), r"model\.block.*5x4"),
         ({"top_k": 5}, SIZE, r"model\.top_k is 5"),
+        ({"mixing": "attentive_cutmix", "block": (2, 2)}, (94, 64), r"images of 94x64 pixels"),
+        ({"mixing": "cutout", "top_k": 5}, SIZE, r"model\.top_k is 5"),
         ({"mixing": "cutmixx"}, SIZE, r"model\.mixing is 'cutmixx'"),
         ({"stages": 4}, SIZE, r"model\.stages is 4"),
     ],

@@ -3,6 +3,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
@@ -11,10 +12,11 @@ from configs import common
 from reid_jax.data.images import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
-from reid_jax.models import PMM, ResNet
+from reid_jax.mixing import Mixture
+from reid_jax.models import PMM, ResNet, StageOutput
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
-from reid_jax.training.state import STREAMS, create_state, stream_key
+from reid_jax.training.state import STREAMS, TrainState, create_state, stream_key
 from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
 from tests.compilations import count_compilations
 
@@ -218,3 +220,42 @@ def test_bfloat16_step_stays_near_float32(batch):
         losses.append(float(metrics["loss"]))
         assert all(x.dtype in (jnp.float32, jnp.int32) for x in jax.tree.leaves(state))
     assert abs(losses[0] - losses[1]) < 0.05 * losses[0]
+
+
+def test_mixed_images_have_both_labels(rng):
+    """The loss of a network that hands on a mixture, by NumPy in float64."""
+    labels = np.repeat(np.arange(2), 4).astype(np.int32)
+    mixture = Mixture(
+        labels=jnp.array(labels[::-1].copy()),
+        share=jnp.array([0.0, 0.25, 0.5, 0.75, 1.0, 0.1, 0.6, 0.3], jnp.float32),
+    )
+    logits, embedding = (rng.normal(size=(8, n)).astype(np.float32) for n in (2, 3))
+
+    class Fixed:
+        def apply(self, variables, *inputs, **options):
+            embedded = variables["params"] * embedding
+            outputs = (StageOutput(embedded, jnp.array(logits), mixture),)
+            return outputs, {"batch_stats": variables["batch_stats"]}
+
+    optimizer = optax.sgd(0.0)
+    state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)))
+    step = make_step(Fixed(), optimizer, lambda step: 0.0, CONFIG, None)
+    batch = {"image": np.zeros((8, 32, 32, 3), np.uint8), "label": labels}
+    _, metrics = step(state, batch)
+
+    share = np.asarray(mixture.share, np.float64)
+    logs = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(axis=1, keepdims=True))
+    cross = [-(0.9 * logs[np.arange(8), y] + 0.05 * logs.sum(axis=1)) for y in (0, 1)]
+    own, other = (np.choose(y, cross) for y in (labels, labels[::-1]))
+    np.testing.assert_allclose(
+        metrics["loss/id_1"], ((1 - share) * own + share * other).mean(), rtol=1e-5
+    )
+    # For mining an image is of whom it shows most; an even one stays what it was.
+    shown = np.where(share > 0.5, labels[::-1], labels)
+    distances = np.linalg.norm(np.float64(embedding)[:, None] - embedding[None], axis=-1)
+    same = shown[:, None] == shown[None]
+    positive = np.where(same, distances, -1).max(axis=1)
+    negative = np.where(same, np.inf, distances).min(axis=1)
+    triplet = np.log1p(np.exp(positive - negative)).mean()
+    np.testing.assert_allclose(metrics["loss/triplet_1"], triplet, rtol=1e-5)
+    assert metrics["accuracy_1"] == (logits.argmax(axis=1) == shown).mean()

@@ -1,0 +1,25 @@
+r"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), on CUHK03-NP, both boxes.
+
+    python train.py --config=configs/bdb_cuhk03.py:detected --workdir=runs/bdb_cuhk03 \
+        --config.data.root=cuhk03-np/detected
+
+Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
+images; labeled boxes: 7,368 and 5,328.
+Published from ImageNet weights: detected Rank-1 73.5, mAP 69.8 with batches of 64, as here (PMM's
+table 2, "BDB*"); detected 76.4 and 73.5, labeled 79.4 and 76.7 by its authors (HBFP-Net's table 1,
+"BDB+Cut").
+Measured with this code: not yet; neither the whole data nor ImageNet weights were at hand.
+
+Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    boxes, small = common.parse(string, ("detected", "labeled"), ("small",))
+    config = common.bdb()
+    config.data.layout = "cuhk03"
+    config.data.root = f"data/cuhk03-np/{boxes}"
+    return common.small(config) if small else config

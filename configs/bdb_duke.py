@@ -1,0 +1,24 @@
+r"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), on DukeMTMC-reID, for those who
+hold it: its authors withdrew the dataset.
+
+    python train.py --config=configs/bdb_duke.py --workdir=runs/bdb_duke \
+        --config.data.root=DukeMTMC-reID
+
+Data: 16,522 training images of 702 identities; 2,228 queries; 17,661 gallery images.
+Published from ImageNet weights: Rank-1 87.1, mAP 74.5 with batches of 64, as here (PMM's table 2,
+"BDB*"); Rank-1 89.0, mAP 76.0 by its authors (HBFP-Net's table 1, "BDB+Cut").
+Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+
+Strings: `small` (narrow trunk, 192x64 images, trains on a CPU).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    (small,) = common.parse(string, ("small",))
+    config = common.bdb()
+    config.data.layout = "dukemtmc"
+    config.data.root = "data/DukeMTMC-reID"
+    return common.small(config) if small else config

@@ -1,0 +1,17 @@
+"""BDB, the Batch DropBlock network, on synthetic pedestrians, drawn on first use: for a CPU.
+
+    python train.py --config=configs/bdb_synthetic.py --workdir=runs/bdb
+
+Data: as `pmm_synthetic.py`.
+Measured: see the README's table.
+
+Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    (small,) = common.parse(string, ("small",))
+    return common.synthetic(common.bdb(), tiny=bool(small))

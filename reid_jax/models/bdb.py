@@ -1,0 +1,104 @@
+"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), which PMM builds on and compares with.
+
+A global branch reads the whole map. A part branch reads a map in which one rectangle is dropped, at
+the same place in all images of the batch, so that it has to find other clues.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from reid_jax.models.heads import StageHead, StageOutput
+from reid_jax.models.network import Network
+from reid_jax.models.resnet import EXPANSION, Bottleneck
+
+
+class BDB(Network):
+    """The network of its paper's figure 2.
+
+    Attributes, beside those of every network:
+        global_dim: numbers of the global branch's embedding.
+        part_dim: numbers of the part branch's embedding; the descriptor is both, side by side.
+        drop_height: of the rectangle, as a share of the map's height.
+        drop_width: likewise, of its width.
+    """
+
+    global_dim: int = 512
+    part_dim: int = 1024
+    drop_height: float = 0.33
+    drop_width: float = 1.0
+
+    def setup(self):  # noqa: D102
+        common = {"dtype": self.dtype, "axis_name": self.axis_name}
+        self.extra = Bottleneck(self.trunk.features // EXPANSION, **common)
+        self.heads = [
+            StageHead(pooling, dim, self.num_classes, **common)
+            for pooling, dim in (("average", self.global_dim), ("max", self.part_dim))
+        ]
+
+    def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """The global branch's map, res5, and the part branch's, an extra bottleneck's."""
+        features = self.trunk(images, train).res5
+        return features, self.extra(features, train)
+
+    def training(
+        self, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[StageOutput, ...]:
+        """Training: one `StageOutput` a branch. Apply with `mutable=["batch_stats"]`.
+
+        Args:
+            images: (B, H, W, 3) float32, normalised.
+            labels: (B,) int32 identities; not read.
+            key: typed key, equal on all devices, so that all images lose the same rectangle.
+        """
+        whole, part = self.maps(images, train=True)
+        part = batch_drop(key, part, self._rectangle(part.shape[1:3]))
+        return tuple(head(x, train=True) for head, x in zip(self.heads, (whole, part), strict=True))
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The branches."""
+        return ("Global branch", "Part branch")
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        for leaf in ("global_dim", "part_dim"):
+            if getattr(self, leaf) < 1:
+                raise ValueError(f"model.{leaf} is {getattr(self, leaf)}; it must be at least 1")
+        super().check(image_size)
+        for leaf in ("drop_height", "drop_width"):
+            if not 0.0 < getattr(self, leaf) <= 1.0:
+                raise ValueError(
+                    f"model.{leaf} is {getattr(self, leaf)}; it must be above 0 and at most 1"
+                )
+        size = self.trunk.map_size(image_size)
+        if 0 in self._rectangle(size) or self._rectangle(size) == tuple(size):
+            raise ValueError(
+                f"model.drop_height and model.drop_width, {self.drop_height} and "
+                f"{self.drop_width}, drop {self._rectangle(size)} of {tuple(size)} cells; it must "
+                "be some and not all"
+            )
+
+    def _rectangle(self, size: tuple[int, int]) -> tuple[int, int]:
+        return round(self.drop_height * size[0]), round(self.drop_width * size[1])
+
+
+def batch_drop(key: jax.Array, features: jax.Array, rectangle: tuple[int, int]) -> jax.Array:
+    """Sets one rectangle to 0, at the same uniformly random place of all maps.
+
+    Args:
+        key: typed key.
+        features: (B, H, W, C).
+        rectangle: (height, width) in cells of the map.
+
+    Returns:
+        (B, H, W, C), of the dtype of `features`.
+    """
+    row_key, column_key = jax.random.split(key)
+    inside = []
+    for axis, axis_key in ((1, row_key), (2, column_key)):
+        extent, size = features.shape[axis], rectangle[axis - 1]
+        first = jax.random.randint(axis_key, (), 0, extent - size + 1)
+        place = jnp.arange(extent) - first
+        inside.append((place >= 0) & (place < size))
+    dropped = inside[0][:, None] & inside[1][None, :]
+    return jnp.where(dropped[None, :, :, None], jnp.zeros_like(features), features)
