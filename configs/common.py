@@ -45,6 +45,9 @@ def recipe() -> ConfigDict:
             "seed": 0,
             # Passes over the training identities.
             "epochs": 400,
+            # A budget: the step at which a run ends though its epochs are not over; 0 is no limit.
+            # The learning rate stays that of `epochs`.
+            "max_steps": 0,
             # Devices to train and evaluate on; 0 takes all.
             "devices": 0,
             "data": {

@@ -28,7 +28,7 @@ from reid_jax.training.step import make_step, place, pmap_step
 from reid_jax.training.workdir import CHECKPOINTS, check_workdir, write_run
 
 # What may differ between a run and its continuation: it changes nothing that was computed so far.
-MAY_CHANGE = ("epochs", "devices", "data.loader", "eval", "log", "checkpoint")
+MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
 
 
 def train(config: ConfigDict, workdir: str) -> RankingResult:
@@ -71,6 +71,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
 
     steps_per_epoch = sampler.steps_per_epoch
     total_steps = config.epochs * steps_per_epoch
+    length = f"epochs is {config.epochs}, {total_steps} steps"
+    if 0 < config.max_steps < total_steps:
+        total_steps, length = config.max_steps, f"max_steps is {config.max_steps}"
     schedule = optimizers.create_schedule(config.optim, steps_per_epoch)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     state = create_state(network, optimizer, config.data.image_size, config.seed)
@@ -91,8 +94,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         start_step = int(state.step)
         if start_step > total_steps:
             raise ValueError(
-                f"epochs is {config.epochs}, {total_steps} steps, but the run in {workdir} has "
-                f"made {start_step} steps already"
+                f"{length}, but the run in {workdir} has made {start_step} steps already"
             )
         write_run(workdir, config, num_classes)
         with MetricsWriter(workdir, start_step) as metrics:
@@ -145,6 +147,7 @@ def check(config: ConfigDict) -> None:
     for leaf, value, least in (
         ("seed", config.seed, 0),
         ("epochs", config.epochs, 1),
+        ("max_steps", config.max_steps, 0),
         ("log.every_steps", config.log.every_steps, 1),
         ("eval.every_epochs", config.eval.every_epochs, 1),
         ("checkpoint.every_epochs", config.checkpoint.every_epochs, 1),

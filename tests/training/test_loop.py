@@ -148,16 +148,17 @@ def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
 def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypatch):
     """Bit for bit: parameters, moments, batch statistics, and each metric once.
 
-    Loaders change from start to start; none has a program compiled after the first step.
+    Loaders and lengths change from start to start; none has a program compiled after the first
+    step. An epoch is one step.
     """
     leaves = {"checkpoint__every_epochs": 1, "log__every_steps": 1}
     states, records = [], []
     for name, starts in (
-        ("unbroken", [(3, "memory")]),
-        ("resumed", [(2, "device"), (3, "tfdata")]),
+        ("unbroken", [(3, 0, "memory")]),
+        ("resumed", [(2, 5, "device"), (4, 3, "tfdata")]),
     ):
-        for epochs, loader in starts:
-            config = tiny(data, epochs=epochs, data__loader=loader, **leaves)
+        for epochs, max_steps, loader in starts:
+            config = tiny(data, epochs=epochs, max_steps=max_steps, data__loader=loader, **leaves)
             with count_compilations() as events:
                 so_far = after_each_step(monkeypatch, lambda events=events: len(events))
                 loop.train(config, str(tmp_path / name))
@@ -166,6 +167,8 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
         with Checkpoints(tmp_path / name / loop.CHECKPOINTS) as checkpoints:
             assert checkpoints.latest_step == 3
             states.append(_arrays(checkpoints.path(3)))
+        evaluated = [r["step"] for r in read_metrics(tmp_path / name) if r["kind"] == "eval"]
+        assert evaluated[-1] == 3
         kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
         records.append([{k: v for k, v in r.items() if k != "images_per_second"} for r in kept])
     assert states[0].keys() == states[1].keys()
@@ -183,10 +186,15 @@ def test_a_finished_run_is_evaluated_again_and_left_alone(run):
     assert read_metrics(workdir) == before
 
 
-def test_fewer_epochs_than_a_run_has_made_is_an_error(data, run):
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "message"),
+    [(3, 0, "epochs is 3, 3 steps"), (160, 9, "max_steps is 9")],
+)
+def test_fewer_steps_than_a_run_has_made_are_an_error(epochs, max_steps, message, data, run):
     _, workdir, _ = run
-    config = tiny(data, epochs=3, eval__every_epochs=80, optim__milestones=(120,))
-    with pytest.raises(ValueError, match=r"epochs is 3, 3 steps, but .* has made 160 steps"):
+    leaves = {"eval__every_epochs": 80, "optim__milestones": (120,)}
+    config = tiny(data, epochs=epochs, max_steps=max_steps, **leaves)
+    with pytest.raises(ValueError, match=rf"{message}, but .* has made 160 steps"):
         loop.train(config, str(workdir))
 
 
@@ -326,6 +334,7 @@ def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
         ({"devices": 5}, "devices is 5, but this machine has 4"),
         ({"eval__batch_size": 0}, r"eval\.batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"max_steps": -1}, "max_steps is -1"),
         ({"data__pattern": "x"}, "pattern"),
         ({"data__image_size": (80, 64)}, "blocks of 3x2"),
     ],

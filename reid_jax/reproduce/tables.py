@@ -1,0 +1,167 @@
+"""What the papers print: the rows that this project has recipes for, with their published figures.
+
+Rows of other methods are left out. All figures are in per cent and of a single query, without
+re-ranking.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a column of a table is measured on.
+
+    Attributes:
+        title: its name in tables.
+        recipes: the second half of its recipes' names, `configs/NETWORK_RECIPES.py`.
+        root: its folder in those recipes; None where it is drawn on first use.
+        words: config strings that choose it.
+    """
+
+    title: str
+    recipes: str
+    root: str | None = None
+    words: tuple[str, ...] = ()
+
+
+DATASETS = {
+    "market": Dataset("Market-1501", "market", "data/Market-1501-v15.09.15"),
+    "duke": Dataset("DukeMTMC-reID", "duke", "data/DukeMTMC-reID"),
+    "cuhk03_detected": Dataset(
+        "CUHK03-NP detected", "cuhk03", "data/cuhk03-np/detected", ("detected",)
+    ),
+    "cuhk03_labeled": Dataset(
+        "CUHK03-NP labeled", "cuhk03", "data/cuhk03-np/labeled", ("labeled",)
+    ),
+    "synthetic": Dataset("synthetic pedestrians", "synthetic"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method, and what its paper says it reaches.
+
+    Attributes:
+        name: as the paper prints it.
+        network: the first half of its recipes' names, `configs/network_DATASET.py`.
+        published: for each dataset of the table, its metrics; empty where nothing is published.
+        words: config strings that make the row.
+        leaves: what else does, as `model.mixing=none`.
+    """
+
+    name: str
+    network: str
+    published: tuple[tuple[float, ...], ...] = ()
+    words: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of a paper.
+
+    Attributes:
+        source: where it is printed.
+        datasets: keys of `DATASETS`, in the order printed.
+        metrics: names of what is measured on each, in the order printed.
+        rows: those with a recipe here.
+        note: what a reader has to know, as Markdown.
+    """
+
+    source: str
+    datasets: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+_PMM = "PMM (Zhang et al., ICASSP 2021)"
+_HBFP = "HBFP-Net (Liu et al., ACM MM 2020)"
+
+# Rows of different tables that are the same network have the same words here, and so are one run.
+TABLES = {
+    "pmm-table2": Table(
+        source=f"{_PMM}, table 2",
+        datasets=("cuhk03_detected", "duke", "market"),
+        metrics=("Rank-1", "mAP"),
+        rows=(
+            Row("BDB*", "bdb", ((73.5, 69.8), (87.1, 74.5), (94.0, 84.9))),
+            Row("Ours", "pmm", ((76.3, 73.0), (88.0, 74.6), (94.1, 85.2))),
+        ),
+        note=r"BDB\* is BDB as PMM's authors trained it, with batches of 64.",
+    ),
+    "pmm-table3": Table(
+        source=f"{_PMM}, table 3",
+        datasets=("market", "duke", "cuhk03_detected"),
+        metrics=("Rank-1", "mAP"),
+        rows=(
+            Row("CutOut", "pmm", ((94.1, 84.7), (87.1, 74.5), (73.5, 69.8)), ("cutout",)),
+            Row("CutMix", "pmm", ((92.8, 82.4), (85.8, 72.0), (74.3, 69.9)), ("cutmix",)),
+            Row(
+                "A-CutMix",
+                "pmm",
+                ((91.6, 78.1), (83.8, 68.7), (65.6, 62.8)),
+                ("attentive_cutmix",),
+            ),
+            Row("A-Hard-Mix", "pmm", ((94.1, 85.2), (88.0, 74.6), (76.3, 73.0))),
+        ),
+    ),
+    "hbfp-table1": Table(
+        source=f"{_HBFP}, table 1",
+        datasets=("market", "duke", "cuhk03_labeled", "cuhk03_detected"),
+        metrics=("Rank-1", "mAP"),
+        rows=(
+            Row("BDB+Cut", "bdb", ((95.3, 86.7), (89.0, 76.0), (79.4, 76.7), (76.4, 73.5))),
+            Row("HBFP-Net", "hbfp", ((95.8, 89.8), (89.5, 80.2), (81.3, 79.4), (80.0, 77.5))),
+        ),
+        note=(
+            "BDB+Cut is cited from BDB's authors, who train with batches of 128; the recipe here "
+            "has 64, as PMM's authors trained it."
+        ),
+    ),
+    "hbfp-table2": Table(
+        source=f"{_HBFP}, table 2",
+        datasets=("market",),
+        metrics=("mAP", "Rank-1", "Rank-5"),
+        rows=(
+            Row("Baseline", "baseline", ((75.2, 89.0, 93.4),), ("triplet",)),
+            Row("Baseline(+LS)", "baseline", ((81.2, 91.3, 96.5),), ("ls",)),
+            Row("Baseline(+LS+Cutout)", "baseline", ((83.0, 92.8, 97.2),)),
+            Row("Middle+High(Res)", "hbfp", ((85.2, 93.1, 98.2),), ("middle+high",)),
+            Row("Low+Middle+High(Res)", "hbfp", ((77.2, 91.8, 96.7),), ("low+middle+high",)),
+            Row("BFP(Low&Middle)+High", "hbfp", ((86.5, 94.1, 98.2),), ("bfp_low_middle+high",)),
+            Row("BFP(Middle&High)", "hbfp", ((87.2, 94.2, 98.3),), ("bfp_middle_high",)),
+            Row("Low+BFP(Middle&High)", "hbfp", ((84.2, 93.1, 97.0),), ("low+bfp_middle_high",)),
+            Row("BFP(Low&Middle&High)", "hbfp", ((88.0, 94.8, 98.5),), ("bfp_low_middle_high",)),
+            Row("HBFP", "hbfp", ((88.7, 95.0, 98.5),), ("hbfp",)),
+            Row("HBFP+GeP", "hbfp", ((89.8, 95.8, 98.9),)),
+        ),
+    ),
+    "hbfp-table3": Table(
+        source=f"{_HBFP}, table 3",
+        datasets=("market",),
+        metrics=("mAP", "Rank-1", "Rank-5"),
+        rows=(
+            Row("λ=0", "hbfp", ((88.7, 95.0, 98.5),), ("hbfp",)),
+            Row("+ (λ=0.3)", "hbfp", ((89.0, 95.2, 98.6),), ("gep_0.3",)),
+            Row("+ (λ=0.5)", "hbfp", ((89.5, 95.5, 98.8),), ("gep_0.5",)),
+            Row("+ (λ=0.7)", "hbfp", ((89.6, 95.6, 98.7),), ("gep_0.7",)),
+            Row("+ (λ=1.0)", "hbfp", ((89.8, 95.8, 98.9),)),
+        ),
+    ),
+    "synthetic": Table(
+        source="All networks on synthetic pedestrians, which no paper has",
+        datasets=("synthetic",),
+        metrics=("Rank-1", "Rank-5", "mAP"),
+        rows=(
+            Row("Baseline", "baseline"),
+            Row("BDB", "bdb"),
+            Row("PMM without mixing", "pmm", leaves=("model.mixing=none",)),
+            Row("PMM, CutOut", "pmm", words=("cutout",)),
+            Row("PMM, CutMix", "pmm", words=("cutmix",)),
+            Row("PMM, A-CutMix", "pmm", words=("attentive_cutmix",)),
+            Row("PMM, A-Hard-Mix", "pmm"),
+            Row("HBFP-Net", "hbfp"),
+        ),
+    ),
+}
