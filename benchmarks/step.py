@@ -82,8 +82,8 @@ SLOW_TORCH_FORMS = ("tuned", "tuned+autocast")
 # Ways to hold the images, as `data.loader` names them.
 LOADERS = ("device", "memory", "tfdata")
 # Steps of the loop before those counted, at least as many as there are batches read ahead: tf.data
-# holds two, and the transfer one.
-LEAD = 3
+# holds two, resizes two more and decodes others, and the transfer has one.
+LEAD = 7
 # Height and width of Market-1501's files.
 FILE_SIZE = (128, 64)
 # Images in a step of the run whose time is estimated, PMM's on Market-1501.

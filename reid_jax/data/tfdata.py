@@ -1,11 +1,14 @@
 """Encoded images held in memory, decoded and resized by tf.data while a network trains."""
 
+import functools
 import io
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from reid_jax.data import images
 
@@ -23,6 +26,9 @@ except ImportError as error:
 
 # Fractional bits of a filter's weights, in Pillow and here: 8-bit pixels times weights fit int32.
 _BITS = 22
+# Pixels under a triangle up to which a filter is compiled. Its sum is unrolled: with more of them
+# it takes seconds to compile, and gains nothing on Pillow.
+_MOST_TAPS = 8
 
 
 class TfdataImages:
@@ -40,11 +46,22 @@ class TfdataImages:
         # The one copy: Python's own bytes objects, of which a batch's are handed to TensorFlow at a
         # time. A tensor of all would be a second copy, while it is made at least.
         self._encoded: list[bytes] = [b""] * len(paths)
+        shapes = set()
 
         def keep(i, data, image):
-            self._encoded[i] = data if images.is_plain(image) else _png(images.to_rgb(image))
+            if not images.is_plain(image):
+                image = images.to_rgb(image)
+                data = _png(image)
+            self._encoded[i] = data
+            shapes.add((image.height, image.width))
 
         images.visit(paths, keep, progress)
+        # What all files measure, where that is the same and not much more than is asked for.
+        self._shape = None
+        if len(shapes) == 1:
+            (shape,) = shapes
+            if max(len(_filter(*axis)[0]) for axis in zip(shape, size, strict=True)) <= _MOST_TAPS:
+                self._shape = shape
 
     def __len__(self) -> int:
         return len(self._encoded)
@@ -60,66 +77,86 @@ class TfdataImages:
             for indices in itertools.chain([first], index_batches):
                 yield np.array([self._encoded[i] for i in indices], object)
 
-        dataset = (
-            tf.data.Dataset.from_generator(
-                encoded, output_signature=tf.TensorSpec([len(first)], tf.string)
-            )
-            .unbatch()
-            .map(
-                lambda data: _resize(_decode(data), *self._size),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
-            .batch(len(first), drop_remainder=True)
-            .prefetch(2)
-        )
-        yield from dataset.as_numpy_iterator()
+        dataset = tf.data.Dataset.from_generator(
+            encoded, output_signature=tf.TensorSpec([len(first)], tf.string)
+        ).unbatch()
+        if self._shape is None:
+            dataset = _map(dataset, lambda data: _resize(_decode(data), self._size))
+            dataset = dataset.batch(len(first), drop_remainder=True)
+        else:
+            shape = (*self._shape, 3)
+            dataset = _map(dataset, lambda data: tf.ensure_shape(_decode(data), shape))
+            dataset = dataset.batch(len(first), drop_remainder=True)
+            # Two at a time keep two cores busy, and hold no more batches than that.
+            dataset = _map(dataset, lambda batch: _resize_batch(batch, self._size), 2)
+        yield from dataset.prefetch(2).as_numpy_iterator()
 
 
-def _png(image) -> bytes:
+def _map(dataset, function, parallel=tf.data.AUTOTUNE):
+    return dataset.map(function, num_parallel_calls=parallel, deterministic=True)
+
+
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
 def _decode(data: tf.Tensor) -> tf.Tensor:
-    """A plain file's pixels, (h, w, 3) int32."""
-    return tf.cast(
-        tf.cond(
-            tf.io.is_jpeg(data),
-            # Pillow's discrete cosine transform. TensorFlow's default is the fast one.
-            lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_png(data, channels=3),
-        ),
-        tf.int32,
+    """A plain file's pixels, (h, w, 3) uint8."""
+    return tf.cond(
+        tf.io.is_jpeg(data),
+        # Pillow's discrete cosine transform. TensorFlow's default is the fast one.
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(data, channels=3),
     )
 
 
-def _resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """`images.resize` on (h, w, 3) int32, in the same integers: (height, width, 3) uint8."""
-    index, weight = _filter(tf.shape(image)[1], width)
-    taps = tf.gather(image, index, axis=1)  # (h, width, T, 3)
-    image = _round(tf.reduce_sum(taps * weight[None, :, :, None], axis=2))
-    index, weight = _filter(tf.shape(image)[0], height)
-    taps = tf.gather(image, index, axis=0)  # (height, T, width, 3)
-    image = _round(tf.reduce_sum(taps * weight[:, :, None, None], axis=1))
-    return tf.ensure_shape(tf.cast(image, tf.uint8), (height, width, 3))
+def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """`images.resize` on (h, w, 3) uint8, by Pillow itself: (H, W, 3) uint8.
+
+    TensorFlow's own operations pass over memory once each, and take several times as long.
+    """
+
+    def resize(image):
+        return np.asarray(images.resize(Image.fromarray(image), size))
+
+    return tf.ensure_shape(tf.numpy_function(resize, [image], tf.uint8, stateful=False), (*size, 3))
 
 
-def _filter(extent: tf.Tensor, target: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Indices and weights, (target, T) int32, of the pixels under each output pixel's triangle."""
-    scale = tf.cast(extent, tf.float64) / target
-    reach = tf.maximum(scale, 1.0)
-    centre = (tf.range(target, dtype=tf.float64)[:, None] + 0.5) * scale
-    first = tf.maximum(tf.cast(centre - reach + 0.5, tf.int32), 0)
-    index = first + tf.range(tf.cast(tf.math.ceil(2 * reach), tf.int32))
-    weight = tf.maximum(1 - tf.abs(tf.cast(index, tf.float64) + 0.5 - centre) / reach, 0)
-    weight = tf.where(index < extent, weight, 0)
-    weight /= tf.reduce_sum(weight, axis=1, keepdims=True)
-    fixed = tf.cast(weight * 2**_BITS + 0.5, tf.int32)
-    return tf.minimum(index, extent - 1), fixed
+def _resize_batch(batch: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """`images.resize` on (B, h, w, 3) uint8, compiled, in the same integers: (B, H, W, 3) uint8."""
+    height, width = size
+    # One program an axis: in one for both, XLA would sum along rows again for each of the sums
+    # along columns.
+    return _compiled(1, height)(_compiled(2, width)(batch))
 
 
-def _round(total: tf.Tensor) -> tf.Tensor:
-    """Sums of pixels times weights to whole grey levels; an overshoot by rounded weights is cut."""
-    return tf.clip_by_value(tf.bitwise.right_shift(total + (1 << (_BITS - 1)), _BITS), 0, 255)
+@functools.cache
+def _compiled(axis: int, target: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(lambda batch: _resize_axis(batch, axis, target), jit_compile=True)
+
+
+def _resize_axis(batch: tf.Tensor, axis: int, target: int) -> tf.Tensor:
+    """A (B, h, w, 3) uint8 batch with `target` pixels along the axis."""
+    if batch.shape[axis] == target:
+        return batch
+    total = 1 << (_BITS - 1)  # Half a grey level, to round.
+    for index, weight in zip(*_filter(batch.shape[axis], target), strict=True):
+        weight = weight.reshape([target if i == axis else 1 for i in range(4)])
+        total += tf.cast(tf.gather(batch, index, axis=axis), tf.int32) * weight
+    # No weight is negative, and their sum is off by T / 2 at most: nothing to cut off at 0 or 255.
+    return tf.cast(tf.bitwise.right_shift(total, _BITS), tf.uint8)
+
+
+def _filter(extent: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and weights, (T, target) int32, of the T pixels under each output's triangle."""
+    scale = extent / target
+    reach = max(scale, 1.0)
+    centre = (np.arange(target) + 0.5) * scale
+    first = np.maximum((centre - reach + 0.5).astype(np.int32), 0)
+    index = first + np.arange(math.ceil(2 * reach), dtype=np.int32)[:, None]
+    weight = np.maximum(1 - abs(index + 0.5 - centre) / reach, 0)
+    weight[index >= extent] = 0
+    weight /= weight.sum(axis=0)
+    return np.minimum(index, extent - 1), (weight * 2**_BITS + 0.5).astype(np.int32)

@@ -75,6 +75,17 @@ def test_loaders_give_the_same_bits(kinds, size):
         np.testing.assert_array_equal(ours, theirs, err_msg=path.name)
 
 
+@pytest.mark.parametrize("shape", [SIZE, (12, 5), (24, 31), (90, 33), (7, 10), (1, 1), (24, 90)])
+def test_loaders_give_the_same_bits_of_files_of_one_size(tmp_path, rng, draw, shape):
+    """Their resizing is compiled, but for the last, which is much larger than what is asked for."""
+    extremes = Image.fromarray(255 * rng.integers(0, 2, (*shape, 3), np.uint8))
+    paths = [tmp_path / name for name in ("extremes.png", "white.png", "a.jpg", "b.jpg")]
+    pictures = [extremes, Image.new("RGB", shape[::-1], "white"), draw(*shape), draw(*shape)]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path)
+    np.testing.assert_array_equal(load(paths, "memory"), load(paths, "tfdata"))
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_every_kind_of_file_becomes_rgb(kinds, loader):
     lossless = {path: image for path, image in kinds.items() if path.suffix == ".png"}

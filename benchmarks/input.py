@@ -1,0 +1,364 @@
+"""How fast images reach the network: `python benchmarks/input.py`, from the root of the repository.
+
+Images a second of our loaders `tfdata` and `memory`, and of worker processes with Pillow, which is
+how programs in PyTorch read theirs (`benchmarks/pil_loaders.py`), on the same cores, doing the same
+work: batches of 64 at 384x128, flipped, normalised and with erased squares, float32. Prints a table
+and writes JSON.
+
+*The files* are synthetic pedestrians, drawn as `reid_jax.data.synthetic` draws them, with the noise
+of a camera: JPEG of quality 95, of 64x128 pixels as Market-1501 has them, and of 256x512. They were
+read before, so that no disk is measured.
+
+*The work*. Ours deliver bytes, (64, 384, 128, 3), and leave the rest to a program of JAX, which is
+part of a training step: `augmented` is both, and what is compared; `delivered` is the loader alone.
+The workers do all of it (`augmented`), and hand over (64, 3, 384, 128) in memory that is shared, so
+that nothing is copied. `processes` are Python's; `dataloader` is PyTorch's, where it is installed.
+There are as many workers as cores, each two batches ahead. TensorFlow and JAX choose their
+threads.
+
+*Bounds*. `decoded` is of worker processes that read and decode the files and do nothing else: what
+decodes files in every epoch on these cores is hardly faster. Row `none` is the program of JAX
+alone, over a batch that is in memory: no loader is faster with it.
+
+*Time to open* is from the list of files to a loader that is ready: all files read, checked and, for
+`memory`, decoded and resized, once.
+
+*The timing*. All take turns: in each round every one delivers `--burst` batches, after some that
+are not counted, as many as are read ahead, and before some more, so that nothing was read ahead
+while others had their turn, nor is less read ahead at the end. Batches are of random images, epoch
+after epoch. The first round is not counted. Images a second and ratios are of the median round.
+The ratio is to the faster of `processes` and `dataloader`, files of the same size.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import itertools
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
+
+from benchmarks import networks, pil_loaders, report, step
+from reid_jax.allocator import keep_freed_memory
+from reid_jax.console import clear_errors
+from reid_jax.data.augment import augment
+from reid_jax.data.images import open_images
+from reid_jax.data.synthetic.capture import draw
+from reid_jax.training.devices import choose_devices
+
+# Height and width of the files.
+FILE_SIZES = ((128, 64), (512, 256))
+QUALITY = 95
+# Deviation of the noise, in grey levels of 255. Without it an enlarged drawing is decoded sooner
+# than a photograph.
+NOISE = 3.0
+
+LOADERS = ("tfdata", "memory")
+PIL = ("processes", "dataloader")
+
+COLUMNS = (
+    *("height", "width", "bytes_per_file", "loader", "work", "note"),
+    *("milliseconds_per_image", "images_per_second", "speedup_over_pil", "seconds_to_open"),
+)
+
+Stream = Callable[[Iterable[np.ndarray]], Iterator]
+
+
+def draw_people(count: int) -> list[Image.Image]:
+    """Pedestrians of 64x128 pixels, each another."""
+    return [Image.fromarray(draw(0, 2 * i + 1, 1 + i % 6, 0)) for i in range(count)]
+
+
+def write_files(people: list[Image.Image], shape: tuple[int, int], folder: str) -> list[str]:
+    """Writes pictures as JPEG files of (height, width) pixels, and returns their paths."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, person in enumerate(people):
+        pixels = np.asarray(person.resize(shape[::-1], Image.Resampling.BICUBIC), np.float64)
+        pixels = np.clip(np.rint(rng.normal(pixels, NOISE)), 0, 255).astype(np.uint8)
+        paths.append(f"{folder}/{shape[0]}x{shape[1]}_{i}.jpg")
+        Image.fromarray(pixels).save(paths[-1], quality=QUALITY)
+    return paths
+
+
+def index_batches(first: int, files: int, batch: int) -> Iterator[np.ndarray]:
+    """Batches of an endless run, (B,) int32: epochs of a random order each, remainders left out."""
+    rng = np.random.default_rng(0)
+    while True:
+        order = first + rng.permutation(files).astype(np.int32)
+        yield from order[: files // batch * batch].reshape(-1, batch)
+
+
+def timed_stream(stream: Stream, order: Iterator[np.ndarray], lead: int) -> Callable[[int], float]:
+    """Seconds of so many batches of a stream.
+
+    Args:
+        stream: from batches of indices to batches of images.
+        order: of indices, without end.
+        lead: batches before those that are counted, and after them.
+    """
+
+    def take(batches, count):
+        for batch in itertools.islice(batches, count):
+            jax.block_until_ready(batch)
+
+    def seconds(count):
+        batches = iter(stream(list(itertools.islice(order, lead + count + lead))))
+        take(batches, lead)
+        duration = step.timed(functools.partial(take, batches))(count)
+        take(batches, lead)
+        return duration
+
+    return seconds
+
+
+def augmented(stream: Stream, program: Callable) -> Stream:
+    """A stream of bytes, with what a step does to them before the network sees them.
+
+    Args:
+        stream: of bytes.
+        program: of JAX, from key and batch.
+    """
+    keys = (jax.random.fold_in(jax.random.key(0), i) for i in itertools.count())
+
+    def ahead(order):
+        results = (program(next(keys), batch) for batch in stream(order))
+        # As in training: a batch is asked for while the program works on the one before.
+        for result, _ in itertools.pairwise(itertools.chain(results, [None])):
+            yield result
+
+    return ahead
+
+
+def our_streams(
+    paths: list[str], program: Callable, config: ConfigDict, settings: dict
+) -> Iterator[tuple[dict, Stream | None]]:
+    """Our loaders: what is known of each row, and its stream, or None where it is skipped.
+
+    Args:
+        paths: of files of one size.
+        program: augments a batch, from key and bytes.
+        config: a recipe.
+        settings: of the script.
+    """
+    for loader in settings["loaders"]:
+        report.say(f"{loader}: opening")
+        row, streams = {"loader": loader}, (None, None)
+        try:
+            open_images(paths[:1], config.data.image_size, loader)  # TensorFlow is imported.
+            start = time.perf_counter()
+            images = open_images(paths, config.data.image_size, loader)
+        except ImportError as error:
+            row["note"] = f"skipped: {error}"
+        else:
+            row["seconds_to_open"] = time.perf_counter() - start
+            streams = images.batches, augmented(images.batches, program)
+        for work, stream in zip(("delivered", "augmented"), streams, strict=True):
+            yield row | {"work": work}, stream
+    pixels = np.zeros((settings["batch"], *config.data.image_size, 3), np.uint8)
+    alone = augmented(lambda order: itertools.repeat(pixels, len(order)), program)
+    yield {"loader": "none", "work": "augmented"}, alone
+
+
+def start_workers(
+    paths: list[str], config: ConfigDict, settings: dict, stack: contextlib.ExitStack
+) -> list[tuple[dict, Stream | None]]:
+    """The same of Pillow's, over the files of all sizes. The stack ends their workers."""
+    size, rest = config.data.image_size, (config.augment.to_dict(), settings["workers"])
+    found = []
+    for loader in settings["pil"]:
+        report.say(f"{loader}: starting {settings['workers']} workers")
+        row, stream = {"loader": loader, "work": "augmented"}, None
+        try:
+            if loader == "processes":
+                opened = pil_loaders.processes(paths, size, settings["batch"], *rest)
+            else:
+                opened = pil_loaders.dataloader(paths, size, *rest)
+            stream = stack.enter_context(opened)
+        except ImportError as error:
+            row["note"] = f"skipped: {error}"
+        found.append((row, stream))
+        if loader == "processes":
+            decoding = functools.partial(stream, job=pil_loaders.decode)
+            found.append((row | {"work": "decoded"}, decoding))
+    return found
+
+
+def measure(
+    paths: list[str],
+    first: int,
+    program: Callable,
+    pil: list[tuple],
+    config: ConfigDict,
+    settings: dict,
+) -> list[dict]:
+    """All rows of files of one size; the schema is that of the JSON's `results`.
+
+    Args:
+        paths: of these files.
+        first: number of the first one of them among the files of all sizes.
+        program: augments a batch, from key and bytes.
+        pil: rows and streams that `start_workers` returns.
+        config: a recipe.
+        settings: of the script.
+    """
+    # What is read ahead at most: by the workers; by tf.data, six, and by the program of JAX, one.
+    lead = max(7, pil_loaders.AHEAD * settings["workers"] + 1)
+    found = [(0, *one) for one in our_streams(paths, program, config, settings)]
+    found += [(first, *one) for one in pil]
+    runs = {
+        i: timed_stream(stream, index_batches(offset, len(paths), settings["batch"]), lead)
+        for i, (offset, _, stream) in enumerate(found)
+        if stream
+    }
+    report.say(f"{settings['rounds']} rounds, after one to warm up")
+    seconds = step.take_turns(runs, settings["rounds"], settings["burst"])
+    with Image.open(paths[0]) as image:
+        known = {"height": image.height, "width": image.width}
+    known["bytes_per_file"] = statistics.fmean(map(os.path.getsize, paths))
+    rows = [
+        summarize(known | row, seconds.get(i), settings["batch"])
+        for i, (_, row, _) in enumerate(found)
+    ]
+    return [{**row, "speedup_over_pil": speedup(row, rows)} for row in rows]
+
+
+def summarize(row: dict, seconds: list[float] | None, batch: int) -> dict:
+    """A row of `COLUMNS` from what is known, and the seconds a batch if it ran."""
+    row = {**dict.fromkeys(COLUMNS), **row}
+    if seconds is not None:
+        times = {"minimum": min(seconds), "median": statistics.median(seconds)}
+        row["milliseconds_per_image"] = {key: 1e3 * t / batch for key, t in times.items()}
+        row["images_per_second"] = batch / times["median"]
+    return row
+
+
+def speedup(row: dict, rows: list[dict]) -> float | None:
+    """Of one of our loaders with augmentation, over the fastest of Pillow's beside it."""
+    if row["loader"] not in LOADERS or row["work"] != "augmented":
+        return None
+    rates = [
+        other["images_per_second"]
+        for other in rows
+        if other["loader"] in PIL and other["work"] == "augmented" and other["note"] is None
+    ]
+    ran = row["images_per_second"] is not None and rates
+    return row["images_per_second"] / max(rates) if ran else None
+
+
+def table(results: list[dict]) -> str:
+    """The results as text: a row each, then notes."""
+
+    def cell(value, form):
+        return "-" if value is None else format(value, form)
+
+    header = ("files", "KB", "loader", "work", "images/s", "minimum", "median", "/ PIL", "open")
+    rows = [("", "", "", "", "", "ms/image", "ms/image", "", "s")]
+    notes = []
+    for row in results:
+        times = row["milliseconds_per_image"] or {}
+        size = f"{row['height']}x{row['width']}"
+        rows.append(
+            (
+                *(size, f"{row['bytes_per_file'] / 1e3:.1f}", row["loader"], row["work"]),
+                cell(row["images_per_second"], ".0f"),
+                *(cell(times.get(which), ".3f") for which in ("minimum", "median")),
+                *(cell(row["speedup_over_pil"], ".2f"), cell(row["seconds_to_open"], ".2f")),
+            )
+        )
+        if row["note"]:
+            notes.append(f"{size}, {row['loader']} {row['work']}: {row['note']}")
+    return "\n".join([report.table(header, rows), *notes])
+
+
+def choose_settings(options: argparse.Namespace) -> dict:
+    """Every option that changes what is measured.
+
+    Raises:
+        ValueError: an option that cannot be.
+    """
+
+    def words(option, known):
+        chosen = getattr(options, option).split(",")
+        for word in chosen:
+            if word not in known:
+                raise ValueError(f"unknown {word!r} in --{option}: there are {list(known)}")
+        return chosen
+
+    def number(option):
+        value = getattr(options, option)
+        if value < 1:
+            raise ValueError(f"--{option} is {value}; it must be at least 1")
+        return value
+
+    settings = {
+        "loaders": words("loaders", LOADERS),
+        "pil": words("pil", PIL),
+        "files": number("files"),
+        "batch": number("batch"),
+        "rounds": number("rounds"),
+        "burst": number("burst"),
+        "workers": number("workers"),
+        "small": options.small,
+    }
+    if settings["files"] < settings["batch"]:
+        raise ValueError(
+            f"--files is {settings['files']}; it must be at least --batch, {settings['batch']}"
+        )
+    return settings
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Options, measurements, table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--loaders", default=",".join(LOADERS), help="ours, comma-separated")
+    parser.add_argument("--pil", default=",".join(PIL), help="Pillow's, comma-separated")
+    parser.add_argument("--files", type=int, default=256, help="of each size")
+    parser.add_argument("--batch", type=int, default=64, help="images")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to time")
+    parser.add_argument("--burst", type=int, default=20, help="batches a round")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="of Pillow's loaders; cores by default"
+    )
+    parser.add_argument("--small", action="store_true", help="the image size that tests train on")
+    parser.add_argument("--output", default="benchmarks/results/input.json", help="JSON file")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    options = parser.parse_args(arguments)
+    with clear_errors(options.traceback):
+        settings = choose_settings(options)
+        (device,) = choose_devices(0)[:1]
+        config = networks.recipe("pmm", options.small, 64, "float32")
+        program = jax.jit(lambda key, images: augment(key, images, config.augment))
+        report.say(f"drawing {options.files} pedestrians")
+        people = draw_people(options.files)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            files = [write_files(people, shape, folder) for shape in FILE_SIZES]
+            pil = start_workers([*itertools.chain(*files)], config, settings, stack)
+            results = []
+            for i, (shape, paths) in enumerate(zip(FILE_SIZES, files, strict=True)):
+                report.say(f"files of {shape[0]}x{shape[1]}")
+                results += measure(paths, i * len(paths), program, pil, config, settings)
+        content = report.record("benchmarks/input.py", settings, device, results)
+        for package in ("pillow", "tensorflow", "torch"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                content["versions"][package] = importlib.metadata.version(package)
+        report.write(content, options.output)
+        print(table(results))
+
+
+if __name__ == "__main__":
+    keep_freed_memory()  # As train.py does.
+    main()
