@@ -15,10 +15,14 @@ computed directly, in float64. Gallery images further from that threshold than t
 are counted from the block; the few that are closer have their distances computed in float64 too.
 The ranks are therefore those of the float64 distances whatever the device, the block size or the
 tiling of the matrix product.
+
+A gallery may be ordered by ``w d^2 + offset`` instead of the squared distance ``d^2``, with a
+weight of each query's own and an offset of each of its gallery images (`reranking`). The counting
+and its exactness are the same.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -30,6 +34,10 @@ DISTRACTOR = 0
 
 BLOCK_SIZE = 16384
 
+# From a query's index to a weight w >= 0 and an offset, float64 (G,): the gallery is ordered by
+# w d^2 + offset, d^2 being the squared Euclidean distance.
+Rescore = Callable[[int], tuple[float, np.ndarray]]
+
 # The matrix product's tile, (queries, gallery images): what XLA's CPU product runs fastest at.
 _TILE = (256, 1024)
 
@@ -38,6 +46,18 @@ _TILE = (256, 1024)
 # a dot product an error of 48 units of 2^-24 |q| |g|. The largest seen is 18 (1,536 heavy-tailed
 # dimensions; the textbook worst case, one unit a dimension, needs all roundings to agree).
 _SLACK = 32 * 2.0**-24
+
+# What `rescore` adds, in units of 2^-24 of what is rounded: weight, product, offset and sum.
+_RESCORE_SLACK = 4 * 2.0**-24
+
+# Offsets in memory at a time, 256 MiB: all of a tile's queries have theirs up to 131,072 images.
+_OFFSETS = 2**25
+
+# The nearest of no images, and their values.
+_NOTHING = (np.empty(0, np.int64), np.empty(0))
+
+# Images between two lines of progress.
+_REPORT = 4096
 
 # Rows whose float64 differences are held at a time: few enough to stay in a core's cache.
 _EXACT_ROWS = 128
@@ -97,6 +117,7 @@ def evaluate_ranking(
     *,
     block_size: int = BLOCK_SIZE,
     max_rank: int = 50,
+    rescore: Rescore | None = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the ranked lists.
 
@@ -110,6 +131,7 @@ def evaluate_ranking(
         gallery: descriptors of G images.
         block_size: see `match_ranks`.
         max_rank: length of the CMC curve.
+        rescore: see `match_ranks`.
 
     Returns:
         The scores. Queries without a match are listed in `unmatched` and are in no mean.
@@ -119,7 +141,7 @@ def evaluate_ranking(
     """
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}")
-    ranks = match_ranks(query, gallery, block_size=block_size)
+    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore)
     matched = np.array([len(r) > 0 for r in ranks])
     if not matched.any():
         raise ValueError(
@@ -143,7 +165,11 @@ def evaluate_ranking(
 
 
 def match_ranks(
-    query: Descriptors, gallery: Descriptors, *, block_size: int = BLOCK_SIZE
+    query: Descriptors,
+    gallery: Descriptors,
+    *,
+    block_size: int = BLOCK_SIZE,
+    rescore: Rescore | None = None,
 ) -> list[np.ndarray]:
     """Counts the rank of every match of every query.
 
@@ -152,19 +178,24 @@ def match_ranks(
         gallery: descriptors of G images.
         block_size: at most this many gallery images, and at most the smaller of it and 256 queries,
             have their scores in memory at a time. Changes speed and memory, never the result.
+        rescore: gives for the i-th query a finite weight w >= 0 and a finite offset, float64 (G,).
+            The gallery is then ordered by w d^2 + offset in float64, d^2 being the squared
+            Euclidean distance, ties in gallery order. Called once a query, in ascending order. None
+            orders by distance.
 
     Returns:
         For each query the 1-based ranks of its matches among its valid gallery images, int64,
         ascending; empty where it has no match.
 
     Raises:
-        ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
+        ValueError: if shapes or dtypes disagree, a set is empty, a descriptor is not finite, or
+            what `rescore` gives is none of the above.
     """
-    search = _prepare(query, gallery, block_size)
+    search = _prepare(query, gallery, block_size, rescore)
     ranks: list[np.ndarray] = []
-    for queries in _slices(0, len(search.query.pids), search.tile[0]):
-        matches = [_find_matches(search, i) for i in range(queries.start, queries.stop)]
-        for columns, scores in _score_blocks(search, queries):
+    for orders in _orders(search):
+        matches = [_find_matches(search, order) for order in orders]
+        for columns, scores in _score_blocks(search, orders):
             for found, row in zip(matches, scores, strict=True):
                 _mask(row, found.same_identity, columns)
                 found.ranks[:] += _count_nearer(search, found, row, columns.start)
@@ -173,7 +204,12 @@ def match_ranks(
 
 
 def nearest(
-    query: Descriptors, gallery: Descriptors, k: int, *, block_size: int = BLOCK_SIZE
+    query: Descriptors,
+    gallery: Descriptors,
+    k: int,
+    *,
+    block_size: int = BLOCK_SIZE,
+    rescore: Rescore | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
 
@@ -182,32 +218,98 @@ def nearest(
         gallery: descriptors of G images.
         k: length of the ranked lists.
         block_size: see `match_ranks`.
+        rescore: see `match_ranks`.
 
     Returns:
         Indices into the gallery, int32 (Q, k), and Euclidean distances, float32 (Q, k), nearest
-        first. Where a query has fewer than k valid gallery images, -1 and infinity.
+        first; with `rescore` not those but what it orders by, w d^2 + offset. Where a query has
+        fewer than k valid gallery images, -1 and infinity.
 
     Raises:
         ValueError: as `match_ranks`, and if k is below 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    search = _prepare(query, gallery, block_size)
+    search = _prepare(query, gallery, block_size, rescore)
     indices = np.full((len(search.query.pids), k), -1, np.int32)
     distances = np.full((len(search.query.pids), k), np.inf, np.float32)
-    for queries in _slices(0, len(search.query.pids), search.tile[0]):
-        best = [(np.empty(0, np.int64), np.empty(0)) for _ in range(queries.start, queries.stop)]
-        for columns, scores in _score_blocks(search, queries):
-            for j, row in enumerate(scores):
-                i = queries.start + j
-                own = search.same_identity(i)
-                own = own[search.gallery.camids[own] == search.query.camids[i]]
+    for orders in _orders(search):
+        best = [_NOTHING] * len(orders)
+        for columns, scores in _score_blocks(search, orders):
+            for j, (order, row) in enumerate(zip(orders, scores, strict=True)):
+                own = search.same_identity(order.query)
+                own = own[search.gallery.camids[own] == search.query.camids[order.query]]
                 _mask(row, own, columns)
-                best[j] = _merge_nearest(search, i, best[j], row, columns.start, k)
-        for i, (found, squared) in zip(range(queries.start, queries.stop), best, strict=True):
-            indices[i, : len(found)] = found
-            distances[i, : len(found)] = np.sqrt(squared)
+                best[j] = _merge_nearest(search, order, best[j], row, columns.start, k)
+        for order, (found, values) in zip(orders, best, strict=True):
+            indices[order.query, : len(found)] = found
+            distances[order.query, : len(found)] = np.sqrt(values) if rescore is None else values
     return indices, distances
+
+
+def neighbours(
+    features: np.ndarray,
+    k: int,
+    *,
+    block_size: int = BLOCK_SIZE,
+    progress: Callable[[str], object] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k nearest of every image among all, itself included, and how far the furthest is.
+
+    Args:
+        features: descriptors of N images, float32 (N, D).
+        k: from 1 to N.
+        block_size: see `match_ranks`.
+        progress: called with a line of text now and then; None is silence.
+
+    Returns:
+        Indices, int32 (N, k), nearest first and of equally near ones the lowest first, so that an
+        image with earlier duplicates comes after them; and squared Euclidean distances, float64
+        (N,), to each image's furthest.
+    """
+    nobody = np.full(len(features), DISTRACTOR)
+    everyone = Descriptors(features, nobody, nobody)
+    search = _prepare(everyone, everyone, block_size)
+    indices, furthest = np.empty((len(features), k), np.int32), np.zeros(len(features))
+    for orders in _orders(search):
+        best = [_NOTHING] * len(orders)
+        for columns, scores in _score_blocks(search, orders):
+            for j, (order, row) in enumerate(zip(orders, scores, strict=True)):
+                best[j] = _merge_nearest(search, order, best[j], row, columns.start, k)
+                far = _furthest(search, order, row, columns.start)
+                furthest[order.query] = max(furthest[order.query], far)
+        for order, (found, _) in zip(orders, best, strict=True):
+            indices[order.query] = found
+        done = orders[-1].query + 1
+        if progress and (done == len(features) or done // _REPORT > orders[0].query // _REPORT):
+            progress(f"neighbours of {done} of {len(features)} images")
+    return indices, furthest
+
+
+def squared_distances(
+    point: np.ndarray, points: np.ndarray, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the squared distances from (D,) to the rows of (N, D) picked by indices, float64.
+
+    The same row has the same distance wherever it stands, so that equal images tie exactly.
+    """
+    length = len(points) if indices is None else len(indices)
+    squared = np.empty(length)
+    for part in _slices(0, length, _EXACT_ROWS):
+        rows = points[part] if indices is None else points[indices[part]]
+        difference = np.subtract(rows, point[None], dtype=np.float64)
+        squared[part] = np.square(difference, out=difference).sum(axis=1)
+    return squared
+
+
+class _Order(NamedTuple):
+    """A query, and what it orders the gallery by: ``weight * d^2 + offset``."""
+
+    query: int
+    weight: float = 1.0
+    offset: np.ndarray | None = None  # float64 (G,); None is zero
+    least: float = 0.0  # of the offsets
+    largest: float = 0.0  # of their absolute values
 
 
 class _Search(NamedTuple):
@@ -222,6 +324,29 @@ class _Search(NamedTuple):
     sorted_pids: np.ndarray
     block_size: int
     tile: tuple[int, int]
+    rescore: Rescore | None
+
+    def order(self, i: int) -> _Order:
+        """Returns query i's order, asking `rescore` for it."""
+        if self.rescore is None:
+            return _Order(i)
+        weight, offset = self.rescore(i)
+        shape = self.gallery.pids.shape
+        if not (isinstance(offset, np.ndarray) and offset.dtype == np.float64):
+            raise ValueError(f"rescore({i}) must give a float64 array of offsets {shape}")
+        if offset.shape != shape:
+            raise ValueError(
+                f"rescore({i}) gives offsets of shape {offset.shape}, the gallery has {shape}"
+            )
+        least, largest = offset.min(), offset.max()
+        size = max(abs(least), abs(largest))
+        reach = 4 * weight * (self.query_norms[i] + self.reach) ** 2
+        if not (weight >= 0 and reach + 4 * size <= np.finfo(np.float32).max):
+            raise ValueError(
+                f"rescore({i}) gives the weight {weight} and offsets from {least} to {largest}: "
+                "the weight must be at least 0, and no sum may overflow float32"
+            )
+        return _Order(i, float(weight), offset, least, size)
 
     def same_identity(self, i: int) -> np.ndarray:
         """Returns the ascending gallery indices of query i's identity: none for a distractor."""
@@ -236,59 +361,105 @@ class _Search(NamedTuple):
         point, points = self.query.features[i], self.gallery.features
         if self.reach == 0:
             # A collapsed network: all images tie, so none is ever decided by its score.
-            return np.broadcast_to(_squared_distances(point, points[:1]), indices.shape)
-        return _squared_distances(point, points, indices)
+            return np.broadcast_to(squared_distances(point, points[:1]), indices.shape)
+        return squared_distances(point, points, indices)
 
-    def score_bounds(self, i: int, squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def values(self, order: _Order, indices: np.ndarray) -> np.ndarray:
+        """Returns what a query orders by for some gallery images, float64."""
+        if order.offset is None:
+            return self.squared_distances(order.query, indices)
+        offset = order.offset[indices]
+        if order.weight == 0:
+            return offset
+        return order.weight * self.squared_distances(order.query, indices) + offset
+
+    def score_bounds(self, order: _Order, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scores below and above which an image is surely nearer, surely further.
 
         Args:
-            i: the query.
-            squared: float64, squared distances from it.
+            order: the query's.
+            values: float64, what it orders by.
 
         Returns:
-            Two float32 arrays like `squared`.
+            Two float32 arrays like `values`.
         """
-        norm = self.query_norms[i]
-        # By the triangle inequality nothing with a larger norm than this is at that distance, so
-        # that an outlier in the gallery does not widen the margin for everyone.
-        reach = np.minimum(self.reach, norm + np.sqrt(squared))
-        # The last term is for products that vanish below the smallest normal float32.
-        margin = _SLACK * (norm + reach) ** 2 + len(self.centre) * np.finfo(np.float32).tiny
-        score = squared - norm**2
+        norm = self.query_norms[order.query]
+        margin = self.margin(order, self.largest_norm(order, values))
+        score = values - order.weight * norm**2
         return (score - margin).astype(np.float32), (score + margin).astype(np.float32)
+
+    def largest_value(self, order: _Order, score: np.float32) -> float:
+        """Returns a value that no image of at most this score exceeds."""
+        value = float(score) + order.weight * self.query_norms[order.query] ** 2
+        norm = self.largest_norm(order, value + self.margin(order, self.reach))
+        return value + self.margin(order, norm)
+
+    def largest_norm(self, order: _Order, values: np.ndarray | float) -> np.ndarray | float:
+        """Returns the norm, from the centre, that no image of at most this value exceeds."""
+        if order.weight == 0:
+            return self.reach
+        # By the triangle inequality. So an outlier in the gallery does not widen the margin for
+        # everyone.
+        squared = np.maximum(values - order.least, 0) / order.weight
+        return np.minimum(self.reach, self.query_norms[order.query] + np.sqrt(squared))
+
+    def margin(self, order: _Order, reach: np.ndarray | float) -> np.ndarray | float:
+        """Returns twice the largest error of a score of images whose norm is at most `reach`."""
+        square = (self.query_norms[order.query] + reach) ** 2
+        # The last term is for products that vanish below the smallest normal float32.
+        tiny = np.finfo(np.float32).tiny
+        margin = order.weight * (_SLACK * square + len(self.centre) * tiny)
+        if order.offset is not None:
+            margin += _RESCORE_SLACK * (order.weight * square + order.largest)
+            margin += tiny * (square + 1)
+        return margin
 
 
 class _Matches(NamedTuple):
     """A query's matches, nearest first, and their ranks as counted so far."""
 
-    query: int
+    order: _Order
     indices: np.ndarray
-    squared: np.ndarray
+    values: np.ndarray  # what the query orders by
     bounds: tuple[np.ndarray, np.ndarray]
     same_identity: np.ndarray
     ranks: np.ndarray
 
 
-def _prepare(query: Descriptors, gallery: Descriptors, block_size: int) -> _Search:
-    """Checks the input and works out what both searches need."""
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, Descriptors]:
+    """Returns both sets as NumPy arrays.
+
+    Raises:
+        ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
+    """
     query, gallery = _check(query, "query"), _check(gallery, "gallery")
     if query.features.shape[1] != gallery.features.shape[1]:
         raise ValueError(
             f"query descriptors have {query.features.shape[1]} dimensions, gallery descriptors "
             f"{gallery.features.shape[1]}: extract both with the same network"
         )
+    return query, gallery
+
+
+def _prepare(
+    query: Descriptors, gallery: Descriptors, block_size: int, rescore: Rescore | None = None
+) -> _Search:
+    """Checks the input and works out what all searches need."""
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    query, gallery = check_sets(query, gallery)
     centre = np.mean(gallery.features, axis=0, dtype=np.float64).astype(np.float32)
-    query_norms = np.sqrt(_squared_distances(centre, query.features))
-    reach = np.sqrt(_squared_distances(centre, gallery.features).max())
+    query_norms = np.sqrt(squared_distances(centre, query.features))
+    reach = np.sqrt(squared_distances(centre, gallery.features).max())
     if 4 * (query_norms.max() + reach) ** 2 > np.finfo(np.float32).max:
         raise ValueError(
             f"descriptors are as long as {max(query_norms.max(), reach):.1e}, whose square "
             "overflows float32: check the network, or scale the descriptors"
         )
     by_pid = np.argsort(gallery.pids, kind="stable")
+    queries = min(_TILE[0], block_size)
+    if rescore is not None:
+        queries = min(queries, max(1, _OFFSETS // len(by_pid)))
     return _Search(
         query,
         gallery,
@@ -298,8 +469,15 @@ def _prepare(query: Descriptors, gallery: Descriptors, block_size: int) -> _Sear
         by_pid,
         gallery.pids[by_pid],
         block_size,
-        (min(_TILE[0], block_size), min(_TILE[1], block_size)),
+        (queries, min(_TILE[1], block_size)),
+        rescore,
     )
+
+
+def _orders(search: _Search) -> Iterator[list[_Order]]:
+    """Yields the orders of as many queries as a tile holds at a time."""
+    for queries in _slices(0, len(search.query.pids), search.tile[0]):
+        yield [search.order(i) for i in range(queries.start, queries.stop)]
 
 
 def _check(descriptors: Descriptors, name: str) -> Descriptors:
@@ -326,15 +504,15 @@ def _check(descriptors: Descriptors, name: str) -> Descriptors:
     return Descriptors(features, pids.astype(np.int64), camids.astype(np.int64))
 
 
-def _find_matches(search: _Search, i: int) -> _Matches:
-    """Returns query i's matches in their order, ranked among themselves."""
-    same = search.same_identity(i)
-    indices = same[search.gallery.camids[same] != search.query.camids[i]]
-    squared = search.squared_distances(i, indices)
-    order = np.argsort(squared, kind="stable")
-    indices, squared = indices[order], squared[order]
-    bounds = search.score_bounds(i, squared)
-    return _Matches(i, indices, squared, bounds, same, np.arange(1, len(indices) + 1))
+def _find_matches(search: _Search, order: _Order) -> _Matches:
+    """Returns a query's matches in their order, ranked among themselves."""
+    same = search.same_identity(order.query)
+    indices = same[search.gallery.camids[same] != search.query.camids[order.query]]
+    values = search.values(order, indices)
+    by_value = np.argsort(values, kind="stable")
+    indices, values = indices[by_value], values[by_value]
+    bounds = search.score_bounds(order, values)
+    return _Matches(order, indices, values, bounds, same, np.arange(1, len(indices) + 1))
 
 
 def _count_nearer(search: _Search, found: _Matches, row: np.ndarray, start: int) -> np.ndarray:
@@ -349,57 +527,79 @@ def _count_nearer(search: _Search, found: _Matches, row: np.ndarray, start: int)
     Returns:
         int64 (M,).
     """
-    counts = np.zeros(len(found.indices), np.int64)
-    undecided = []
-    for m, (low, high) in enumerate(zip(*found.bounds, strict=True)):
-        surely, perhaps = row < low, row <= high
+    low, high = found.bounds
+    if len(low) == 0:
+        return np.empty(0, np.int64)
+    columns = None
+    within = row <= high.max()
+    if 8 * np.count_nonzero(within) < len(row):  # a trained network's matches are among the first
+        columns = np.flatnonzero(within)
+        row = row[columns]
+    counts = np.zeros(len(low), np.int64)
+    undecided = np.zeros(len(row), bool)
+    for m in range(len(low)):
+        surely, perhaps = row < low[m], row <= high[m]
         counts[m] = np.count_nonzero(surely)
         if np.count_nonzero(perhaps) > counts[m]:
-            undecided.append((m, np.flatnonzero(surely ^ perhaps)))
-    if undecided:
-        # One image is often near several thresholds: each distance is computed once.
-        near = np.zeros(len(row), bool)
-        near[np.concatenate([columns for _, columns in undecided])] = True
-        squared = np.full(len(row), np.nan)
-        squared[near] = search.squared_distances(found.query, np.flatnonzero(near) + start)
-        for m, columns in undecided:
-            nearer = squared[columns] < found.squared[m]
-            tied = squared[columns] == found.squared[m]
-            counts[m] += np.count_nonzero(nearer | tied & (columns + start < found.indices[m]))
+            undecided |= surely ^ perhaps
+    # One image is often near several matches: its distance is computed once.
+    undecided = np.flatnonzero(undecided)
+    if len(undecided):
+        indices = (undecided if columns is None else columns[undecided])[None] + start
+        values, own = search.values(found.order, indices[0])[None], found.values[:, None]
+        nearer = (values < own) | ((values == own) & (indices < found.indices[:, None]))
+        counts += np.count_nonzero(nearer & (row[undecided][None] >= low[:, None]), axis=1)
     return counts
 
 
 def _merge_nearest(
     search: _Search,
-    i: int,
+    order: _Order,
     best: tuple[np.ndarray, np.ndarray],
     row: np.ndarray,
     start: int,
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merges one block's row of scores into query i's k nearest so far (indices, squared)."""
-    if len(best[0]) == k:
-        limit = best[1][-1]
-    elif np.count_nonzero(np.isfinite(row)) > k:
+    """Merges one block's row of scores into a query's k nearest so far (indices, values)."""
+    limit = best[1][-1] if len(best[0]) == k else np.inf
+    enough = _enough(row, k)
+    if np.isfinite(enough):
         # The k lowest scores need not be the k nearest, but no image further than all of them is.
-        lowest = np.argpartition(row, k - 1)[:k]
-        limit = search.squared_distances(i, lowest + start).max()
-    else:
-        limit = np.inf
-    high = search.score_bounds(i, np.asarray(limit))[1] if np.isfinite(limit) else np.inf
-    columns = np.flatnonzero((row <= high) & np.isfinite(row)) + start
+        limit = min(limit, search.largest_value(order, enough))
+    high = np.finfo(np.float32).max
+    if np.isfinite(limit):
+        high = search.score_bounds(order, np.float64(limit))[1]
+    columns = np.flatnonzero(row <= high) + start
     indices = np.concatenate([best[0], columns])
-    squared = np.concatenate([best[1], search.squared_distances(i, columns)])
-    order = np.argsort(squared, kind="stable")[:k]
-    return indices[order], squared[order]
+    values = np.concatenate([best[1], search.values(order, columns)])
+    by_value = np.argsort(values, kind="stable")[:k]
+    return indices[by_value], values[by_value]
 
 
-def _score_blocks(search: _Search, queries: slice) -> Iterator[tuple[slice, np.ndarray]]:
+def _enough(row: np.ndarray, k: int) -> np.float32:
+    """Returns a score that k images of a row, and few others, do not exceed; infinity if none."""
+    if len(row) < k:
+        return np.float32(np.inf)
+    # Of 8 k groups k have no larger minimum, and minima are many times faster than a partition.
+    depth = max(1, len(row) // (8 * k))
+    width = len(row) // depth
+    minima = row[: depth * width].reshape(depth, width).min(axis=0)
+    return np.partition(minima, k - 1)[k - 1]
+
+
+def _furthest(search: _Search, order: _Order, row: np.ndarray, start: int) -> float:
+    """Returns a query's largest value among the images of a block's row of finite scores."""
+    near_top = row.max() - np.float32(2 * search.margin(order, search.reach))
+    return search.values(order, np.flatnonzero(row >= near_top) + start).max()
+
+
+def _score_blocks(search: _Search, orders: list[_Order]) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (gallery slice, writable float32 (queries, gallery images) scores), junk at infinity.
 
     Every call of the compiled product has one shape, the last tiles being padded.
     """
     tile = search.tile[1]
+    queries = slice(orders[0].query, orders[-1].query + 1)
     query = _padded(search.query.features[queries], search.tile[0])
     junk = search.gallery.pids == JUNK
     for columns in _slices(0, len(junk), search.block_size // tile * tile):
@@ -408,7 +608,11 @@ def _score_blocks(search: _Search, queries: slice) -> Iterator[tuple[slice, np.n
             for part in _slices(columns.start, columns.stop, tile)
         ]
         scores = np.concatenate(tiles, axis=1)
-        scores = scores[: queries.stop - queries.start, : columns.stop - columns.start]
+        scores = scores[: len(orders), : columns.stop - columns.start]
+        if search.rescore is not None:
+            for order, row in zip(orders, scores, strict=True):
+                row *= np.float32(order.weight)
+                row += order.offset[columns].astype(np.float32)
         scores[:, junk[columns]] = np.inf
         yield columns, scores
 
@@ -420,22 +624,6 @@ def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Arra
     # HIGHEST, lest GPUs and TPUs multiply in less than float32.
     products = jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(gallery * gallery, axis=1)[None] - 2.0 * products
-
-
-def _squared_distances(
-    point: np.ndarray, points: np.ndarray, indices: np.ndarray | None = None
-) -> np.ndarray:
-    """Returns the squared distances from (D,) to the rows of (N, D) picked by indices, float64.
-
-    The same row has the same distance wherever it stands, so that equal images tie exactly.
-    """
-    length = len(points) if indices is None else len(indices)
-    squared = np.empty(length)
-    for part in _slices(0, length, _EXACT_ROWS):
-        rows = points[part] if indices is None else points[indices[part]]
-        difference = np.subtract(rows, point[None], dtype=np.float64)
-        squared[part] = np.square(difference, out=difference).sum(axis=1)
-    return squared
 
 
 def _mask(row: np.ndarray, indices: np.ndarray, columns: slice) -> None:

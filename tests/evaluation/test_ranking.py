@@ -16,10 +16,13 @@ pytestmark = pytest.mark.filterwarnings("error")
 BLOCK_SIZES = (1, 2, 7, 64)
 
 
-def brute_force_order(query, gallery, i):
+def brute_force_order(query, gallery, i, rescore=None):
     """Valid gallery indices of query i by a stable sort of float64 distances, and the distances."""
     difference = gallery.features.astype(np.float64) - query.features[i].astype(np.float64)
     squared = np.square(difference).sum(axis=1)
+    if rescore is not None:
+        weight, offset = rescore(i)
+        squared = weight * squared + offset
     identity = query.pids[i] > 0 and gallery.pids == query.pids[i]
     valid = (gallery.pids != -1) & ~(identity & (gallery.camids == query.camids[i]))
     order = np.argsort(squared, kind="stable")
@@ -115,6 +118,66 @@ def test_equals_brute_force_on_real_numbers(rng, block_size, offset):
     assert_equal_to_brute_force(query, gallery, block_size)
 
 
+def assert_rescored_equals_brute_force(query, gallery, rescore, block_size):
+    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore)
+    indices, values = nearest(query, gallery, 5, block_size=block_size, rescore=rescore)
+    assert values.dtype == np.float32
+    for i in range(len(query.pids)):
+        order, expected = brute_force_order(query, gallery, i, rescore)
+        hits = (gallery.pids[order] == query.pids[i]) & (query.pids[i] > 0)
+        np.testing.assert_array_equal(ranks[i], np.flatnonzero(hits) + 1)
+        found = min(5, len(order))
+        np.testing.assert_array_equal(indices[i, :found], order[:found])
+        np.testing.assert_array_equal(values[i, :found], expected[:found].astype(np.float32))
+        assert np.all(indices[i, found:] == -1)
+        assert np.all(values[i, found:] == np.inf)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_queries=st.integers(1, 8),
+    num_gallery=st.integers(1, 30),
+    scale=st.integers(0, 3),
+    spread=st.sampled_from([0, 2, 1e6]),
+    block_size=st.sampled_from(BLOCK_SIZES),
+)
+def test_rescored_equals_brute_force_with_ties_and_no_weight(
+    seed, num_queries, num_gallery, scale, spread, block_size
+):
+    rng = np.random.default_rng(seed)
+    query, gallery = (random_set(rng, n, scale=scale) for n in (num_queries, num_gallery))
+    weights = rng.choice([0.0, 1e-60, 1e-3, 0.25, 1.0, 3.7], num_queries)
+    offsets = np.round(spread * rng.uniform(-1, 1, (num_queries, num_gallery)))
+    asked = []
+
+    def rescore(i):
+        asked.append(i)
+        return weights[i], offsets[i]
+
+    assert_rescored_equals_brute_force(query, gallery, rescore, block_size)
+    asked.clear()
+    match_ranks(query, gallery, block_size=block_size, rescore=rescore)
+    assert asked == list(range(num_queries))
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-12])
+def test_rescored_near_ties_are_decided_in_float64(rng, noise, monkeypatch):
+    # The offsets undo the distances but for a noise that float32 does not show.
+    query, gallery = (random_set(rng, n, dim=96, integers=False, num_pids=50) for n in (20, 1500))
+    offsets = noise * rng.standard_normal((20, 1500))
+    for i in range(20):
+        difference = gallery.features.astype(np.float64) - query.features[i]
+        offsets[i] -= 0.3 * np.square(difference).sum(axis=1)
+
+    def rescore(i):
+        return 0.3, offsets[i]
+
+    assert_rescored_equals_brute_force(query, gallery, rescore, 1024)
+    monkeypatch.setattr(ranking, "_OFFSETS", 3 * 1500)  # three queries at a time
+    assert_rescored_equals_brute_force(query, gallery, rescore, 100)
+
+
 def test_near_ties_are_decided_in_float64(rng):
     # All of the gallery lies on a sphere around the query, out of round by less than float32 shows.
     directions = rng.standard_normal((200, 64))
@@ -128,9 +191,10 @@ def test_near_ties_are_decided_in_float64(rng):
             np.testing.assert_array_equal(indices[i], brute_force_order(query, gallery, i)[0][:20])
 
 
+@pytest.mark.parametrize("weight", [None, 0.0, 0.3])
 @pytest.mark.parametrize("dim", [8, 1536])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "outlier", "offset", "relu"])
-def test_scores_err_by_less_than_half_the_margin(rng, dim, kind):
+def test_scores_err_by_less_than_half_the_margin(rng, dim, kind, weight):
     features = rng.standard_normal((300, dim))
     if kind == "heavy":
         features = rng.standard_cauchy((300, dim))
@@ -142,12 +206,17 @@ def test_scores_err_by_less_than_half_the_margin(rng, dim, kind):
         features = np.maximum(features, 0)
     query = descriptors(features[:40], np.ones(40), np.zeros(40))
     gallery = descriptors(features[40:], np.ones(260), np.zeros(260))
-    search = ranking._prepare(query, gallery, 512)
-    ((_, scores),) = ranking._score_blocks(search, slice(0, 40))
-    for i in range(40):
-        squared = search.squared_distances(i, np.arange(260))
-        low, high = (b.astype(np.float64) for b in search.score_bounds(i, squared))
+    offsets = rng.standard_normal((40, 260)) * rng.uniform(0, 100, (40, 1))
+    rescore = None if weight is None else lambda i: (weight, offsets[i])
+    search = ranking._prepare(query, gallery, 512, rescore)
+    orders = [search.order(i) for i in range(40)]
+    ((_, scores),) = ranking._score_blocks(search, orders)
+    norms = np.linalg.norm(gallery.features - search.centre.astype(np.float64), axis=1)
+    for i, order in enumerate(orders):
+        values = search.values(order, np.arange(260))
+        low, high = (b.astype(np.float64) for b in search.score_bounds(order, values))
         assert np.all(np.abs(scores[i] - (low + high) / 2) <= (high - low) / 4)
+        assert np.all(norms <= search.largest_norm(order, values) * (1 + 1e-6))
 
 
 def test_hand_example():
@@ -180,6 +249,18 @@ def test_hand_example():
     np.testing.assert_array_equal(indices, [[5, 0, 1, 2, -1, -1], [4, 5, 0, 1, 2, -1]])
     inf = np.inf
     np.testing.assert_array_equal(distances, [[3, 4, 5, 5, inf, inf], [2, 3, 4, 5, 5, inf]])
+
+
+def test_few_images_are_as_near_as_the_matches():
+    # One match and two images tied with it stand far back in a gallery that is further.
+    features = np.full((200, 1), 9)
+    features[[120, 150, 180]] = [[1], [-1], [1]]
+    pids = np.full(200, 2)
+    pids[150] = 1
+    query = descriptors([[0]], [1], [0])
+    gallery = descriptors(features, pids, np.ones(200))
+    np.testing.assert_array_equal(match_ranks(query, gallery)[0], [2])
+    np.testing.assert_array_equal(nearest(query, gallery, 4)[0], [[120, 150, 180, 0]])
 
 
 def test_collapsed_network_ranks_in_gallery_order():
@@ -274,6 +355,23 @@ def ones(n, dim=2):
 def test_bad_input_is_one_clear_error(query, gallery, kwargs, message):
     with pytest.raises(ValueError, match=message):
         evaluate_ranking(query, gallery, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("weight", "offset", "message"),
+    [
+        (-1.0, np.zeros(3), "weight -1.0 .* must be at least 0"),
+        (np.nan, np.zeros(3), "the weight nan"),
+        (1e39, np.zeros(3), "no sum may overflow float32"),
+        (1.0, np.array([0, np.nan, 0]), "offsets from nan to nan"),
+        (1.0, np.zeros(2), r"offsets of shape \(2,\), the gallery has \(3,\)"),
+        (1.0, np.zeros(3, np.float32), "must give a float64 array of offsets"),
+    ],
+)
+def test_bad_rescore_is_one_clear_error(weight, offset, message):
+    gallery = descriptors([[1, 1], [2, 2], [3, 4]], [1, 1, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match=message):
+        match_ranks(ones(2), gallery, rescore=lambda i: (weight, offset))
 
 
 def test_nearest_needs_a_positive_k():

@@ -1,0 +1,214 @@
+"""k-reciprocal re-ranking: Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with
+k-reciprocal Encoding", CVPR 2017, as their published program computes it, in bounded memory.
+
+An image is described by which images it and they find near each other. Two images of one identity
+find the same ones, whatever the camera, and the overlap (a Jaccard distance) corrects the Euclidean
+distance. No label is looked at.
+
+The published program holds several (Q + G) x (Q + G) arrays and sorts every row of them. Here the
+nearest images and the furthest one are found exactly, block by block (`ranking.neighbours`), and
+all else is sparse: a row of the encoding has some tens of entries. The arithmetic is in float64 and
+that of a row involves no other row of its block, so that the result depends on no block size.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from reid_jax.evaluation.ranking import (
+    BLOCK_SIZE,
+    Descriptors,
+    Rescore,
+    check_sets,
+    neighbours,
+    squared_distances,
+)
+
+# Rows whose entries are worked on at a time: some megabytes.
+_ROWS = 256
+
+
+def k_reciprocal(
+    query: Descriptors,
+    gallery: Descriptors,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+    block_size: int = BLOCK_SIZE,
+    progress: Callable[[str], object] | None = None,
+) -> Rescore:
+    """Prepares re-ranking, for `rescore` of `match_ranks`, `nearest` and `evaluate_ranking`.
+
+    The re-ranked distance is ``(1 - weight) * jaccard + weight * d^2 / max d^2`` (equation 12),
+    d^2 being squared Euclidean distances and the maximum that from the query to all of the Q + G
+    images. The encoding (equation 7) is of all Q + G images and by all of them: also by those which
+    a query does not rank, of its own camera and junk. Equally near images are ordered by index, the
+    query set before the gallery.
+
+    Args:
+        query: descriptors of Q images.
+        gallery: descriptors of G images.
+        k1: images are k-reciprocal neighbours where each is among the other's k1 nearest, itself
+            not counted.
+        k2: images, itself counted, over whose encodings an image's is averaged (equation 11); 1
+            leaves it.
+        weight: of the Euclidean distance, lambda in the paper. 1 ranks by it alone.
+        block_size: see `match_ranks`.
+        progress: called with a line of text now and then; None is silence.
+
+    Returns:
+        A function from a query's index to its weight and its offsets, float64 (G,).
+
+    Raises:
+        ValueError: as `match_ranks`, and if k1 or k2 is below 1 or more than the images allow, or
+            weight is not in [0, 1].
+    """
+    query, gallery = check_sets(query, gallery)
+    features = np.concatenate([query.features, gallery.features])
+    _check_settings(k1, k2, weight, len(features))
+    nearest, furthest = neighbours(
+        features, max(k1 + 1, k2), block_size=block_size, progress=progress
+    )
+    furthest[furthest == 0] = 1  # all images are equal: so are all distances, whatever divides them
+    encoding = _encode(features, furthest, nearest, k1)
+    if k2 > 1:
+        encoding = _mean_of_nearest(encoding, nearest[:, :k2])
+    first = len(query.features)
+    by_column = _transposed_from(encoding, first)
+
+    def rescore(i: int) -> tuple[float, np.ndarray]:
+        row = slice(encoding.starts[i], encoding.starts[i + 1])
+        owners, entries = _entries(by_column.starts, encoding.columns[row])
+        smaller = np.minimum(encoding.values[row][owners], by_column.values[entries])
+        # Equation 10. Rows sum to 1, so the sum of the larger ones is 2 less that of the smaller.
+        shared = np.bincount(by_column.columns[entries], smaller, minlength=len(gallery.features))
+        return weight / furthest[i], (1 - weight) * (1 - shared / (2 - shared))
+
+    return rescore
+
+
+class _Sparse(NamedTuple):
+    """Rows of a sparse matrix, one after the other."""
+
+    starts: np.ndarray  # int64 (rows + 1,), where each begins
+    columns: np.ndarray  # int32
+    values: np.ndarray  # float64
+
+
+def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
+    """Raises ValueError for what `k_reciprocal` cannot do."""
+    for name, k, least in (("k1", k1, k1 + 1), ("k2", k2, k2)):
+        if k < 1:
+            raise ValueError(f"{name} must be at least 1, got {k}")
+        if least > images:
+            raise ValueError(
+                f"{name} = {k} needs at least {least} images, query and gallery have {images}: "
+                f"choose a smaller {name}"
+            )
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must be in [0, 1], got {weight}")
+
+
+def _encode(features: np.ndarray, furthest: np.ndarray, nearest: np.ndarray, k1: int) -> _Sparse:
+    """Encodes every image by its expanded k-reciprocal neighbours (equations 3 to 7).
+
+    Args:
+        features: float32 (N, D).
+        furthest: float64 (N,), each image's largest squared distance.
+        nearest: int32 (N, at least k1 + 1), itself counted.
+        k1: see `k_reciprocal`.
+
+    Returns:
+        N x N: Gaussian weights exp(-d^2 / furthest), a row's sum being 1.
+    """
+    count = len(features)
+    starts, columns = _mutual(nearest[:, : k1 + 1])
+    halves = _mutual(nearest[:, : round(k1 / 2) + 1])
+    lengths, found, weights = [], [], []
+    for first in range(0, count, _ROWS):
+        last = min(first + _ROWS, count)
+        rows = np.repeat(np.arange(first, last), np.diff(starts[first : last + 1]))
+        near = columns[starts[first] : starts[last]]
+        own = rows * count + near
+        # A neighbour's own set for half k1 is added where over 2/3 of it is in the set already.
+        owners, entries = _entries(halves[0], near)
+        offered = rows[owners] * count + halves[1][entries]
+        common = np.bincount(owners, _contains(own, offered), minlength=len(near))
+        added = 3 * common > 2 * np.diff(halves[0])[near]
+        keys = np.unique(np.concatenate([own, offered[added[owners]]]))
+        rows, near = keys // count, (keys % count).astype(np.int32)
+
+        lengths.append(np.bincount(rows - first, minlength=last - first))
+        squared = [
+            squared_distances(features[i], features, part)
+            for i, part in zip(
+                range(first, last), np.split(near, np.cumsum(lengths[-1])[:-1]), strict=True
+            )
+        ]
+        weight = np.exp(-np.concatenate(squared) / furthest[rows])
+        sums = np.bincount(rows - first, weight, minlength=last - first)
+        found.append(near)
+        weights.append(weight / sums[rows - first])
+    return _Sparse(_starts(np.concatenate(lengths)), np.concatenate(found), np.concatenate(weights))
+
+
+def _mutual(nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which images are each other's nearest, (N, k), as a sparse matrix's rows."""
+    count = len(nearest)
+    keys = np.sort((np.arange(count)[:, None] * count + nearest).ravel())
+    rows, columns = keys // count, keys % count
+    mutual = _contains(keys, columns * count + rows)
+    lengths = np.bincount(rows[mutual], minlength=count)
+    return _starts(lengths), columns[mutual].astype(np.int32)
+
+
+def _mean_of_nearest(encoding: _Sparse, nearest: np.ndarray) -> _Sparse:
+    """Returns every image's mean encoding over its nearest, (N, k2) (equation 11)."""
+    count, k2 = nearest.shape
+    lengths, columns, values = [], [], []
+    for first in range(0, count, _ROWS):
+        near = nearest[first : first + _ROWS]
+        owners, entries = _entries(encoding.starts, near.ravel())
+        keys, groups = np.unique(
+            owners // k2 * count + encoding.columns[entries], return_inverse=True
+        )
+        # Sums of what stands in the order of `near`: the same in any block.
+        sums = np.bincount(groups, encoding.values[entries], minlength=len(keys))
+        lengths.append(np.bincount(keys // count, minlength=len(near)))
+        columns.append((keys % count).astype(np.int32))
+        values.append(sums / k2)
+    return _Sparse(
+        _starts(np.concatenate(lengths)), np.concatenate(columns), np.concatenate(values)
+    )
+
+
+def _transposed_from(matrix: _Sparse, first: int) -> _Sparse:
+    """Returns the transpose of a square matrix's rows from `first` on, which become column 0 on."""
+    kept = slice(matrix.starts[first], None)
+    rows = np.repeat(np.arange(len(matrix.starts) - 1 - first), np.diff(matrix.starts[first:]))
+    order = np.argsort(matrix.columns[kept], kind="stable")
+    lengths = np.bincount(matrix.columns[kept], minlength=len(matrix.starts) - 1)
+    return _Sparse(_starts(lengths), rows.astype(np.int32)[order], matrix.values[kept][order])
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Returns where rows of these lengths begin, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _entries(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the entries of some of a sparse matrix's rows, and which of those each is of."""
+    lengths = starts[rows + 1] - starts[rows]
+    owners = np.repeat(np.arange(len(rows)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return owners, np.arange(len(owners)) + np.repeat(starts[rows] - before, lengths)
+
+
+def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns which values are in an ascending array; none are where it is empty."""
+    if len(ascending) == 0:
+        return np.zeros(len(values), bool)
+    found = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[found] == values
