@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
+from reid_jax.evaluation.multi_query import POOLINGS
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training.workdir import read_run
 
@@ -21,6 +22,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; WORKDIR/ev
 _FIGURES = flags.DEFINE_bool(
     "figures", False, "Draw what the network looks at in some queries, and their ranked lists."
 )
+_MULTI_QUERY = flags.DEFINE_enum(
+    "multi-query", None, POOLINGS, "Market-1501's multi-query protocol, from its folder gt_bbox."
+)
+_GALLERY_EXTRA = flags.DEFINE_string(
+    "gallery-extra", None, "Folder of more gallery images, none of them a match."
+)
+_RERANK = flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
 
@@ -47,6 +55,9 @@ def main(argv):
             checkpoint=_CHECKPOINT.value,
             output=_OUTPUT.value or os.path.join(_WORKDIR.value, "eval"),
             figures=_QUERIES.value if _FIGURES.value else 0,
+            multi_query=_MULTI_QUERY.value,
+            gallery_extra=_GALLERY_EXTRA.value,
+            rerank=_RERANK.value,
         )
 
 

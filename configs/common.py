@@ -51,8 +51,8 @@ def recipe() -> ConfigDict:
             # Devices to train and evaluate on; 0 takes all.
             "devices": 0,
             "data": {
-                # market1501, dukemtmc, cuhk03, folder (files of your own) or synthetic (drawn on
-                # first use).
+                # market1501, dukemtmc, cuhk03, msmt17, folder (files of your own) or synthetic
+                # (drawn on first use).
                 "layout": "market1501",
                 "root": "",
                 # layout=folder: regular expression with groups pid and camid, and the sub-folders
@@ -86,6 +86,10 @@ def recipe() -> ConfigDict:
             "eval": {
                 "every_epochs": 20,
                 "batch_size": 128,
+                # Describe an image by the mean of its descriptor and its mirror image's.
+                "flip": False,
+                # Scale descriptors to length one.
+                "normalize": False,
                 # Gallery images whose distances to 256 queries ranking holds at a time.
                 "block_size": 16384,
             },

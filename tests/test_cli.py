@@ -50,12 +50,22 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
                 name = f"{camera[:2]}-p{pid}-{'-'.join(rest)}.jpg"
                 shutil.copy(path, own / split / name)
 
-    start("eval.py", f"--workdir={workdir}", f"--output={tmp_path / 'first'}")
+    # One box a query, the query itself: multi-query changes nothing.
+    shutil.copytree(pedestrians / "query", pedestrians / "gt_bbox")
+    start(
+        "eval.py",
+        f"--workdir={workdir}",
+        f"--output={tmp_path / 'first'}",
+        "--config.data.layout=market1501",
+        "--multi-query=max",
+    )
     start(
         "eval.py",
         f"--workdir={workdir}",
         f"--output={tmp_path / 'second'}",
         "--checkpoint=best",
+        "--rerank",
+        f"--gallery-extra={pedestrians / 'bounding_box_train'}",
         "--figures",
         "--queries=2",
         "--config.data.layout=folder",
@@ -69,6 +79,9 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
     )
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert first["mAP"] == pytest.approx(metrics[-1]["mAP"], abs=1e-6)
+    assert first["protocol"]["multi_query"] == "max"
+    assert second["protocol"]["rerank"]
+    assert second["dataset"]["gallery_extra"] > 0
     assert second["dataset"]["layout"] == "folder"
     assert second["queries"] == first["queries"]
     assert 0 < second["mAP"] <= 1

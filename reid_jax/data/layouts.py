@@ -9,8 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from reid_jax.data import msmt17
+
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+_MULTI_QUERY = "gt_bbox"
 
 #: Sub-folders of train, query and gallery in the layout `folder`, unless others are named.
 FOLDERS = ("train", "query", "gallery")
@@ -41,7 +44,7 @@ _LAYOUTS = {
 }
 
 #: The layouts that `read` knows.
-LAYOUTS = tuple(_LAYOUTS)
+LAYOUTS = (*_LAYOUTS, "msmt17")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +100,8 @@ def read(
     never enter the training split.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
-    names. In `folder` they may be any text, numbered in sorted order over all splits together.
+    names. In `folder` they may be any text, numbered in sorted order over all splits together. In
+    `msmt17` splits and identities are what lists say, with numbers as in `msmt17.read`.
 
     Args:
         layout: one of `LAYOUTS`.
@@ -109,47 +113,148 @@ def read(
         The data set.
 
     Raises:
-        FileNotFoundError: the root or a split's folder does not exist.
+        FileNotFoundError: the root, a split's folder or a listed file does not exist.
         ValueError: the layout is unknown, the pattern is no regular expression with its groups, a
           folder holds no image, a name shows no identity or camera, there are fewer than two
           training identities, or no query has a match under another camera.
     """
-    if layout not in _LAYOUTS:
+    if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r} (data.layout); known: {', '.join(LAYOUTS)}")
-    rules = _LAYOUTS[layout]
     if layout != "folder" and (pattern or folders):
         raise ValueError(
             f"a pattern and folders are for the layout 'folder'; {layout!r} has its own"
         )
-    rules = dataclasses.replace(
-        rules, pattern=pattern or rules.pattern, folders=tuple(folders or rules.folders)
-    )
-    if len(rules.folders) != 3:
-        raise ValueError(f"folders must name train, query and gallery, not {rules.folders}")
-
     root = os.fspath(root)
     if not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
+    if layout == "msmt17":
+        splits = [Split(*split) for split in msmt17.read(root)]
+        sources = [lists[0] for lists in msmt17.LISTS]
+    else:
+        rules = _LAYOUTS[layout]
+        rules = dataclasses.replace(
+            rules, pattern=pattern or rules.pattern, folders=tuple(folders or rules.folders)
+        )
+        splits = _read_folders(rules, root, numbered=layout != "folder")
+        sources = rules.folders
+    dataset = Dataset(*splits, name=layout, root=root)
+    _check(dataset, sources)
+    return dataset
+
+
+def read_multi_query(dataset: Dataset) -> Split:
+    """Reads which hand-drawn boxes of Market-1501 show a query's identity under its camera.
+
+    Args:
+        dataset: from `read`, in the layout `market1501`.
+
+    Returns:
+        Those images of the folder `gt_bbox`. The others, of training identities and of other
+        cameras, are left out.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: the layout is another, a name shows no identity or camera, or a query has no
+          such box.
+    """
+    if dataset.name != "market1501":
+        raise ValueError(
+            f"--multi-query is defined for Market-1501, not for the layout {dataset.name!r}"
+        )
+    folder = os.path.join(dataset.root, _MULTI_QUERY)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"no folder {folder!r}: --multi-query needs Market-1501's hand-drawn boxes, which lie "
+            "there"
+        )
+    names = _image_names(dataset.root, _MULTI_QUERY)
+    fields = _parse(_LAYOUTS[dataset.name].pattern, folder, names)
+    boxes = [(int(pid), int(camid)) for pid, camid in fields]
+    queries = list(zip(dataset.query.pids.tolist(), dataset.query.camids.tolist(), strict=True))
+    there, asked = set(boxes), set(queries)
+    lacking = [
+        path for path, who in zip(dataset.query.paths, queries, strict=True) if who not in there
+    ]
+    if lacking:
+        raise ValueError(
+            f"{len(lacking):,} of {len(queries):,} queries have no image of their identity under "
+            f"their camera in {folder!r}, the first of them {lacking[0]!r}"
+        )
+    pids, camids = np.array(boxes, np.int32).T
+    return _split(folder, names, pids, camids, [who in asked for who in boxes])
+
+
+def read_extra(folder: str | os.PathLike) -> Split:
+    """Finds more images for the gallery: distractors, pid 0 and camid 0 whatever their names say.
+
+    Args:
+        folder: with images in it or in folders below, called .jpg, .jpeg or .png in any case. For
+            example the 500,000 distractors of Market-1501.
+
+    Returns:
+        All images, in the order of their paths.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: there is no image.
+    """
+    folder = os.fspath(folder)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder!r} (--gallery-extra)")
+    paths, waiting = [], [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                elif _is_image(entry.name):
+                    paths.append(entry.path)
+    if not paths:
+        raise ValueError(
+            f"no image ({', '.join(_SUFFIXES)}) in or below {folder!r} (--gallery-extra)"
+        )
+    nobody = np.zeros(len(paths), np.int32)
+    return Split(tuple(sorted(paths)), nobody, nobody)
+
+
+def _read_folders(rules: _Layout, root: str, numbered: bool) -> list[Split]:
+    """Train, query and gallery of a layout that tells them by folders and file names.
+
+    Args:
+        rules: the layout.
+        root: the folder that holds the splits' folders.
+        numbered: whether pids and camids are numbers in the names.
+    """
+    if len(rules.folders) != 3:
+        raise ValueError(f"folders must name train, query and gallery, not {rules.folders}")
     names = [_image_names(root, folder) for folder in rules.folders]
     parsed = [
         _parse(rules.pattern, os.path.join(root, folder), split)
         for folder, split in zip(rules.folders, names, strict=True)
     ]
-    if layout == "folder":
-        pid_numbers, camid_numbers = (_numbering(parsed, field) for field in (0, 1))
-    else:
+    if numbered:
         pid_numbers = camid_numbers = int
+    else:
+        pid_numbers, camid_numbers = (_numbering(parsed, field) for field in (0, 1))
     splits = []
     for folder, split, fields in zip(rules.folders, names, parsed, strict=True):
         pids = np.array([pid_numbers(pid) for pid, _ in fields], np.int32)
         camids = np.array([camid_numbers(camid) for _, camid in fields], np.int32)
         in_train = folder == rules.folders[0]
         keep = ~np.isin(pids, rules.junk + (rules.distractors if in_train else ()))
-        paths = tuple(os.path.join(root, folder, split[i]) for i in np.flatnonzero(keep))
-        splits.append(Split(paths, pids[keep], camids[keep]))
-    dataset = Dataset(*splits, name=layout, root=root)
-    _check(dataset, rules.folders)
-    return dataset
+        splits.append(_split(os.path.join(root, folder), split, pids, camids, keep))
+    return splits
+
+
+def _split(folder: str, names: Sequence[str], pids, camids, keep) -> Split:
+    """The images of a folder for which `keep` is True."""
+    keep = np.flatnonzero(keep)
+    return Split(tuple(os.path.join(folder, names[i]) for i in keep), pids[keep], camids[keep])
+
+
+def _is_image(name: str) -> bool:
+    # A leading dot marks the resource forks that macOS leaves beside the files: ._0002_c1s1.jpg
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
 def _image_names(root: str, folder: str) -> list[str]:
@@ -157,12 +262,7 @@ def _image_names(root: str, folder: str) -> list[str]:
     path = os.path.join(root, folder)
     if not os.path.isdir(path):
         raise FileNotFoundError(f"no folder {folder!r} in {root!r}, which holds {_listing(root)}")
-    # A leading dot marks the resource forks that macOS leaves beside the files: ._0002_c1s1.jpg
-    names = sorted(
-        name
-        for name in os.listdir(path)
-        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
-    )
+    names = sorted(filter(_is_image, os.listdir(path)))
     if not names:
         raise ValueError(f"no image ({', '.join(_SUFFIXES)}) in {path!r}")
     return names
@@ -201,9 +301,14 @@ def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):
     return {text: number for number, text in enumerate(texts, start=1)}.__getitem__
 
 
-def _check(dataset: Dataset, folders: Sequence[str]) -> None:
-    """Raises where the data can neither be trained on nor evaluated."""
-    train, query, gallery = (os.path.join(dataset.root, folder) for folder in folders)
+def _check(dataset: Dataset, sources: Sequence[str]) -> None:
+    """Raises where the data can neither be trained on nor evaluated.
+
+    Args:
+        dataset: what was read.
+        sources: below its root, the folder or list of each split, which errors name.
+    """
+    train, query, gallery = (os.path.join(dataset.root, source) for source in sources)
     if dataset.train.num_identities < 2:
         raise ValueError(f"fewer than two identities to train on in {train!r}")
 

@@ -1,14 +1,24 @@
-"""From images to descriptors: the inference face over a whole split, no image lost."""
+"""From images to descriptors: the inference face over whole splits, no image lost."""
 
-from collections.abc import Callable
+import collections
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from reid_jax.collectives import AXIS
 from reid_jax.data.augment import normalize
+from reid_jax.data.images import Images
 from reid_jax.data.pipeline import eval_batches
+
+# Seconds between two lines of progress.
+_PROGRESS_PERIOD = 10.0
+
+# Batches that devices work on while the host takes an earlier one's descriptors.
+_AHEAD = 2
 
 
 def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__call__") -> Callable:
@@ -22,6 +32,36 @@ def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__ca
     def face(variables, images):
         return network.apply(variables, normalize(images), method=method)
 
+    return _over_devices(face, devices)
+
+
+def descriptor_face(
+    network: nn.Module, devices: list[jax.Device], *, flip: bool = False, unit_length: bool = False
+) -> Callable:
+    """As `pmap_face`, the network's descriptors and what re-ID programs do to them.
+
+    Args:
+        network: whose inference face gives descriptors (B, D).
+        devices: to share each batch.
+        flip: the mean of an image's descriptor and its mirror image's; twice the work.
+        unit_length: divide each by its Euclidean length, after that.
+    """
+
+    def face(variables, images):
+        images = normalize(images)
+        descriptors = network.apply(variables, images)
+        if flip:
+            descriptors = 0.5 * (descriptors + network.apply(variables, images[:, :, ::-1]))
+        if unit_length:
+            squared = jnp.square(descriptors).sum(axis=1, keepdims=True)
+            # A descriptor of zeros, as of a network that collapsed, stays one.
+            descriptors *= jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(jnp.float32).tiny))
+        return descriptors
+
+    return _over_devices(face, devices)
+
+
+def _over_devices(face: Callable, devices: list[jax.Device]) -> Callable:
     mapped = jax.pmap(face, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
     def over_devices(variables, images):
@@ -32,20 +72,59 @@ def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__ca
     return over_devices
 
 
-def extract(face: Callable, variables, images, count: int, batch_size: int) -> np.ndarray:
-    """Descriptors of the first `count` images of a split, in order.
+def extract(
+    face: Callable,
+    variables,
+    parts: Sequence[tuple[Images, int]],
+    batch_size: int,
+    progress: Callable[[str], object] | None = None,
+) -> np.ndarray:
+    """Descriptors of images, part after part, each in order, in one array.
+
+    Memory holds that array and a few batches.
 
     Args:
-        face: from `pmap_face`.
+        face: from `descriptor_face`.
         variables: {"params", "batch_stats"}.
-        images: from `reid_jax.data.images.open_images`.
-        count: images in the split, N.
-        batch_size: images a call; the last batch is padded and what the padding gives is dropped.
+        parts: images, from `reid_jax.data.images.open_images`, and how many of the first to take.
+        batch_size: images a call; each part's last batch is padded and what the padding gives is
+            dropped.
+        progress: called with a line of text now and then; None is silence.
 
     Returns:
-        (N, D) float32.
+        (N, D) float32, N the sum of all counts.
     """
-    rows = []
-    for batch, mask in eval_batches(images, count, batch_size):
-        rows.append((face(variables, batch), mask))
-    return np.concatenate([np.asarray(descriptors)[mask] for descriptors, mask in rows])
+    total = sum(count for _, count in parts)
+    descriptors, done = None, 0
+    started = shown = time.monotonic()
+    outputs = (
+        (face(variables, batch), mask)
+        for images, count in parts
+        for batch, mask in eval_batches(images, count, batch_size)
+    )
+    for output, mask in _delayed(outputs, _AHEAD):
+        rows = np.asarray(output)[mask]
+        if descriptors is None:
+            descriptors = np.empty((total, rows.shape[1]), np.float32)
+        descriptors[done : done + len(rows)] = rows
+        done += len(rows)
+        now = time.monotonic()
+        if progress and now - shown > _PROGRESS_PERIOD:
+            rate = done / (now - started)
+            minutes, seconds = divmod(round((total - done) / rate), 60)
+            progress(
+                f"described {done:,} of {total:,} images  {rate:,.0f} images/s  "
+                f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+            )
+            shown = now
+    return descriptors
+
+
+def _delayed(items: Iterable, count: int) -> Iterator:
+    """The items, each once `count` later ones have been made or none are left."""
+    waiting = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting

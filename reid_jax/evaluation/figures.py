@@ -8,7 +8,7 @@ import numpy as np
 from reid_jax import visualize
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
-from reid_jax.evaluation.ranking import Descriptors, nearest
+from reid_jax.evaluation.ranking import Descriptors, Rescore, nearest
 from reid_jax.models import Network
 
 
@@ -24,6 +24,7 @@ def write_figures(
     count: int,
     length: int = 10,
     block_size: int,
+    rescore: Rescore | None = None,
 ) -> list[pathlib.Path]:
     """Writes pictures of queries spread evenly over the split, those the network allows.
 
@@ -41,12 +42,13 @@ def write_figures(
         count: queries to show.
         length: nearest gallery images to show for each.
         block_size: of the ranking.
+        rescore: of the ranking; lists then show its distances.
 
     Returns:
         The files.
     """
     shown = np.unique(np.linspace(0, len(query.pids) - 1, count).astype(np.int32))
-    images = _pixels(evaluator.query_images, shown)
+    (images,) = evaluator.query_images.batches([shown])
     titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
     # All devices get as many images: the last is repeated, and what it gives is dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
@@ -70,8 +72,14 @@ def write_figures(
         )
 
     few = Descriptors(query.features[shown], query.pids[shown], query.camids[shown])
-    found, distances = nearest(few, gallery, length, block_size=block_size)
-    listed = _pixels(evaluator.gallery_images, np.maximum(found, 0).ravel())
+    found, distances = nearest(
+        few,
+        gallery,
+        length,
+        block_size=block_size,
+        rescore=None if rescore is None else lambda i: rescore(shown[i]),
+    )
+    listed = evaluator.gallery_pixels(np.maximum(found, 0).ravel())
     pids = gallery.pids[found]
     figures["ranked_lists.png"] = visualize.ranked_list_figure(
         images,
@@ -87,8 +95,3 @@ def write_figures(
     for name, figure in figures.items():
         visualize.save(figure, folder / name)
     return [folder / name for name in figures]
-
-
-def _pixels(images, indices: np.ndarray) -> np.ndarray:
-    (batch,) = images.batches([indices.astype(np.int32)])
-    return batch

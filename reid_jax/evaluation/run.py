@@ -8,18 +8,27 @@ import jax.numpy as jnp
 
 from reid_jax import models
 from reid_jax.console import say
-from reid_jax.data import datasets
+from reid_jax.data import datasets, layouts
 from reid_jax.evaluation import evaluator
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import choose_devices
 from reid_jax.training.workdir import CHECKPOINTS, read_run, write_text_atomically
 
 
 def evaluate_run(
-    config, workdir: str, *, checkpoint: str | int, output: str, figures: int = 0
+    config,
+    workdir: str,
+    *,
+    checkpoint: str | int,
+    output: str,
+    figures: int = 0,
+    multi_query: str | None = None,
+    gallery_extra: str | None = None,
+    rerank: bool = False,
 ) -> RankingResult:
     """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
 
@@ -29,15 +38,20 @@ def evaluate_run(
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, made where it does not exist.
         figures: queries to draw, see `write_figures`; 0 for none.
+        multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
+        gallery_extra: a folder of more gallery images, all of them distractors.
+        rerank: order the gallery by k-reciprocal re-ranking.
 
     Raises:
-        FileNotFoundError, ValueError: no run, no checkpoint or no such dataset, named; or the
-            checkpoint is of another network.
+        FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
+            the checkpoint is of another network.
     """
     _, num_classes = read_run(workdir)
     devices = choose_devices(config.devices)
     evaluator.check(config.eval)
     dataset = datasets.load(config.data)
+    boxes = layouts.read_multi_query(dataset) if multi_query else None
+    extra = layouts.read_extra(gallery_extra) if gallery_extra else None
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
 
@@ -47,10 +61,34 @@ def evaluate_run(
         step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
         variables = checkpoints.restore_model(shapes, step)
 
-    evaluate = Evaluator(network, dataset, config, devices, say)
+    evaluate = Evaluator(
+        network,
+        dataset,
+        config,
+        devices,
+        say,
+        boxes=boxes,
+        pooling=multi_query or "average",
+        extra=extra,
+    )
     query, gallery = evaluate.describe(variables)
-    result = evaluate.rank(query, gallery)
-    say(f"{config.model.name}, step {step} of {workdir}, on {dataset.root}:\n{table(result)}")
+    rescore = None
+    if rerank:
+        rescore = k_reciprocal(query, gallery, block_size=config.eval.block_size, progress=say)
+    result = evaluate.rank(query, gallery, rescore)
+    protocol = {
+        "multi_query": multi_query,
+        "rerank": rerank,
+        "flip": config.eval.flip,
+        "normalize": config.eval.normalize,
+    }
+    named = [
+        name if value is True else f"{name} {value}" for name, value in protocol.items() if value
+    ]
+    if extra is not None:
+        named.append(f"{len(extra):,} more gallery images")
+    where = ", ".join([f"{config.model.name}, step {step} of {workdir}, on {dataset.root}", *named])
+    say(f"{where}:\n{table(result)}")
 
     folder = pathlib.Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +100,9 @@ def evaluate_run(
             "root": str(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
+            "gallery_extra": 0 if extra is None else len(extra),
         },
+        "protocol": protocol,
         **result.summary(),
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
@@ -79,6 +119,7 @@ def evaluate_run(
             gallery,
             count=figures,
             block_size=config.eval.block_size,
+            rescore=rescore,
         )
         say("drew " + ", ".join(str(path) for path in written))
     return result

@@ -17,6 +17,9 @@ from ml_collections import ConfigDict
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
 
+# Leaves that came later, with what programs did before: a run without them is read as if it had.
+_LATER_LEAVES = {"eval": {"flip": False, "normalize": False}}
+
 
 def write_run(
     workdir: str | os.PathLike[str], config: ConfigDict | Mapping[str, Any], num_classes: int
@@ -56,7 +59,11 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
     path = pathlib.Path(workdir) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        return ConfigDict(_with_tuples(run["config"])).lock(), int(run["num_classes"])
+        config = _with_tuples(run["config"])
+        for section, leaves in _LATER_LEAVES.items():
+            if section in config:
+                config[section] = leaves | config[section]
+        return ConfigDict(config).lock(), int(run["num_classes"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path} is missing: is {workdir} the --workdir of a training run?"

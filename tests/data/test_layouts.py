@@ -137,7 +137,9 @@ def test_files_that_are_no_images_are_ignored(tree):
 
 @pytest.mark.parametrize("layout", ["market-1501", "", "FOLDER"])
 def test_unknown_layout(tmp_path, layout):
-    with pytest.raises(ValueError, match=r"data\.layout.*market1501, dukemtmc, cuhk03, folder"):
+    with pytest.raises(
+        ValueError, match=r"data\.layout.*market1501, dukemtmc, cuhk03, folder, msmt17"
+    ):
         layouts.read(layout, tmp_path)
 
 
@@ -240,3 +242,95 @@ def test_disjoint_identities_are_silent(tree, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         layouts.read("folder", tree(OWN))
     assert not caplog.text
+
+
+BOXES = [
+    "0005_c2s1_000900_00.jpg",
+    "0001_c1s1_001051_00.jpg",
+    "0001_c1s2_000001_00.jpg",
+    "0001_c2s1_000001_00.jpg",  # a query's identity under another camera
+    "0002_c1s1_000451_00.jpg",  # to train on
+    "0005_c1s1_000451_00.jpg",
+]
+
+
+def test_multi_query_is_of_the_identity_and_camera_of_queries(tree):
+    root = tree(MARKET | {"gt_bbox": [*BOXES, "Thumbs.db"]})
+    boxes = layouts.read_multi_query(layouts.read("market1501", root))
+    wanted = ["0001_c1s1_001051_00.jpg", "0001_c1s2_000001_00.jpg", "0005_c2s1_000900_00.jpg"]
+    assert boxes.paths == tuple(str(root / "gt_bbox" / name) for name in wanted)
+    np.testing.assert_array_equal(boxes.pids, [1, 1, 5])
+    np.testing.assert_array_equal(boxes.camids, [1, 1, 2])
+    assert boxes.pids.dtype == boxes.camids.dtype == np.int32
+
+
+def test_multi_query_is_market1501s(tree):
+    with pytest.raises(ValueError, match=r"--multi-query .* Market-1501, not .*'dukemtmc'"):
+        layouts.read_multi_query(layouts.read("dukemtmc", tree(DUKE | {"gt_bbox": BOXES})))
+
+
+def test_multi_query_needs_its_folder(tree):
+    with pytest.raises(FileNotFoundError, match=r"gt_bbox'.*--multi-query .*hand-drawn"):
+        layouts.read_multi_query(layouts.read("market1501", tree(MARKET)))
+
+
+def test_multi_query_names_what_shows_no_identity(tree):
+    root = tree(MARKET | {"gt_bbox": [*BOXES, "portrait.jpg"]})
+    with pytest.raises(ValueError, match=r"no identity and camera.*gt_bbox/portrait\.jpg"):
+        layouts.read_multi_query(layouts.read("market1501", root))
+
+
+def test_every_query_needs_a_box(tree):
+    root = tree(MARKET | {"gt_bbox": BOXES[3:]})
+    with pytest.raises(ValueError, match=r"2 of 2 queries .*gt_bbox.*0001_c1s1_001051_00\.jpg"):
+        layouts.read_multi_query(layouts.read("market1501", root))
+
+
+def test_extra_images_are_distractors_whatever_their_names(tree):
+    root = tree(
+        {
+            "distractors_500k": ["0_c1s1.jpg", "10.JPEG", "2.png", "._2.png", "readme.txt"],
+            "distractors_500k/more/still": ["0001_c1s1_000001_00.jpg"],
+            "distractors_500k/empty": [],
+            "distractors_500k/more.jpg": ["a.jpg"],
+        }
+    )
+    extra = layouts.read_extra(root / "distractors_500k")
+    # As Python sorts text, folders among files.
+    wanted = ["0_c1s1.jpg", "10.JPEG", "2.png", "more.jpg/a.jpg"]
+    wanted.append("more/still/0001_c1s1_000001_00.jpg")
+    assert extra.paths == tuple(str(root / "distractors_500k" / name) for name in wanted)
+    for numbers in (extra.pids, extra.camids):
+        assert numbers.dtype == np.int32
+        np.testing.assert_array_equal(numbers, [0] * 5)
+
+
+def test_extra_images_have_one_order(tree, monkeypatch):
+    root = tree({"b": ["1.jpg", "2.jpg"], "a": ["3.jpg"]})
+    paths = layouts.read_extra(root).paths
+    listed = layouts.os.scandir
+
+    class Backwards:
+        def __init__(self, path):
+            self.entries = sorted(listed(path), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(layouts.os, "scandir", Backwards)
+    assert (
+        layouts.read_extra(root).paths
+        == paths
+        == tuple(str(root / name) for name in ("a/3.jpg", "b/1.jpg", "b/2.jpg"))
+    )
+
+
+def test_extra_images_that_are_not_there(tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*--gallery-extra"):
+        layouts.read_extra(tmp_path / "nowhere")
+    root = tree({"empty": ["readme.txt"]})
+    with pytest.raises(ValueError, match=f"no image.*{root}.*--gallery-extra"):
+        layouts.read_extra(root)

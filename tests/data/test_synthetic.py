@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import synthetic
+from reid_jax.data import layouts, synthetic
 from reid_jax.data.synthetic import __main__ as command
 from reid_jax.data.synthetic import capture, dataset
 from reid_jax.data.synthetic.cameras import camera
@@ -509,6 +509,24 @@ def test_names_are_unique_in_a_large_data_set():
     assert len(set(paths)) == len(paths)
 
 
+def test_boxes_for_multi_query_are_more_pictures_of_each_query(tiny, tmp_path):
+    write(tmp_path / "more", multi_query_images=2)
+    before, after = digests(tiny), digests(tmp_path / "more")
+    del before["synthetic.json"], after["synthetic.json"]
+    assert {path: after[path] for path in before} == before
+    new = after.keys() - before.keys()
+    assert {path.split("/")[0] for path in new} == {"gt_bbox"}
+    assert sorted(parsed(tmp_path / "more", "gt_bbox")) == sorted(2 * parsed(tiny, "query"))
+    assert not {after[path] for path in new} & set(before.values())
+    boxes = layouts.read_multi_query(layouts.read("market1501", tmp_path / "more"))
+    assert len(boxes) == len(new)
+    with pytest.raises(FileExistsError, match="multi_query_images 2 instead of 1"):
+        write(tmp_path / "more", multi_query_images=1)
+    (tmp_path / "more" / min(new)).unlink()
+    with pytest.raises(FileExistsError, match="files were lost"):
+        write(tmp_path / "more", multi_query_images=2)
+
+
 def test_the_seed_changes_the_images(tiny, tmp_path):
     write(tmp_path / "other", seed=1)
     assert not set(digests(tmp_path / "other").values()) & set(digests(tiny).values())
@@ -599,6 +617,7 @@ def test_an_empty_folder_is_filled(tmp_path):
         ("images_per_camera", 1, "at least 2"),
         ("distractors", -1, "at least 0"),
         ("junk", -3, "at least 0"),
+        ("multi_query_images", -1, "at least 0"),
     ],
 )
 def test_arguments_out_of_range_are_named(tmp_path, name, value, bound):

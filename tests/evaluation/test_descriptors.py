@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from reid_jax.data.augment import normalize
-from reid_jax.evaluation.descriptors import extract, pmap_face
+from reid_jax.evaluation import descriptors
+from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 
 
 class Means(nn.Module):
@@ -35,12 +36,85 @@ def images(rng):
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 4), (1, 16), (4, 4), (4, 8)])
 def test_no_image_is_lost_and_none_is_added(images, devices, batch_size):
-    face = pmap_face(Means(), jax.devices()[:devices])
-    got = extract(face, {}, Array(images), len(images), batch_size)
+    """The split is in two parts, of which the first has an image more than is asked for."""
+    face = descriptor_face(Means(), jax.devices()[:devices])
+    parts = [(Array(images[:8]), 7), (Array(images[7:]), 4)]
+    got = extract(face, {}, parts, batch_size)
     want = np.asarray(normalize(jnp.array(images)), np.float64).mean(axis=(1, 2))
     assert got.shape == (11, 3)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+class LeftHalf(nn.Module):
+    """A network that tells an image from its mirror image."""
+
+    def __call__(self, images):
+        return images[:, :, :2].mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_flip_averaging_and_unit_length(images, flip, unit_length):
+    images[3] = 0
+    face = descriptor_face(LeftHalf(), jax.devices(), flip=flip, unit_length=unit_length)
+    got = face({}, images[:8])
+    want = np.asarray(normalize(jnp.array(images[:8])), np.float64)
+    want = want.mean(axis=(1, 2)) if flip else want[:, :, :2].mean(axis=(1, 2))
+    if unit_length:
+        want /= np.linalg.norm(want, axis=1, keepdims=True)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+class Zeros(nn.Module):
+    def __call__(self, images):
+        return jnp.zeros((images.shape[0], 3))
+
+
+def test_a_descriptor_of_zeros_has_no_length_to_divide_by(images):
+    face = descriptor_face(Zeros(), jax.devices()[:1], unit_length=True)
+    np.testing.assert_array_equal(face({}, images), np.zeros((11, 3)))
+
+
+def test_long_extraction_says_how_far_it_is(images, monkeypatch):
+    monkeypatch.setattr(descriptors, "_PROGRESS_PERIOD", -1.0)
+    lines = []
+    face = descriptor_face(Means(), jax.devices()[:1])
+    extract(face, {}, [(Array(images), 11)], 4, lines.append)
+    assert [line.split(" images")[0] for line in lines] == [
+        "described 4 of 11",
+        "described 8 of 11",
+        "described 11 of 11",
+    ]
+    assert all("images/s  ETA 0:00:0" in line for line in lines)
+
+
+def test_few_batches_are_under_way(images):
+    """Of many images, only some are decoded and on the devices at a time."""
+    asked, taken = [], []
+
+    class Counting(Array):
+        def batches(self, index_batches):
+            for index in index_batches:
+                asked.append(len(index))
+                yield self._images[index]
+
+    def face(variables, batch):
+        return Row(batch)
+
+    class Row:
+        def __init__(self, batch):
+            self.batch = batch
+
+        def __array__(self, dtype=None, copy=None):
+            taken.append(len(self.batch))
+            assert len(asked) - len(taken) < 4
+            return self.batch.mean(axis=(1, 2)).astype(np.float32)
+
+    got = extract(face, {}, [(Counting(images), 11)], 1)
+    assert got.shape == (11, 3)
+    assert len(taken) == 11
 
 
 def test_other_faces(images):

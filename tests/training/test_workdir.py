@@ -60,6 +60,14 @@ def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
     config.data.root = "elsewhere"
 
 
+def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"num_classes": 4, "config": {"eval": {"batch_size": 8, "flip": True}}})
+    )
+    config, _ = run.read_run(tmp_path)
+    assert config.eval.to_dict() == {"batch_size": 8, "flip": True, "normalize": False}
+
+
 def test_the_file_says_which_version_wrote_it(tmp_path):
     run.write_run(tmp_path, make_config(), 751)
     written = json.loads((tmp_path / "run.json").read_text())

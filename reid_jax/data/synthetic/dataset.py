@@ -19,6 +19,7 @@ from reid_jax.data.synthetic.streams import stream
 VERSION = 2  # of the generator: other pictures for the same arguments need another number
 RECORD = "synthetic.json"
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+MULTI_QUERY = "gt_bbox"
 _QUALITY = 92
 _BOXES_A_PROCESS = 150  # fewer are drawn sooner than a process starts
 
@@ -43,6 +44,7 @@ def write_market1501(
     images_per_camera: int = 4,
     distractors: int = 60,
     junk: int = 40,
+    multi_query_images: int = 0,
     progress: bool = True,
 ) -> None:
     """Draws a data set of synthetic pedestrians, or finds it drawn already.
@@ -58,7 +60,8 @@ def write_market1501(
 
     Args:
         root: the folder, created with its parents. It gets bounding_box_train, query,
-            bounding_box_test (JPEG files, 64 wide and 128 high) and synthetic.json.
+            bounding_box_test, perhaps gt_bbox (JPEG files, 64 wide and 128 high) and
+            synthetic.json.
         seed: another seed gives other people, cameras and places.
         train_identities: how many to learn from.
         test_identities: how many to be found again.
@@ -69,6 +72,8 @@ def write_market1501(
             2. Each number within 2 of it is as likely.
         distractors: boxes of identity 0000 in the gallery: strangers, parts of them, empty places.
         junk: boxes of identity -1 in the gallery, badly placed, which evaluation ignores.
+        multi_query_images: more pictures of each query's identity under its camera, in gt_bbox, to
+            ask with at once; 0 makes no such folder. They change no other picture.
         progress: whether progress is printed to stderr.
 
     Raises:
@@ -86,6 +91,8 @@ def write_market1501(
         "distractors": distractors,
         "junk": junk,
     }
+    if multi_query_images:  # The record of a data set without them is what it ever was.
+        arguments["multi_query_images"] = multi_query_images
     _check(arguments)
     boxes = planned(**arguments)
     record = {"version": VERSION, **arguments, "images": _counted(b.path for b in boxes)}
@@ -96,7 +103,7 @@ def write_market1501(
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
     try:
         draft.chmod(0o755)
-        for folder in (TRAIN, QUERY, GALLERY):
+        for folder in record["images"]:
             (draft / folder).mkdir()
         _write_all(draft, seed, boxes, progress)
         (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
@@ -119,6 +126,7 @@ def planned(
     images_per_camera,
     distractors,
     junk,
+    multi_query_images=0,
 ) -> list[Box]:
     """The boxes of a data set, in the order of their names. Arguments as `write_market1501`."""
     train_camids = range(1, train_cameras + 1)
@@ -135,6 +143,8 @@ def planned(
             boxes += [
                 _box(QUERY if i == asked else GALLERY, seed, pid, camid, i) for i in range(count)
             ]
+            more = range(count, count + multi_query_images)
+            boxes += [_box(MULTI_QUERY, seed, pid, camid, i) for i in more]
     for pid, count in ((DISTRACTOR, distractors), (JUNK, junk)):
         for i in range(count):
             index, at = divmod(i, test_cameras)
@@ -175,9 +185,10 @@ def _box(folder: str, seed: int, pid: int, camid: int, index: int) -> Box:
 
 
 def _counted(paths) -> dict[str, int]:
-    """The number of files in each folder."""
+    """The number of files in each folder that has any."""
     folders = [p.split("/")[0] for p in paths]
-    return {folder: folders.count(folder) for folder in (TRAIN, QUERY, GALLERY)}
+    known = (TRAIN, QUERY, GALLERY, MULTI_QUERY)
+    return {folder: folders.count(folder) for folder in known if folder in folders}
 
 
 def _holds(root: Path, record: dict) -> bool:

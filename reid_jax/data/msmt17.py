@@ -1,0 +1,95 @@
+"""MSMT17 (Wei et al., "Person Transfer GAN to Bridge Domain Gap", CVPR 2018): splits by lists."""
+
+import functools
+import os
+import re
+
+import numpy as np
+
+# The lists of train, query and gallery. The training set is what was listed for validation too:
+# 32,621 boxes of 1,041 identities. Query: 11,659 boxes; gallery: 82,161; of 3,060 identities.
+LISTS = (("list_train.txt", "list_val.txt"), ("list_query.txt",), ("list_gallery.txt",))
+
+# Sub-folders of training and test boxes. V2 has V1's boxes and names, with faces made unreadable.
+_FOLDERS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
+
+# 0000/0000_000_01_0303morning_0015_0.jpg 0: a file below its folder and the number of its identity.
+# The name's third field is the camera, 01 to 15.
+_LINE = re.compile(r"(?P<path>(?:\S+/)?\d+_\d+_(?P<camid>\d+)_[^\s/]+)\s+(?P<pid>\d+)")
+
+
+def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
+    """Reads the lists; of the boxes' folders only the names of files are read.
+
+    Training and test identities are both numbered from 0 in the lists, and are other people. Here
+    they are numbered from 1 without a gap or an overlap, training first: 1 to 1,041 and 1,042 to
+    4,101. No number then stands for two people, and none is a distractor's, 0.
+
+    Args:
+        root: the folder of the lists and of `train` and `test`, as MSMT17_V1 has them, or of
+            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. V1's are taken where there are both.
+
+    Returns:
+        For train, query and gallery: N paths in sorted order, pids and camids, (N,) int32.
+
+    Raises:
+        FileNotFoundError: a folder, a list or a listed file does not exist.
+        ValueError: a list has a line of another form, or a split lists nothing.
+    """
+    train, test = _folders(root)
+    splits = []
+    first_pid = 1
+    for lists, folder in zip(LISTS, (train, test, test), strict=True):
+        boxes = sorted(box for name in lists for box in _boxes(root, name, folder))
+        if not boxes:
+            raise ValueError(f"no image in {' and '.join(lists)} of {root!r}")
+        paths, pids, camids = zip(*boxes, strict=True)
+        pids = np.array(pids, np.int32) + np.int32(first_pid)
+        if folder == train:
+            first_pid = int(pids.max()) + 1
+        splits.append((paths, pids, np.array(camids, np.int32)))
+    return splits
+
+
+def _folders(root: str) -> tuple[str, str]:
+    """Where the training and the test boxes lie below the root."""
+    for folders in _FOLDERS.values():
+        if all(os.path.isdir(os.path.join(root, folder)) for folder in folders):
+            return folders
+    known = " nor ".join(f"{' and '.join(pair)} ({name})" for name, pair in _FOLDERS.items())
+    raise FileNotFoundError(
+        f"neither folders {known} in {root!r} (data.root): name the folder that holds them and "
+        "list_train.txt"
+    )
+
+
+def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
+    """The (path, number of the identity, camera) of every line of a list that is not empty."""
+    path = os.path.join(root, name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no list {name!r} in {root!r}: it comes with MSMT17")
+    # Whether a file is there is looked up in its folder's listing: one call for some thirty files.
+    listing = functools.cache(_listing)
+    boxes = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(map(str.strip, file), start=1):
+            if not line:
+                continue
+            match = _LINE.fullmatch(line)
+            if not match:
+                raise ValueError(
+                    f"{path}, line {number}: {line!r} is not of the form "
+                    "'0000/0000_000_01_0303morning_0015_0.jpg 0'"
+                )
+            box = os.path.join(root, folder, match["path"])
+            if os.path.basename(box) not in listing(os.path.dirname(box)):
+                raise FileNotFoundError(f"{path}, line {number}: there is no file {box!r}")
+            boxes.append((box, int(match["pid"]), int(match["camid"])))
+    return boxes
+
+
+def _listing(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

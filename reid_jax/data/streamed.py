@@ -1,0 +1,70 @@
+"""Images read from disk as they are asked for: for more of them than memory holds."""
+
+import collections
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from reid_jax.data import images
+
+# Batches decoded ahead of the one who asks.
+_AHEAD = 2
+
+
+class StreamedImages:
+    """Images of which neither files nor pixels are held, but for a few batches under way.
+
+    Batches are those of `memory.MemoryImages`, bit for bit. Every file is decoded twice, once to
+    check it and once for its batch.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        size: tuple[int, int],
+        progress: Callable[[str], object] | None = None,
+    ):
+        """Reads and checks every file; arguments and errors are those of `open_images`."""
+        self._paths = paths
+        self._size = size
+        images.visit(paths, lambda i, data, image: None, progress)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Decodes batches ahead, in order, as `images.Images.batches` says.
+
+        Threads end with the iterator, be it used up, closed or forgotten.
+
+        Raises:
+            ValueError: a file has vanished or changed since it was checked.
+        """
+        pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "StreamedImages")
+        try:
+            waiting = collections.deque()
+            for indices in index_batches:
+                waiting.append([pool.submit(self._read, i) for i in indices])
+                if len(waiting) > _AHEAD:
+                    yield _gather(waiting.popleft())
+            while waiting:
+                yield _gather(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, i: int) -> np.ndarray:
+        try:
+            with Image.open(self._paths[i]) as image:
+                return np.asarray(images.resize(images.to_rgb(image), self._size))
+        except Exception as error:  # As `images.visit`.
+            raise ValueError(
+                f"{self._paths[i]} was a good image when it was checked, and now cannot be read "
+                f"({type(error).__name__}: {error}). Were files changed meanwhile? Start again."
+            ) from error
+
+
+def _gather(pixels: Sequence[concurrent.futures.Future]) -> np.ndarray:
+    return np.stack([one.result() for one in pixels])

@@ -1,0 +1,165 @@
+"""Evaluation of a run under the protocols that eval.py offers."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reid_jax import models
+from reid_jax.data import layouts, synthetic
+from reid_jax.data.augment import normalize
+from reid_jax.data.images import open_images
+from reid_jax.evaluation import run
+from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking
+from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.training.checkpoints import Checkpoints
+from reid_jax.training.state import TrainState
+from reid_jax.training.workdir import CHECKPOINTS, write_run
+from tests import reference
+from tests.test_configs import load
+
+
+class Workdir:
+    """A run of a tiny baseline with random variables, and all it describes, one by one."""
+
+    def __init__(self, folder):
+        self.root, self.path, self.extra = folder / "data", folder / "run", folder / "extra"
+        synthetic.write_market1501(
+            self.root, seed=0, train_identities=2, test_identities=4, train_cameras=2,
+            test_cameras=3, multi_query_images=2, progress=False,
+        )  # fmt: skip
+        (self.extra / "more").mkdir(parents=True)
+        # Training images, which the network cannot know: it is not trained.
+        for i, path in enumerate(sorted((self.root / "bounding_box_train").iterdir())[:7]):
+            shutil.copy(path, self.extra / ("more" if i % 2 else ".") / f"{i}.jpg")
+
+        self.config = load("baseline_synthetic", "small")
+        self.config.devices = 1
+        self.config.data.layout, self.config.data.root = "market1501", str(self.root)
+        self.config.data.loader = "memory"
+        network = models.create(self.config.model, num_classes=2)
+        size = self.config.data.image_size
+        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+        variables = reference.random_variables(dict(shapes), np.random.default_rng(0))
+        self.path.mkdir()
+        write_run(self.path, self.config, 2)
+        with Checkpoints(self.path / CHECKPOINTS) as checkpoints:
+            checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
+
+        dataset = layouts.read("market1501", self.root)
+        apply = jax.jit(lambda images: network.apply(variables, normalize(images)))
+
+        def describe(split, mirrored=False):
+            (pixels,) = open_images(split.paths, size, "memory").batches([np.arange(len(split))])
+            pixels = pixels[:, :, ::-1] if mirrored else pixels
+            return np.asarray(apply(pixels), np.float64)
+
+        self.query, self.gallery = dataset.query, dataset.gallery
+        self.boxes, self.more = layouts.read_multi_query(dataset), layouts.read_extra(self.extra)
+        self.features = {
+            name: describe(getattr(self, name)) for name in ("query", "gallery", "boxes", "more")
+        }
+        self.mirrored = {
+            name: describe(getattr(self, name), mirrored=True) for name in ("query", "gallery")
+        }
+
+    def evaluate(self, output, overrides=(), **options):
+        self.config.eval.flip = self.config.eval.normalize = False
+        self.config.eval.update(dict(overrides))
+        result = run.evaluate_run(
+            self.config, str(self.path), checkpoint="latest", output=str(output), **options
+        )
+        return result, json.loads((output / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    with jax.numpy_dtype_promotion("standard"):
+        return Workdir(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture
+def output(tmp_path, standard_promotion):
+    return tmp_path / "out"
+
+
+def descriptors(features, split):
+    return Descriptors(features.astype(np.float32), split.pids, split.camids)
+
+
+def assert_same(result, expected):
+    np.testing.assert_allclose(result.mAP, expected.mAP, atol=1e-6)
+    np.testing.assert_allclose(result.cmc, expected.cmc, atol=1e-6)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def test_flip_and_unit_length(workdir, output):
+    result, report = workdir.evaluate(output, {"flip": True, "normalize": True})
+    query, gallery = (
+        descriptors(unit(workdir.features[name] + workdir.mirrored[name]), getattr(workdir, name))
+        for name in ("query", "gallery")
+    )
+    assert_same(result, evaluate_ranking(query, gallery))
+    plain, _ = workdir.evaluate(output)
+    assert plain.mAP != result.mAP
+    assert report["protocol"] == {
+        "multi_query": None, "rerank": False, "flip": True, "normalize": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["average", "max"])
+def test_multi_query(how, workdir, output):
+    result, report = workdir.evaluate(output, {"normalize": True}, multi_query=how)
+    boxes = unit(workdir.features["boxes"])
+    pooled = []
+    for pid, camid in zip(workdir.query.pids, workdir.query.camids, strict=True):
+        own = boxes[(workdir.boxes.pids == pid) & (workdir.boxes.camids == camid)]
+        assert len(own) == 2
+        pooled.append(own.mean(axis=0) if how == "average" else own.max(axis=0))
+    query = descriptors(unit(np.array(pooled)), workdir.query)
+    gallery = descriptors(unit(workdir.features["gallery"]), workdir.gallery)
+    assert_same(result, evaluate_ranking(query, gallery))
+    assert report["protocol"]["multi_query"] == how
+
+
+def test_extra_gallery_and_reranking(workdir, output, capsys):
+    """Both at once, with the pictures that go with them."""
+    result, report = workdir.evaluate(
+        output, gallery_extra=str(workdir.extra), rerank=True, figures=2
+    )
+    query = descriptors(workdir.features["query"], workdir.query)
+    both = np.concatenate([workdir.features["gallery"], workdir.features["more"]])
+    gallery = Descriptors(
+        both.astype(np.float32),
+        np.concatenate([workdir.gallery.pids, np.zeros(7, np.int32)]),
+        np.concatenate([workdir.gallery.camids, np.zeros(7, np.int32)]),
+    )
+    rescore = k_reciprocal(query, gallery)
+    assert_same(result, evaluate_ranking(query, gallery, rescore=rescore))
+    plain, _ = workdir.evaluate(output)
+    assert plain.mAP != result.mAP
+    assert report["dataset"]["gallery_extra"] == 7
+    assert report["protocol"]["rerank"]
+    assert (output / "ranked_lists.png").stat().st_size > 0
+    assert "rerank, 7 more gallery images:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gallery_extra": "nowhere"}, r"nowhere.*--gallery-extra"),
+        ({"multi_query": "average"}, r"no folder .*gt_bbox"),
+    ],
+)
+def test_missing_folders_are_named(options, message, workdir, output, monkeypatch):
+    monkeypatch.setattr(layouts, "_MULTI_QUERY", "gt_bbox_2")
+    with pytest.raises(FileNotFoundError, match=message):
+        workdir.evaluate(output, **options)
+    assert not pathlib.Path(output).exists()
