@@ -8,6 +8,12 @@ from collections.abc import Iterator
 say = functools.partial(print, flush=True)
 
 
+def clock(seconds: float) -> str:
+    """A duration as `0:02:35`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
 @contextlib.contextmanager
 def clear_errors(traceback: bool) -> Iterator[None]:
     """Ends the program with the message alone where settings, files or numbers are bad.

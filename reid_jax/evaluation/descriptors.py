@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from reid_jax.collectives import AXIS
+from reid_jax.console import clock
 from reid_jax.data.augment import normalize
 from reid_jax.data.images import Images
 from reid_jax.data.pipeline import eval_batches
@@ -111,10 +112,9 @@ def extract(
         now = time.monotonic()
         if progress and now - shown > _PROGRESS_PERIOD:
             rate = done / (now - started)
-            minutes, seconds = divmod(round((total - done) / rate), 60)
             progress(
                 f"described {done:,} of {total:,} images  {rate:,.0f} images/s  "
-                f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+                f"ETA {clock((total - done) / rate)}"
             )
             shown = now
     return descriptors

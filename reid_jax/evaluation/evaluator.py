@@ -81,7 +81,11 @@ class Evaluator:
     ) -> RankingResult:
         """CMC, mAP and mINP of descriptors, in blocks of `eval.block_size`."""
         return evaluate_ranking(
-            query, gallery, block_size=self._config.eval.block_size, rescore=rescore
+            query,
+            gallery,
+            block_size=self._config.eval.block_size,
+            rescore=rescore,
+            progress=self._progress,
         )
 
     def gallery_pixels(self, indices: np.ndarray) -> np.ndarray:

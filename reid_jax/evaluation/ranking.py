@@ -22,12 +22,15 @@ and its exactness are the same.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from reid_jax.console import clock
 
 JUNK = -1
 DISTRACTOR = 0
@@ -56,8 +59,8 @@ _OFFSETS = 2**25
 # The nearest of no images, and their values.
 _NOTHING = (np.empty(0, np.int64), np.empty(0))
 
-# Images between two lines of progress.
-_REPORT = 4096
+# Seconds between two lines of progress.
+_PROGRESS_PERIOD = 10.0
 
 # Rows whose float64 differences are held at a time: few enough to stay in a core's cache.
 _EXACT_ROWS = 128
@@ -118,6 +121,7 @@ def evaluate_ranking(
     block_size: int = BLOCK_SIZE,
     max_rank: int = 50,
     rescore: Rescore | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the ranked lists.
 
@@ -132,6 +136,7 @@ def evaluate_ranking(
         block_size: see `match_ranks`.
         max_rank: length of the CMC curve.
         rescore: see `match_ranks`.
+        progress: see `match_ranks`.
 
     Returns:
         The scores. Queries without a match are listed in `unmatched` and are in no mean.
@@ -141,7 +146,7 @@ def evaluate_ranking(
     """
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}")
-    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore)
+    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore, progress=progress)
     matched = np.array([len(r) > 0 for r in ranks])
     if not matched.any():
         raise ValueError(
@@ -170,6 +175,7 @@ def match_ranks(
     *,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> list[np.ndarray]:
     """Counts the rank of every match of every query.
 
@@ -182,6 +188,7 @@ def match_ranks(
             The gallery is then ordered by w d^2 + offset in float64, d^2 being the squared
             Euclidean distance, ties in gallery order. Called once a query, in ascending order. None
             orders by distance.
+        progress: called with a line of text now and then; None is silence.
 
     Returns:
         For each query the 1-based ranks of its matches among its valid gallery images, int64,
@@ -193,7 +200,7 @@ def match_ranks(
     """
     search = _prepare(query, gallery, block_size, rescore)
     ranks: list[np.ndarray] = []
-    for orders in _orders(search):
+    for orders in _orders(search, progress):
         matches = [_find_matches(search, order) for order in orders]
         for columns, scores in _score_blocks(search, orders):
             for found, row in zip(matches, scores, strict=True):
@@ -271,7 +278,7 @@ def neighbours(
     everyone = Descriptors(features, nobody, nobody)
     search = _prepare(everyone, everyone, block_size)
     indices, furthest = np.empty((len(features), k), np.int32), np.zeros(len(features))
-    for orders in _orders(search):
+    for orders in _orders(search, progress, "found the neighbours of"):
         best = [_NOTHING] * len(orders)
         for columns, scores in _score_blocks(search, orders):
             for j, (order, row) in enumerate(zip(orders, scores, strict=True)):
@@ -280,9 +287,6 @@ def neighbours(
                 furthest[order.query] = max(furthest[order.query], far)
         for order, (found, _) in zip(orders, best, strict=True):
             indices[order.query] = found
-        done = orders[-1].query + 1
-        if progress and (done == len(features) or done // _REPORT > orders[0].query // _REPORT):
-            progress(f"neighbours of {done} of {len(features)} images")
     return indices, furthest
 
 
@@ -474,10 +478,21 @@ def _prepare(
     )
 
 
-def _orders(search: _Search) -> Iterator[list[_Order]]:
-    """Yields the orders of as many queries as a tile holds at a time."""
-    for queries in _slices(0, len(search.query.pids), search.tile[0]):
+def _orders(
+    search: _Search,
+    progress: Callable[[str], object] | None = None,
+    what: str = "ranked the gallery for",
+) -> Iterator[list[_Order]]:
+    """Yields the orders of as many queries as a tile holds at a time, and says how far that is."""
+    total = len(search.query.pids)
+    started = shown = time.monotonic()
+    for queries in _slices(0, total, search.tile[0]):
         yield [search.order(i) for i in range(queries.start, queries.stop)]
+        now = time.monotonic()
+        if progress and now - shown > _PROGRESS_PERIOD:
+            left = (now - started) * (total - queries.stop) / queries.stop
+            progress(f"{what} {queries.stop:,} of {total:,} images  ETA {clock(left)}")
+            shown = now
 
 
 def _check(descriptors: Descriptors, name: str) -> Descriptors:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import tensorboardX
 
+from reid_jax.console import clock
 from reid_jax.training.workdir import write_text_atomically
 
 NAME = "metrics.jsonl"
@@ -221,6 +222,5 @@ def format_progress(
     if images_per_second is not None:
         parts.append(f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s")
     if seconds_left is not None:
-        minutes, seconds = divmod(round(seconds_left), 60)
-        parts.append(f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
+        parts.append(f"ETA {clock(seconds_left)}")
     return "  ".join(parts)

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reid_jax.data.layouts import Split
 from reid_jax.evaluation import multi_query
-from reid_jax.evaluation.ranking import Descriptors
+from reid_jax.evaluation.ranking import Descriptors, match_ranks
+from tests.evaluation.test_ranking import brute_force, random_set
 
 # Two queries of identity 7 under one camera, one of it under another, one of identity 9.
 QUERY_PIDS, QUERY_CAMIDS = [7, 7, 9, 7], [1, 2, 1, 1]
@@ -39,6 +42,35 @@ def by_hand(boxes, how, normalize):
         row = np.array([pool(column) for column in columns])
         rows.append(row / np.sqrt((row**2).sum()) if normalize else row)
     return np.array(rows)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    how=st.sampled_from(multi_query.POOLINGS),
+    num_queries=st.integers(1, 6),
+    num_boxes=st.integers(0, 20),
+)
+def test_ranks_equal_brute_force(seed, how, num_queries, num_boxes):
+    """Pooled by hand and ranked by sorting, with ties, junk and distractors in the gallery."""
+    rng = np.random.default_rng(seed)
+    query = random_set(rng, num_queries, first_pid=1)
+    boxes = random_set(rng, num_boxes, scale=4)
+    boxes = Descriptors(  # Every query has one at least.
+        np.concatenate([boxes.features, query.features]),
+        np.concatenate([boxes.pids, query.pids]),
+        np.concatenate([boxes.camids, query.camids]),
+    )
+    gallery = random_set(rng, 40, scale=4)
+    rows = []
+    for pid, camid in zip(query.pids, query.camids, strict=True):
+        own = boxes.features[(boxes.pids == pid) & (boxes.camids == camid)].astype(np.float64)
+        rows.append(own.max(axis=0) if how == "max" else own.sum(axis=0) / len(own))
+    expected = Descriptors(np.float32(rows), query.pids, query.camids)
+    ranks, *_ = brute_force(expected, gallery, 10)
+    got = match_ranks(multi_query.pool(query, boxes, how), gallery, block_size=16)
+    for one, other in zip(got, ranks, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

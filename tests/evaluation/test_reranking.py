@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_jax.evaluation import reranking
+from reid_jax.evaluation import ranking, reranking
 from reid_jax.evaluation.ranking import Descriptors, match_ranks, nearest, neighbours
 from reid_jax.evaluation.reranking import k_reciprocal
 
@@ -155,12 +155,23 @@ def test_neighbours_and_the_furthest_are_exact(rng):
     features[200:230] = features[100:130]
     difference = features[:, None].astype(np.float64) - features[None]
     squared = np.square(difference).sum(axis=2)
-    lines = []
     for block_size in (50, 1024):
-        indices, furthest = neighbours(features, 25, block_size=block_size, progress=lines.append)
+        indices, furthest = neighbours(features, 25, block_size=block_size)
         np.testing.assert_array_equal(indices, np.argsort(squared, axis=1, kind="stable")[:, :25])
         np.testing.assert_array_equal(furthest, squared.max(axis=1))
-    assert lines == ["neighbours of 300 of 300 images"] * 2
+
+
+def test_long_searches_say_how_far_they_are(monkeypatch):
+    monkeypatch.setattr(ranking, "_PROGRESS_PERIOD", -1.0)
+    query, gallery = random_sets(0, 60, 300, integers=False, dim=4)
+    lines = []
+    rescore = k_reciprocal(query, gallery, block_size=256, progress=lines.append)
+    match_ranks(query, gallery, rescore=rescore, progress=lines.append)
+    assert [line.split("  ETA 0:00:0")[0] for line in lines] == [
+        "found the neighbours of 256 of 360 images",
+        "found the neighbours of 360 of 360 images",
+        "ranked the gallery for 60 of 60 images",
+    ]
 
 
 def test_no_square_array_is_made():
