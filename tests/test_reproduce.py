@@ -276,7 +276,7 @@ def test_a_failure_stops_with_its_command_and_keeps_the_tables(settings, capfd):
     assert [row["mean"] is not None for row in rows] == [True] * 4 + [False] * 4
     assert rows[0]["spread"] is None  # of one run
     markdown = (settings.workdir / "synthetic.md").read_text()
-    assert "| Baseline | synthetic pedestrians | — | 50.0 / 87.5 / 10.0 | 1 |" in markdown
+    assert "| Baseline | synthetic pedestrians | 50.0 / 87.5 / 10.0 | 1 |" in markdown
 
     (settings.checkout / "fail").unlink()
     capfd.readouterr()
@@ -284,7 +284,7 @@ def test_a_failure_stops_with_its_command_and_keeps_the_tables(settings, capfd):
     assert len(ended(settings)) == len(set(ended(settings))) == 24
     printed = capfd.readouterr().out
     assert "\n[5/24] PMM, CutMix, synthetic pedestrians, seed 0\npython train.py" in printed
-    assert "| HBFP-Net | synthetic pedestrians | — | 50.0 ± 25.0 / 87.5 ± 0.0 /" in printed
+    assert "| HBFP-Net | synthetic pedestrians | 50.0 ± 25.0 / 87.5 ± 0.0 /" in printed
 
 
 def test_data_that_is_not_at_hand_is_named(settings, tmp_path):
@@ -346,6 +346,8 @@ def test_the_markdown_says_what_it_is_not():
     row["published"] = None
     content["settings"] = settings | {"small": False, "steps": None, "overrides": []}
     markdown = report.as_markdown(content)
+    assert "| row | dataset | measured mAP / Rank-1 | runs |" in markdown
+    assert r"| BDB\*\|x | D | 1.2 / 2.0 | 1 |" in markdown
     assert "ImageNet" not in markdown
     assert "**" not in markdown
 

@@ -89,14 +89,11 @@ def _summarize_row(table: Table, row: Row, dataset: str, settings: Settings) -> 
 def as_markdown(content: dict[str, Any]) -> str:
     """The Markdown of what `summary` returns."""
     metrics = " / ".join(content["metrics"])
+    published = _is_published(content)
     head = [
-        "row",
-        "dataset",
-        f"published {metrics}",
-        f"measured {metrics}",
-        "runs",
-        "minutes a run",
-        "command",
+        *("row", "dataset"),
+        *([f"published {metrics}"] if published else []),
+        *(f"measured {metrics}", "runs", "minutes a run", "command"),
     ]
     lines = [
         f"# {content['table']}",
@@ -105,7 +102,7 @@ def as_markdown(content: dict[str, Any]) -> str:
         "",
         _line(head),
         _line(["---"] * len(head)),
-        *(_line(_cells(row, content["metrics"])) for row in content["rows"]),
+        *(_line(_cells(row, content["metrics"], published)) for row in content["rows"]),
     ]
     for title, reason in content["left_out"].items():
         lines += ["", f"Left out: {title}, {reason}."]
@@ -121,7 +118,7 @@ def _explanation(content: dict[str, Any]) -> str:
     ]
     if content["note"]:
         sentences.append(content["note"])
-    if any(row["published"] for row in content["rows"]):
+    if _is_published(content):
         sentences.append("The published networks start from ImageNet weights, these from scratch.")
     changed = [
         *(
@@ -139,14 +136,18 @@ def _explanation(content: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _cells(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+def _is_published(content: dict[str, Any]) -> bool:
+    return any(row["published"] for row in content["rows"])
+
+
+def _cells(row: dict[str, Any], metrics: Sequence[str], published: bool) -> list[str]:
     done = [run for run in row["runs"] if run["metrics"] is not None]
     seconds = [run["seconds"] for run in done if not run["resumed"]]
     spread = row["spread"] or {}
     return [
         _escaped(row["row"]).replace("*", r"\*"),
         row["dataset"],
-        _figures(row["published"], {}, metrics),
+        *([_figures(row["published"], {}, metrics)] if published else []),
         _figures(row["mean"], spread, metrics),
         str(len(done)),
         f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "—",

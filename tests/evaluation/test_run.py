@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax import models
+from reid_jax import models, visualize
 from reid_jax.data import layouts, synthetic
 from reid_jax.data.augment import normalize
 from reid_jax.data.images import open_images
 from reid_jax.evaluation import run
-from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking
+from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.state import TrainState
@@ -129,8 +129,16 @@ def test_multi_query(how, workdir, output):
     assert report["protocol"]["multi_query"] == how
 
 
-def test_extra_gallery_and_reranking(workdir, output, capsys):
+def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     """Both at once, with the pictures that go with them."""
+    drawn = {}
+    draw = visualize.ranked_list_figure
+
+    def record(*arguments, **options):
+        drawn.update(options)
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(visualize, "ranked_list_figure", record)
     result, report = workdir.evaluate(
         output, gallery_extra=str(workdir.extra), rerank=True, figures=2
     )
@@ -143,6 +151,9 @@ def test_extra_gallery_and_reranking(workdir, output, capsys):
     )
     rescore = k_reciprocal(query, gallery)
     assert_same(result, evaluate_ranking(query, gallery, rescore=rescore))
+    # The first and the last query are drawn, with what they are ordered by.
+    _, distances = nearest(query, gallery, 10, rescore=rescore)
+    np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
     assert report["dataset"]["gallery_extra"] == 7
