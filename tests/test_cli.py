@@ -81,7 +81,7 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
     assert first["mAP"] == pytest.approx(metrics[-1]["mAP"], abs=1e-6)
     assert first["protocol"]["multi_query"] == "max"
     assert second["protocol"]["rerank"]
-    assert second["dataset"]["gallery_extra"] > 0
+    assert second["protocol"]["gallery_extra"] > 0
     assert second["dataset"]["layout"] == "folder"
     assert second["queries"] == first["queries"]
     assert 0 < second["mAP"] <= 1

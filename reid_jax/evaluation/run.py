@@ -55,12 +55,7 @@ def evaluate_run(
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
 
-    with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
-        image = jnp.zeros((1, *config.data.image_size, 3))
-        shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
-        step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
-        variables = checkpoints.restore_model(shapes, step)
-
+    step, variables = _restore(network, config, workdir, checkpoint)
     evaluate = Evaluator(
         network,
         dataset,
@@ -81,13 +76,14 @@ def evaluate_run(
         "rerank": rerank,
         "flip": config.eval.flip,
         "normalize": config.eval.normalize,
+        "gallery_extra": 0 if extra is None else len(extra),
     }
-    named = [
-        name if value is True else f"{name} {value}" for name, value in protocol.items() if value
-    ]
-    if extra is not None:
-        named.append(f"{len(extra):,} more gallery images")
-    where = ", ".join([f"{config.model.name}, step {step} of {workdir}, on {dataset.root}", *named])
+    chosen = "".join(
+        f", {name}" if value is True else f", {name} {value}"
+        for name, value in protocol.items()
+        if value
+    )
+    where = f"{config.model.name}, step {step} of {workdir}, on {dataset.root}{chosen}"
     say(f"{where}:\n{table(result)}")
 
     folder = pathlib.Path(output)
@@ -100,7 +96,6 @@ def evaluate_run(
             "root": str(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
-            "gallery_extra": 0 if extra is None else len(extra),
         },
         "protocol": protocol,
         **result.summary(),
@@ -123,3 +118,14 @@ def evaluate_run(
         )
         say("drew " + ", ".join(str(path) for path in written))
     return result
+
+
+def _restore(
+    network: models.Network, config, workdir: str, checkpoint: str | int
+) -> tuple[int, dict]:
+    """The step that `checkpoint` means, and the network's variables there."""
+    with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
+        image = jnp.zeros((1, *config.data.image_size, 3))
+        shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
+        step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
+        return step, checkpoints.restore_model(shapes, step)

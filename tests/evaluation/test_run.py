@@ -110,7 +110,7 @@ def test_flip_and_unit_length(workdir, output):
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
     assert report["protocol"] == {
-        "multi_query": None, "rerank": False, "flip": True, "normalize": True,
+        "multi_query": None, "rerank": False, "flip": True, "normalize": True, "gallery_extra": 0,
     }  # fmt: skip
 
 
@@ -156,10 +156,10 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
-    assert report["dataset"]["gallery_extra"] == 7
+    assert report["protocol"]["gallery_extra"] == 7
     assert report["protocol"]["rerank"]
     assert (output / "ranked_lists.png").stat().st_size > 0
-    assert "rerank, 7 more gallery images:" in capsys.readouterr().out
+    assert "rerank, gallery_extra 7:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
