@@ -1,7 +1,8 @@
 """Hostile settings for every test: what would pass silently elsewhere is an error here.
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
-pyproject.toml).
+pyproject.toml). Code is generated without optimisation, for most of it runs once or twice; what XLA
+fuses, repeats and rounds stays as it is elsewhere.
 """
 
 import atexit
@@ -10,7 +11,8 @@ import shutil
 import tempfile
 
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -169,7 +169,7 @@ def test_table_and_progress(output):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--networks=resnext", r"unknown 'resnext' in --networks: there are \['baseline', 'pmm'"),
+        ("--networks=resnext", r"unknown 'resnext' in --networks: there are \['baseline', 'bdb'"),
         ("--dtypes=float32,float16", "unknown 'float16' in --dtypes: there are"),
         (
             "--loaders=disk",

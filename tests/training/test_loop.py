@@ -253,7 +253,7 @@ class Recording:
         return self._config.keys()
 
 
-@pytest.mark.parametrize("network", ["pmm", "baseline", "bdb", "hbfp"])
+@pytest.mark.parametrize("network", ["pmm", "baseline", "hbfp"])
 def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)

@@ -239,7 +239,7 @@ def test_mixed_images_have_both_labels(rng):
 
     optimizer = optax.sgd(0.0)
     state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)))
-    step = make_step(Fixed(), optimizer, lambda step: 0.0, CONFIG, None)
+    step = jax.jit(make_step(Fixed(), optimizer, lambda step: 0.0, CONFIG, None))
     batch = {"image": np.zeros((8, 32, 32, 3), np.uint8), "label": labels}
     _, metrics = step(state, batch)
 
