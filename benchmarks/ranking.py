@@ -63,8 +63,8 @@ from benchmarks import peers, report
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.console import clear_errors
 from reid_jax.evaluation import ranking
-from reid_jax.evaluation.ranking import Descriptors
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.evaluation.search import Descriptors
 from reid_jax.training.devices import choose_devices
 
 # Market-1501's test split, and with it what `--small` measures.
@@ -181,7 +181,7 @@ def run_ours(query: Descriptors, gallery: Descriptors) -> Outcome:
 @contextlib.contextmanager
 def timed_blocks() -> Iterator[list[float]]:
     """Notes the seconds that ranking waits for each block of scores."""
-    score_blocks, seconds = ranking._score_blocks, []
+    score_blocks, seconds = ranking.score_blocks, []
 
     def timed(*arguments):
         start = time.perf_counter()
@@ -190,11 +190,11 @@ def timed_blocks() -> Iterator[list[float]]:
             yield block
             start = time.perf_counter()
 
-    ranking._score_blocks = timed
+    ranking.score_blocks = timed
     try:
         yield seconds
     finally:
-        ranking._score_blocks = score_blocks
+        ranking.score_blocks = score_blocks
 
 
 def run_ours_reranked(query: Descriptors, gallery: Descriptors) -> Outcome:

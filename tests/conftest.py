@@ -2,7 +2,7 @@
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
 pyproject.toml). Code is generated without optimisation, for most of it runs once or twice; what XLA
-fuses, repeats and rounds stays as it is elsewhere.
+fuses and repeats stays as it is elsewhere.
 """
 
 import atexit

@@ -11,7 +11,8 @@ from reid_jax.data.layouts import Dataset, Split
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
 from reid_jax.evaluation.descriptors import descriptor_face, extract
-from reid_jax.evaluation.ranking import Descriptors, RankingResult, Rescore, evaluate_ranking
+from reid_jax.evaluation.ranking import RankingResult, evaluate_ranking
+from reid_jax.evaluation.search import Descriptors, Rescore
 
 
 class Evaluator:

@@ -8,7 +8,8 @@ import numpy as np
 from reid_jax import visualize
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
-from reid_jax.evaluation.ranking import Descriptors, Rescore, nearest
+from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.search import Descriptors, Rescore
 from reid_jax.models import Network
 
 

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.evaluation.ranking import (
+from reid_jax.evaluation.ranking import neighbours
+from reid_jax.evaluation.search import (
     BLOCK_SIZE,
     Descriptors,
     Rescore,
     check_sets,
-    neighbours,
     squared_distances,
 )
 

@@ -297,12 +297,12 @@ def test_time_of_distances_is_that_of_blocks(monkeypatch):
             yield i
 
     monkeypatch.setattr(ranking.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(ranking.ranking, "_score_blocks", blocks)
+    monkeypatch.setattr(ranking.ranking, "score_blocks", blocks)
     with ranking.timed_blocks() as seconds:
-        for _ in ranking.ranking._score_blocks(3):
+        for _ in ranking.ranking.score_blocks(3):
             now[0] += 10.0
     assert seconds == [1.0] * 3
-    assert ranking.ranking._score_blocks is blocks
+    assert ranking.ranking.score_blocks is blocks
 
 
 def row(task, method, seconds, peak=100, **changed):
