@@ -290,13 +290,6 @@ def choose_settings(options: argparse.Namespace) -> dict:
         ValueError: an option that cannot be.
     """
 
-    def words(option, known):
-        chosen = getattr(options, option).split(",")
-        for word in chosen:
-            if word not in known:
-                raise ValueError(f"unknown {word!r} in --{option}: there are {list(known)}")
-        return chosen
-
     def number(option):
         value = getattr(options, option)
         if value < 1:
@@ -304,8 +297,8 @@ def choose_settings(options: argparse.Namespace) -> dict:
         return value
 
     settings = {
-        "loaders": words("loaders", LOADERS),
-        "pil": words("pil", PIL),
+        "loaders": report.words(options, "loaders", LOADERS),
+        "pil": report.words(options, "pil", PIL),
         "files": number("files"),
         "batch": number("batch"),
         "rounds": number("rounds"),

@@ -431,18 +431,10 @@ def choose_settings(options: argparse.Namespace) -> dict:
         ValueError: an option that cannot be.
     """
 
-    def words(option, known):
-        text = getattr(options, option)
-        chosen = list(known) if text is None else text.split(",")
-        for word in chosen:
-            if word not in known:
-                raise ValueError(f"unknown {word!r} in --{option}: there are {list(known)}")
-        return chosen
-
     most = (SMALL if options.small else SIZE)["queries"]
     settings = {
-        "rows": words("rows", METHODS),
-        "methods": words("methods", METHODS["market"]),
+        "rows": report.words(options, "rows", METHODS),
+        "methods": report.words(options, "methods", METHODS["market"]),
         "queries": most if options.queries is None else options.queries,
         "repeats": options.repeats,
         "seed": options.seed,

@@ -1,5 +1,6 @@
 """What benchmarks share: the record of where and how something was measured, and a table."""
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import platform
 import sys
+from collections.abc import Collection, Iterable
 
 import jax
 
@@ -14,6 +16,25 @@ import jax
 def say(text: str) -> None:
     """Progress: tables alone go to the standard output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def words(
+    options: argparse.Namespace,
+    name: str,
+    known: Collection[str],
+    default: Iterable[str] | None = None,
+) -> list[str]:
+    """The comma-separated words of an option; where it was not given, `default` or all known ones.
+
+    Raises:
+        ValueError: a word that is not known.
+    """
+    text = getattr(options, name)
+    chosen = list(known if default is None else default) if text is None else text.split(",")
+    for word in chosen:
+        if word not in known:
+            raise ValueError(f"unknown {word!r} in --{name}: there are {list(known)}")
+    return chosen
 
 
 def record(script: str, settings: dict, device: jax.Device, results: list[dict]) -> dict:

@@ -463,14 +463,6 @@ def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
     """
     on_cpu = device.platform == "cpu"
 
-    def words(option, default, known):
-        text = getattr(options, option)
-        chosen = list(default) if text is None else text.split(",")
-        for word in chosen:
-            if word not in known:
-                raise ValueError(f"unknown {word!r} in --{option}: there are {list(known)}")
-        return chosen
-
     def number(option, default):
         value = getattr(options, option)
         value = default if value is None else value
@@ -483,16 +475,16 @@ def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
     # A peak is seen where it is the highest so far: what needs less comes first.
     dtypes = ["float32"] if on_cpu else ["bfloat16", "float32"]
     settings = {
-        "networks": words("networks", known, known),
+        "networks": report.words(options, "networks", known),
         "batch": number("batch", 8 if on_cpu else PAPER_BATCH),
         "steps": number("steps", None),
         "burst": number("burst", 1 if on_cpu else 10),
         "small": options.small,
-        "dtypes": words("dtypes", dtypes, models.DTYPES),
-        "loaders": words("loaders", LOADERS, LOADERS),
+        "dtypes": report.words(options, "dtypes", models.DTYPES, dtypes),
+        "loaders": report.words(options, "loaders", LOADERS),
         "torch": "none"
         if options.torch == "none"
-        else words("torch", forms, TORCH_FORMS + SLOW_TORCH_FORMS),
+        else report.words(options, "torch", TORCH_FORMS + SLOW_TORCH_FORMS, forms),
         "profile": options.profile is not None,
     }
     if settings["torch"] != "none":
