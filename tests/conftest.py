@@ -1,8 +1,8 @@
 """Hostile settings for every test: what would pass silently elsewhere is an error here.
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
-pyproject.toml). Code is generated without optimisation, for most of it runs once or twice; what XLA
-fuses and repeats stays as it is elsewhere.
+pyproject.toml). Code is generated with little optimisation, for most of it runs once or twice. Not
+without any (level 0): there the CPU compiler of jaxlib 0.10.2 makes another Grad-CAM, not finite.
 """
 
 import atexit
@@ -12,7 +12,7 @@ import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
