@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from reid_jax import collectives
+from reid_jax.rectangles import inside
 
 
 class Mixture(NamedTuple):
@@ -119,13 +120,13 @@ def cutmix_mask(keys: jax.Array, size: tuple[int, int]) -> jax.Array:
     def one(key):
         lambda_key, row_key, column_key = jax.random.split(key, 3)
         ratio = jnp.sqrt(1.0 - jax.random.uniform(lambda_key))
-        inside = []
-        for extent, centre_key in zip(size, (row_key, column_key), strict=True):
-            centre = jax.random.randint(centre_key, (), 0, extent)
-            half = jnp.floor(ratio * extent).astype(jnp.int32) // 2
-            place = jnp.arange(extent)
-            inside.append((place >= centre - half) & (place < centre + half))
-        return 1.0 - (inside[0][:, None] & inside[1][None, :]).astype(jnp.float32)
+        row, column = (
+            jax.random.randint(centre_key, (), 0, extent)
+            for extent, centre_key in zip(size, (row_key, column_key), strict=True)
+        )
+        up, across = (jnp.floor(ratio * extent).astype(jnp.int32) // 2 for extent in size)
+        box = inside(size, row - up, column - across, 2 * up, 2 * across)
+        return 1.0 - box.astype(jnp.float32)
 
     return jax.vmap(one)(keys)
 

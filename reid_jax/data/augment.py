@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from reid_jax import collectives
+from reid_jax.rectangles import inside
 
 # ImageNet statistics of RGB in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
@@ -40,7 +41,8 @@ def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> j
     top = jax.random.randint(row_key, (), 0, height - size + 1)
     left = jax.random.randint(column_key, (), 0, width - size + 1)
     hole = jax.random.bernoulli(apply_key, probability)
-    return jnp.where(_inside(image, top, left, size, size) & hole, 0.0, image)
+    erased = inside((height, width), top, left, size, size) & hole
+    return jnp.where(erased[:, :, None], 0.0, image)
 
 
 def random_erasing(
@@ -69,14 +71,8 @@ def random_erasing(
     hole = jax.random.bernoulli(apply_key, probability) & fits[first]
     top = jax.random.randint(row_key, (), 0, height - size[0] + 1)
     left = jax.random.randint(column_key, (), 0, width - size[1] + 1)
-    return jnp.where(_inside(image, top, left, *size) & hole, 0.0, image)
-
-
-def _inside(image: jax.Array, top, left, height, width) -> jax.Array:
-    """Which pixels a rectangle covers: (H, W, 1) bool."""
-    rows = (jnp.arange(image.shape[0]) >= top) & (jnp.arange(image.shape[0]) < top + height)
-    columns = (jnp.arange(image.shape[1]) >= left) & (jnp.arange(image.shape[1]) < left + width)
-    return rows[:, None, None] & columns[None, :, None]
+    erased = inside((height, width), top, left, *size) & hole
+    return jnp.where(erased[:, :, None], 0.0, image)
 
 
 def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = None) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network
 from reid_jax.models.resnet import EXPANSION, Bottleneck
+from reid_jax.rectangles import inside
 
 
 class BDB(Network):
@@ -94,11 +95,8 @@ def batch_drop(key: jax.Array, features: jax.Array, rectangle: tuple[int, int]) 
         (B, H, W, C), of the dtype of `features`.
     """
     row_key, column_key = jax.random.split(key)
-    inside = []
-    for axis, axis_key in ((1, row_key), (2, column_key)):
-        extent, size = features.shape[axis], rectangle[axis - 1]
-        first = jax.random.randint(axis_key, (), 0, extent - size + 1)
-        place = jnp.arange(extent) - first
-        inside.append((place >= 0) & (place < size))
-    dropped = inside[0][:, None] & inside[1][None, :]
+    size = features.shape[1:3]
+    top = jax.random.randint(row_key, (), 0, size[0] - rectangle[0] + 1)
+    left = jax.random.randint(column_key, (), 0, size[1] - rectangle[1] + 1)
+    dropped = inside(size, top, left, *rectangle)
     return jnp.where(dropped[None, :, :, None], jnp.zeros_like(features), features)
