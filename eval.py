@@ -4,11 +4,13 @@ Recipe, number of identities and weights come from the workdir. Leaves of `data`
 overridden, to evaluate on another dataset: `--config.data.layout=folder --config.data.root=FOLDER`.
 """
 
+import functools
 import os
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from reid_jax import hosts
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
@@ -31,6 +33,7 @@ _GALLERY_EXTRA = flags.DEFINE_string(
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
+_joined = hosts.define_flags()
 
 
 def parse_flags(argv):
@@ -48,7 +51,8 @@ def main(argv):
     keep_compiled()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
-    with clear_errors(_TRACEBACK.value):
+    clear = functools.partial(clear_errors, _TRACEBACK.value)
+    with clear(), _joined(), clear():
         evaluate_run(
             flags.FLAGS.config,
             _WORKDIR.value,

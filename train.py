@@ -1,14 +1,16 @@
 """Trains a network: `python train.py --config=configs/pmm_market.py --workdir=runs/pmm`.
 
 Any leaf of the recipe is overridden by name, `--config.optim.lr=1e-3`. The same command again goes
-on with a run that was stopped.
+on with a run that was stopped. On several hosts, start it on each with `--coordinator`.
 """
 
+import functools
 import os
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from reid_jax import hosts
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
@@ -21,6 +23,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+_joined = hosts.define_flags()
 
 
 def main(argv):
@@ -29,7 +32,8 @@ def main(argv):
     keep_compiled()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
-    with clear_errors(_TRACEBACK.value):
+    clear = functools.partial(clear_errors, _TRACEBACK.value)
+    with clear(), _joined(), clear():
         train(_CONFIG.value, _WORKDIR.value)
 
 

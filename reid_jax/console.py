@@ -1,11 +1,27 @@
 """How the programs speak: lines of progress, and one clear line for what went wrong."""
 
 import contextlib
-import functools
 import sys
 from collections.abc import Iterator
 
-say = functools.partial(print, flush=True)
+_silent = False
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    if not _silent:
+        print(text, flush=True)
+
+
+def silence() -> None:
+    """Has this process say nothing any more but errors: another host speaks for all."""
+    global _silent
+    _silent = True
+
+
+def is_silent() -> bool:
+    """Whether `silence` was called."""
+    return _silent
 
 
 def clock(seconds: float) -> str:

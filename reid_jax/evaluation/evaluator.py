@@ -1,17 +1,22 @@
-"""Evaluation of a network on the query and gallery of a dataset."""
+"""Evaluation of a network on the query and gallery of a dataset.
 
-from collections.abc import Callable
+Several hosts share it: each describes its part of the images and ranks its part of the queries.
+"""
+
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from reid_jax import hosts
 from reid_jax.data.images import Images, open_images
 from reid_jax.data.layouts import Dataset, Split
+from reid_jax.data.memory import MemoryImages
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
 from reid_jax.evaluation.descriptors import descriptor_face, extract
-from reid_jax.evaluation.ranking import RankingResult, evaluate_ranking
+from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
 from reid_jax.evaluation.search import Descriptors, Rescore
 
 
@@ -30,13 +35,13 @@ class Evaluator:
         pooling: str = "average",
         extra: Split | None = None,
     ):
-        """Reads and checks every image.
+        """Reads and checks every image of this host's part.
 
         Args:
             network: from `reid_jax.models.create`.
             dataset: whose query and gallery to take.
             config: a whole recipe; reads `data` and `eval`.
-            devices: to share each batch.
+            devices: this host's, to share each batch.
             progress: called with a line of text now and then; None is silence.
             boxes: for multi-query, images that take the place of the query's, from
                 `layouts.read_multi_query`.
@@ -55,53 +60,66 @@ class Evaluator:
             network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
         )
 
-        def read(split: Split) -> Images:
-            return open_images(split.paths, config.data.image_size, config.data.loader, progress)
-
-        self.query_images = read(dataset.query)
-        self._gallery = [(read(dataset.gallery), dataset.gallery)]
-        if extra is not None:
-            streamed = StreamedImages(extra.paths, config.data.image_size, progress)
-            self._gallery.append((streamed, extra))
         multi_query.check(pooling)
         self._pooling = pooling
-        self._boxes = None if boxes is None else (read(boxes), boxes)
+        splits = [split for split in (dataset.query, dataset.gallery, boxes, extra) if split]
+        if any(len(split) < hosts.count() for split in splits):
+            raise ValueError("there are more hosts than images to evaluate on: take fewer hosts")
+
+        def read(split: Split, streamed: bool = False) -> tuple[Images, Split]:
+            paths, size = split.paths[hosts.own_part(len(split))], config.data.image_size
+            if streamed:
+                return StreamedImages(paths, size, progress), split
+            return open_images(paths, size, config.data.loader, progress), split
+
+        # Multi-query reads identities and cameras of the queries alone.
+        self._query = read(dataset.query) if boxes is None else None
+        self._boxes = None if boxes is None else read(boxes)
+        self._gallery = [read(dataset.gallery)]
+        if extra is not None:
+            self._gallery.append(read(extra, streamed=True))
 
     def describe(self, variables) -> tuple[Descriptors, Descriptors]:
         """Descriptors of the query and of the gallery under {"params", "batch_stats"}."""
-        split = self.dataset.query
         if self._boxes is None:
-            query = self._describe(variables, [(self.query_images, split)])
+            query = self._describe(variables, [self._query])
         else:
             boxes = self._describe(variables, [self._boxes])
-            query = multi_query.pool(split, boxes, self._pooling, self._config.eval.normalize)
+            query = multi_query.pool(
+                self.dataset.query, boxes, self._pooling, self._config.eval.normalize
+            )
         return query, self._describe(variables, self._gallery)
 
     def rank(
         self, query: Descriptors, gallery: Descriptors, rescore: Rescore | None = None
     ) -> RankingResult:
         """CMC, mAP and mINP of descriptors, in blocks of `eval.block_size`."""
-        return evaluate_ranking(
-            query,
+        own = hosts.own_part(len(query.pids))
+        ranks = match_ranks(
+            Descriptors(query.features[own], query.pids[own], query.camids[own]),
             gallery,
             block_size=self._config.eval.block_size,
-            rescore=rescore,
+            rescore=None if rescore is None else lambda i: rescore(own.start + i),
             progress=self._progress,
         )
+        lengths = hosts.gather_rows(np.array([len(r) for r in ranks]))
+        every = hosts.gather_rows(np.concatenate(ranks))
+        return score_ranks(np.split(every, np.cumsum(lengths)[:-1]))
+
+    def query_pixels(self, indices: np.ndarray) -> np.ndarray:
+        """A few images of the query, read again, (N, H, W, 3) uint8, by (N,) indices."""
+        return self._pixels(self.dataset.query.paths, indices)
 
     def gallery_pixels(self, indices: np.ndarray) -> np.ndarray:
-        """Images of the gallery, extra ones included, (N, H, W, 3) uint8, by (N,) indices."""
-        pixels = np.empty((len(indices), *self._config.data.image_size, 3), np.uint8)
-        first = 0
-        for images, split in self._gallery:
-            (here,) = np.nonzero((indices >= first) & (indices < first + len(split)))
-            if len(here):
-                (pixels[here],) = images.batches([(indices[here] - first).astype(np.int32)])
-            first += len(split)
-        return pixels
+        """The same of the gallery, extra images included."""
+        paths = [path for _, split in self._gallery for path in split.paths]
+        return self._pixels(paths, indices)
+
+    def _pixels(self, paths: Sequence[str], indices: np.ndarray) -> np.ndarray:
+        return MemoryImages([paths[i] for i in indices], self._config.data.image_size).pixels
 
     def round_up(self, count: int) -> int:
-        """The next number of images that the devices share evenly."""
+        """The next number of images that this host's devices share evenly."""
         return -(-count // self._devices) * self._devices
 
     def __call__(self, variables) -> RankingResult:
@@ -112,15 +130,30 @@ class Evaluator:
         features = extract(
             self._face,
             variables,
-            [(images, len(split)) for images, split in parts],
+            [(images, len(images)) for images, _ in parts],
             self.round_up(self._config.eval.batch_size),
             self._progress,
         )
+        features = _in_order(features, [len(split) for _, split in parts])
         pids, camids = (
             np.concatenate([getattr(split, field) for _, split in parts])
             for field in ("pids", "camids")
         )
         return Descriptors(features, pids, camids)
+
+
+def _in_order(features: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Every host's descriptors, part after part of the given sizes, each in order.
+
+    Args:
+        features: this host's share of each part, one after the other, (n, D).
+        sizes: of the parts, over all hosts.
+    """
+    if hosts.count() == 1:
+        return features
+    shares = [hosts.own_part(size) for size in sizes]
+    ends = np.cumsum([share.stop - share.start for share in shares])[:-1]
+    return np.concatenate([hosts.gather_rows(part) for part in np.split(features, ends)])
 
 
 def check(config) -> None:

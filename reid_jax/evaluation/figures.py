@@ -34,7 +34,7 @@ def write_figures(
 
     Args:
         folder: made where it does not exist.
-        evaluator: holds the images.
+        evaluator: knows the images.
         network: whose maps to draw.
         devices: the evaluator's.
         variables: {"params", "batch_stats"}.
@@ -49,7 +49,7 @@ def write_figures(
         The files.
     """
     shown = np.unique(np.linspace(0, len(query.pids) - 1, count).astype(np.int32))
-    (images,) = evaluator.query_images.batches([shown])
+    images = evaluator.query_pixels(shown)
     titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
     # All devices get as many images: the last is repeated, and what it gives is dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]

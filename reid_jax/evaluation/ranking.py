@@ -11,7 +11,7 @@ The count is exact although the bulk of the work is in float32, see `search`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,12 +75,7 @@ def evaluate_ranking(
     rescore: Rescore | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> RankingResult:
-    """Ranks the gallery for every query and scores the ranked lists.
-
-    Average precision is the mean, over a query's matches, of the precision at the match's rank in
-    the full ranking. The inverse negative penalty of a query is its number of matches divided by
-    the rank of its hardest match (Ye et al., "Deep Learning for Person Re-identification: A Survey
-    and Outlook", TPAMI 2021).
+    """Ranks the gallery for every query and scores the ranked lists, see `score_ranks`.
 
     Args:
         query: descriptors of Q images.
@@ -91,14 +86,35 @@ def evaluate_ranking(
         progress: see `match_ranks`.
 
     Returns:
-        The scores. Queries without a match are listed in `unmatched` and are in no mean.
+        The scores.
 
     Raises:
         ValueError: as `match_ranks`, and if no query has a match.
     """
+    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore, progress=progress)
+    return score_ranks(ranks, max_rank)
+
+
+def score_ranks(ranks: Sequence[np.ndarray], max_rank: int = 50) -> RankingResult:
+    """CMC, mAP and mINP of ranked lists.
+
+    Average precision is the mean, over a query's matches, of the precision at the match's rank in
+    the full ranking. The inverse negative penalty of a query is its number of matches divided by
+    the rank of its hardest match (Ye et al., "Deep Learning for Person Re-identification: A Survey
+    and Outlook", TPAMI 2021).
+
+    Args:
+        ranks: of each query's matches, from `match_ranks`.
+        max_rank: length of the CMC curve.
+
+    Returns:
+        The scores. Queries without a match are listed in `unmatched` and are in no mean.
+
+    Raises:
+        ValueError: no query has a match.
+    """
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}")
-    ranks = match_ranks(query, gallery, block_size=block_size, rescore=rescore, progress=progress)
     matched = np.array([len(r) > 0 for r in ranks])
     if not matched.any():
         raise ValueError(

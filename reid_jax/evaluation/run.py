@@ -5,8 +5,9 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from reid_jax import models
+from reid_jax import hosts, models
 from reid_jax.console import say
 from reid_jax.data import datasets, layouts
 from reid_jax.evaluation import evaluator
@@ -15,7 +16,7 @@ from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.training.checkpoints import Checkpoints
-from reid_jax.training.devices import choose_devices
+from reid_jax.training.devices import choose_devices, own_devices
 from reid_jax.training.workdir import CHECKPOINTS, read_run, write_text_atomically
 
 
@@ -32,6 +33,8 @@ def evaluate_run(
 ) -> RankingResult:
     """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
 
+    Of several hosts each evaluates its part, and the first reads the checkpoint and writes.
+
     Args:
         config: the run's recipe, as `read_run` gives it, perhaps with other `data` or `eval`.
         workdir: the run's folder.
@@ -47,9 +50,9 @@ def evaluate_run(
             the checkpoint is of another network.
     """
     _, num_classes = read_run(workdir)
-    devices = choose_devices(config.devices)
+    devices = own_devices(choose_devices(config.devices))
     evaluator.check(config.eval)
-    dataset = datasets.load(config.data)
+    dataset = hosts.together(lambda: datasets.load(config.data))
     boxes = layouts.read_multi_query(dataset) if multi_query else None
     extra = layouts.read_extra(gallery_extra) if gallery_extra else None
     network = models.create(config.model, num_classes)
@@ -85,6 +88,8 @@ def evaluate_run(
     )
     where = f"{config.model.name}, step {step} of {workdir}, on {dataset.root}{chosen}"
     say(f"{where}:\n{table(result)}")
+    if not hosts.is_first():
+        return result
 
     folder = pathlib.Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +129,15 @@ def _restore(
     network: models.Network, config, workdir: str, checkpoint: str | int
 ) -> tuple[int, dict]:
     """The step that `checkpoint` means, and the network's variables there."""
-    with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
-        image = jnp.zeros((1, *config.data.image_size, 3))
-        shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
-        step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
-        return step, checkpoints.restore_model(shapes, step)
+    image = jnp.zeros((1, *config.data.image_size, 3))
+    shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
+
+    def read():
+        if not hosts.is_first():
+            return 0, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
+            step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
+            return step, checkpoints.restore_model(shapes, step)
+
+    step, variables = hosts.tree_from_first(hosts.together(read))
+    return int(step), variables

@@ -37,8 +37,8 @@ class Checkpoints:
 
     The newest `keep` checkpoints stay, and beside them the best, however old it is. Opening a
     folder changes nothing in it, so a run can be evaluated while it trains. A checkpoint whose
-    writing was cut off by a kill does not count as one. Where several processes train, each
-    makes the same calls.
+    writing was cut off by a kill does not count as one. Where several processes train, one of
+    them alone has the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2, best_by: str = "mAP"):
@@ -59,10 +59,16 @@ class Checkpoints:
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
         self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        this_process = jax.process_index()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                create=False, preservation_policy=_NewestAndBest(keep, self._scores)
+                create=False,
+                preservation_policy=_NewestAndBest(keep, self._scores),
+                # Orbax would wait for the other processes at every step of its own.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=this_process, active_processes={this_process}
+                ),
             ),
         )
         for step in self._manager.all_steps():
@@ -115,7 +121,6 @@ class Checkpoints:
         step = int(state.step)
         if not self._manager.should_save(step):
             return False
-        # Each process holds a copy of the state, and Orbax has the first one write host arrays.
         state = jax.device_get(state)
         items = {
             "model": ocp.args.StandardSave(_as_nested_names(_model(state))),
@@ -150,8 +155,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
-            DamagedCheckpointError: no checkpoint in it can be read. Also if only the newest
-                cannot, when several processes train: one of them must not decide for the others.
+            DamagedCheckpointError: no checkpoint in it can be read.
             ValueError: it is of another network or optimizer; names the first leaf that differs.
         """
         damaged = []
@@ -160,8 +164,6 @@ class Checkpoints:
             try:
                 restored = self._read(step, like)
             except DamagedCheckpointError as error:
-                if jax.process_count() > 1:
-                    raise
                 damaged.append((step, error))
                 continue
             for damaged_step, error in damaged:

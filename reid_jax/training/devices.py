@@ -1,4 +1,4 @@
-"""The devices that a run takes."""
+"""The devices that a run takes, on one host or on several."""
 
 import logging
 
@@ -6,20 +6,33 @@ import jax
 
 
 def choose_devices(count: int) -> list[jax.Device]:
-    """The first `count` devices of this machine, or all where `count`, the leaf `devices`, is 0.
+    """The first `count` devices, or all where `count`, the leaf `devices`, is 0.
+
+    Of several hosts each gives the same number, and they stand host by host: a host's part of a
+    batch is contiguous.
 
     Raises:
-        ValueError: there are fewer.
-        NotImplementedError: several processes share the devices.
+        ValueError: there are fewer, or hosts cannot give the same number.
     """
     # That a CPU has no TPU is no news.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    if jax.process_count() > 1:
-        raise NotImplementedError("several hosts cannot share a run yet: start one process")
     devices = jax.devices()
+    by_host = [[d for d in devices if d.process_index == i] for i in range(jax.process_count())]
     if not 0 <= count <= len(devices):
-        raise ValueError(f"devices is {count}, but this machine has {len(devices)}")
-    return devices[: count or len(devices)]
+        here = "this machine has" if len(by_host) == 1 else f"these {len(by_host)} hosts have"
+        raise ValueError(f"devices is {count}, but {here} {len(devices)}")
+    each, rest = divmod(count or len(devices), len(by_host))
+    if rest or each > min(map(len, by_host)):
+        raise ValueError(
+            f"{count or len(devices)} devices are not the same number of each of {len(by_host)} "
+            f"hosts, which have {', '.join(str(len(own)) for own in by_host)}: change devices"
+        )
+    return [device for own in by_host for device in own[:each]]
+
+
+def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
+    """Those of `devices` that are this host's."""
+    return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def check_divides(devices: list[jax.Device], batch_size: int, leaves: str) -> None:

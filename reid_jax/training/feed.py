@@ -21,7 +21,7 @@ def feed(
     Args:
         batches: of leaves (B, ...) in NumPy, none of them written to again; or, as the loader
             `device` gives, of leaves (devices, B / devices, ...) that are on the devices.
-        devices: those of the step.
+        devices: those of the step that are this host's.
 
     Returns:
         An iterator over the same batches, of leaves (devices, B / devices, ...), one row on each

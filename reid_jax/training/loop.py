@@ -1,14 +1,13 @@
 """A training run, from a recipe to a trained and evaluated network."""
 
 import math
-import pathlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from reid_jax import models, visualize
+from reid_jax import hosts, models
 from reid_jax.collectives import AXIS
 from reid_jax.console import say
 from reid_jax.data import augment, datasets
@@ -19,13 +18,13 @@ from reid_jax.evaluation import evaluator as evaluation
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.training import optimizer as optimizers
-from reid_jax.training.checkpoints import Checkpoints
-from reid_jax.training.devices import check_divides, choose_devices
+from reid_jax.training.devices import check_divides, choose_devices, own_devices
 from reid_jax.training.feed import feed
-from reid_jax.training.metrics import MetricsWriter, Progress, read_metrics
+from reid_jax.training.metrics import Progress
+from reid_jax.training.record import Record
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
-from reid_jax.training.workdir import CHECKPOINTS, check_workdir, write_run
+from reid_jax.training.workdir import check_workdir
 
 # What may differ between a run and its continuation: it changes nothing that was computed so far.
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
@@ -50,10 +49,11 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """
     # Settings, then folders, then images: what is quickly found wrong is found first.
     devices = choose_devices(config.devices)
+    own = own_devices(devices)
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
     check(config)
-    dataset = datasets.load(config.data)
+    dataset = hosts.together(lambda: datasets.load(config.data))
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
     sampler = IdentitySampler(
         labels,
@@ -63,11 +63,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     )
     network = models.create(config.model, num_classes, AXIS)
     network.check(config.data.image_size)
-    check_workdir(workdir, config, num_classes, MAY_CHANGE)
-    images = open_images(
-        dataset.train.paths, config.data.image_size, config.data.loader, say, devices
-    )
-    evaluator = Evaluator(network, dataset, config, devices, say)
+    hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE))
+    images = open_images(dataset.train.paths, config.data.image_size, config.data.loader, say, own)
+    evaluator = Evaluator(network, dataset, config, own, say)
 
     steps_per_epoch = sampler.steps_per_epoch
     total_steps = config.epochs * steps_per_epoch
@@ -77,65 +75,64 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     schedule = optimizers.create_schedule(config.optim, steps_per_epoch)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     state = create_state(network, optimizer, config.data.image_size, config.seed)
-    state = place(state, devices)
     step = pmap_step(make_step(network, optimizer, schedule, config), devices)
     say(
         f"{config.model.name}: {_count(state.params):,} parameters; {len(dataset.train):,} images "
         f"of {num_classes:,} identities; {total_steps:,} steps of {batch_size} images on "
         f"{len(devices)} {devices[0].device_kind} device(s)"
+        + (f" of {hosts.count()} hosts" if hosts.count() > 1 else "")
     )
 
-    with Checkpoints(
-        pathlib.Path(workdir) / CHECKPOINTS, keep=config.checkpoint.keep
-    ) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(state)
-            say(f"going on from step {int(state.step)}")
+    with Record(workdir, keep=config.checkpoint.keep) as record:
+        state = place(record.restore(state), devices)
         start_step = int(state.step)
         if start_step > total_steps:
             raise ValueError(
                 f"{length}, but the run in {workdir} has made {start_step} steps already"
             )
-        write_run(workdir, config, num_classes)
-        with MetricsWriter(workdir, start_step) as metrics:
+        if start_step > 0:
+            say(f"going on from step {start_step}")
+        record.begin(config, num_classes, start_step)
 
-            def evaluate(state: TrainState) -> RankingResult:
-                done = int(state.step)
-                result = evaluator({"params": state.params, "batch_stats": state.batch_stats})
-                say(f"step {done}:\n{table(result)}")
-                if done > start_step or done == 0:  # Else metrics and checkpoint are there.
-                    summary = result.summary()
-                    metrics.write(done, "eval", {"epoch": done / steps_per_epoch, **summary})
-                    checkpoints.save(state, summary)
-                curves = visualize.curves_figure(read_metrics(workdir))
-                visualize.save(curves, pathlib.Path(workdir) / "curves.png")
-                return result
+        def evaluate(state: TrainState) -> RankingResult:
+            done = int(state.step)
+            result = evaluator({"params": state.params, "batch_stats": state.batch_stats})
+            say(f"step {done}:\n{table(result)}")
+            if done > start_step or done == 0:  # Else metrics and checkpoint are there.
+                summary = result.summary()
+                record.write(done, "eval", {"epoch": done / steps_per_epoch, **summary})
+                record.save(state, summary)
+            record.draw()
+            return result
 
-            # Evaluating at the start too shows a fault of the evaluation before hours of training.
-            result = evaluate(state) if start_step in (0, total_steps) else None
-            progress = Progress(total_steps, batch_size)
-            is_due = _calendar(config, steps_per_epoch, total_steps)
-            batches = train_batches(images, labels, sampler, start_step, total_steps)
-            for done, batch in enumerate(feed(batches, devices), start=start_step + 1):
-                state, scalars = step(state, batch)
+        # Evaluating at the start too shows a fault of the evaluation before hours of training.
+        result = evaluate(state) if start_step in (0, total_steps) else None
+        progress = Progress(total_steps, batch_size)
+        is_due = _calendar(config, steps_per_epoch, total_steps)
+        batches = train_batches(images, labels, _own_part(sampler), start_step, total_steps)
+        for done, batch in enumerate(feed(batches, own), start=start_step + 1):
+            state, scalars = step(state, batch)
+            if hosts.count() > 1 and devices[0].platform == "cpu":
+                # JAX 0.10's CPU collectives between processes deadlock where steps run ahead.
+                jax.block_until_ready(scalars)
 
-                first = done == start_step + 1
-                if not (first or is_due(done, "log", "eval", "checkpoint")):
-                    continue  # Nothing is read from the devices: they run ahead.
+            first = done == start_step + 1
+            if not (first or is_due(done, "log", "eval", "checkpoint")):
+                continue  # Nothing is read from the devices: they run ahead.
 
-                values = {name: float(x) for name, x in jax.device_get(scalars).items()}
-                _stop_unless_finite(done, values, checkpoints)
-                if first or is_due(done, "log"):
-                    epoch = done / steps_per_epoch
-                    rate = progress.report(done, epoch, values["loss"])
-                if is_due(done, "log"):
-                    speed = {} if rate is None else {"images_per_second": rate}
-                    metrics.write(done, "train", {"epoch": epoch, **values, **speed})
-                with progress.paused():
-                    if is_due(done, "eval"):
-                        result = evaluate(state)
-                    elif is_due(done, "checkpoint"):
-                        checkpoints.save(state)
+            values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+            _stop_unless_finite(done, values, record)
+            if first or is_due(done, "log"):
+                epoch = done / steps_per_epoch
+                rate = progress.report(done, epoch, values["loss"])
+            if is_due(done, "log"):
+                speed = {} if rate is None else {"images_per_second": rate}
+                record.write(done, "train", {"epoch": epoch, **values, **speed})
+            with progress.paused():
+                if is_due(done, "eval"):
+                    result = evaluate(state)
+                elif is_due(done, "checkpoint"):
+                    record.save(state)
     return result
 
 
@@ -172,14 +169,26 @@ def _calendar(config, steps_per_epoch: int, total_steps: int) -> Callable[..., b
     return lambda done, *kinds: done == total_steps or any(done % periods[k] == 0 for k in kinds)
 
 
-def _stop_unless_finite(step: int, values: dict[str, float], checkpoints: Checkpoints) -> None:
+def _own_part(sampler: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """The sampler of this host's part of each batch."""
+    if hosts.count() == 1:
+        return sampler
+
+    def own(step: int) -> np.ndarray:
+        indices = sampler(step)
+        return indices[hosts.own_part(len(indices))]
+
+    return own
+
+
+def _stop_unless_finite(step: int, values: dict[str, float], record: Record) -> None:
     """Raises where a metric of the step, or the parameters it made, are not finite."""
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
     if bad:
         raise FloatingPointError(
             f"not finite at step {step}: {', '.join(f'{k} is {v}' for k, v in bad.items())}. The "
-            f"last good checkpoint is {checkpoints.path(checkpoints.latest_step)}. A lower "
-            "--config.optim.lr may help, in another --workdir"
+            f"last good checkpoint is {record.last_good}. A lower --config.optim.lr may help, in "
+            "another --workdir"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import tensorboardX
 
-from reid_jax.console import clock
+from reid_jax.console import clock, is_silent
 from reid_jax.training.workdir import write_text_atomically
 
 NAME = "metrics.jsonl"
@@ -184,6 +184,8 @@ class Progress:
             self._line_is_open = False
 
     def _write(self, line: str) -> None:
+        if is_silent():
+            return
         if self._stream.isatty():
             columns = shutil.get_terminal_size().columns
             self._stream.write("\r" + line[: columns - 1].ljust(columns - 1))

@@ -11,6 +11,7 @@ from reid_jax import collectives, losses
 from reid_jax.collectives import AXIS
 from reid_jax.data.augment import augment
 from reid_jax.models import Network
+from reid_jax.training.devices import own_devices
 from reid_jax.training.state import TrainState, stream_key
 
 
@@ -96,15 +97,17 @@ def make_step(
 
 
 def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
-    """The step over `devices`: one state for all, donated; batches of leaves (devices, b, ...)."""
+    """The step over `devices`: one state for all, donated; batches of leaves (devices, b, ...).
+
+    Where several hosts share the devices, each passes the rows of its own.
+    """
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None, 0),
         out_axes=None,
         devices=devices,
-        # Across processes JAX 0.10 reports a donated unstacked array as deleted.
-        donate_argnums=(0,) if jax.process_count() == 1 else (),
+        donate_argnums=0,
     )
 
 
@@ -117,7 +120,7 @@ def place(state: TrainState, devices: list[jax.Device]) -> TrainState:
     identity = jax.pmap(
         lambda state, _: state, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
     )
-    return identity(state, np.zeros(len(devices), np.int32))
+    return identity(state, np.zeros(len(own_devices(devices)), np.int32))
 
 
 def shard(batch, count: int):

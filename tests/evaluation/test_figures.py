@@ -110,7 +110,7 @@ class Drawn:
                 block_size=64,
             )
         shown = np.linspace(0, len(query.pids) - 1, count).astype(np.int32)
-        (self.images,) = evaluator.query_images.batches([shown])
+        self.images = evaluator.query_pixels(shown)
         self.captions = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
 
 

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training import loop
+from reid_jax.training import loop, record
 from reid_jax.training import step as step_module
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.metrics import read_metrics
-from reid_jax.training.workdir import read_run
+from reid_jax.training.workdir import CHECKPOINTS, read_run
 from tests.compilations import count_compilations
 from tests.test_configs import STRINGS, load
 
@@ -96,7 +96,7 @@ def test_what_a_run_leaves(run):
     assert steps == list(range(2, 161, config.log.every_steps))
     assert (workdir / "curves.png").stat().st_size > 1000
     assert list((workdir / "tensorboard").iterdir())
-    with Checkpoints(workdir / loop.CHECKPOINTS) as checkpoints:
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         assert checkpoints.latest_step == 160
         assert (
             checkpoints.best_step == max(evaluations, key=lambda r: (r["mAP"], r["step"]))["step"]
@@ -164,7 +164,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
                 loop.train(config, str(tmp_path / name))
             assert so_far[0] > 0  # The listener hears.
             assert set(so_far) == {so_far[0]}
-        with Checkpoints(tmp_path / name / loop.CHECKPOINTS) as checkpoints:
+        with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
             assert checkpoints.latest_step == 3
             states.append(_arrays(checkpoints.path(3)))
         evaluated = [r["step"] for r in read_metrics(tmp_path / name) if r["kind"] == "eval"]
@@ -229,7 +229,7 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
     config = tiny(data, epochs=8, optim__lr=1e30, optim__warmup_epochs=0, log__every_steps=1)
     with pytest.raises(FloatingPointError, match=r"last good checkpoint is .*checkpoints/\d"):
         loop.train(config, str(tmp_path / "run"))
-    with Checkpoints(tmp_path / "run" / loop.CHECKPOINTS) as checkpoints:
+    with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:
         assert all(np.isfinite(x).all() for x in _arrays(checkpoints.path(0)).values())
 
 
@@ -258,7 +258,7 @@ def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
     )
-    monkeypatch.setattr(loop, "write_run", lambda *unused: None)
+    monkeypatch.setattr(record, "write_run", lambda *unused: None)
     # To look whether a value is in range is not to use it.
     monkeypatch.setattr(loop, "check", lambda *unused: None)
     seen = set()
@@ -319,7 +319,7 @@ def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
     _break_folder(root, kind)
     with pytest.raises((ValueError, OSError), match=message):
         loop.train(tiny(root, data__layout="market1501"), str(tmp_path / "run"))
-    assert not (tmp_path / "run" / loop.CHECKPOINTS).exists()
+    assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
 def test_bad_settings_name_their_leaf_before_training(leaves, message, data, tmp_path):
     with pytest.raises(ValueError, match=message):
         loop.train(tiny(data, **leaves), str(tmp_path / "run"))
-    assert not (tmp_path / "run" / loop.CHECKPOINTS).exists()
+    assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
 def test_an_unwritable_workdir_is_named(data, tmp_path):
@@ -366,7 +366,7 @@ sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import math
 from configs import pmm_synthetic
 from reid_jax.training.loop import train
-from reid_jax.training.workdir import read_run
+from reid_jax.training.workdir import CHECKPOINTS, read_run
 from tests.test_configs import STRINGS, load
 from reid_jax.evaluation.run import evaluate_run
 config = pmm_synthetic.get_config("small")

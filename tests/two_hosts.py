@@ -1,0 +1,50 @@
+"""What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX`."""
+
+import os
+import sys
+
+import numpy as np
+
+from reid_jax import hosts
+
+
+def check_talk():
+    """Everything that hosts tell each other, with parts of different sizes."""
+    index = hosts.gather(None) and (0 if hosts.is_first() else 1)
+    hosts._BLOCK_BYTES = 16  # Several blocks, the last of them not full.
+    assert hosts.count() == 2
+    odd = np.array([-0.0, np.nan, 2.0**-1074, np.pi, 1e300])
+    for rows in (odd[:, None] * [1, 2], np.arange(7) + 2**40, np.ones((3, 2, 2), bool)):
+        own = rows[hosts.own_part(len(rows))]
+        assert hosts.gather_rows(own).tobytes() == rows.tobytes()
+        assert hosts.gather_rows(own).shape == rows.shape
+    lonely = hosts.gather_rows(np.arange(index * 5))  # Host 0 has nothing.
+    np.testing.assert_array_equal(lonely, np.arange(5))
+    assert hosts.gather({"é": [index]}) == [{"é": [0]}, {"é": [1]}]
+    assert hosts.from_first(lambda: [index, None]) == [0, None]
+    tree = {"a": odd.astype(np.float32) * (index + 1), "b": (np.int32(7 + index),)}
+    given = hosts.tree_from_first(tree)
+    assert given["a"].tobytes() == odd.astype(np.float32).tobytes()
+    assert (given["b"][0], given["b"][0].dtype, given["b"][0].shape) == (7, np.int32, ())
+    hosts.check_same("number", 3)
+    for call in (
+        lambda: hosts.check_same("number", index),
+        lambda: hosts.together(lambda: 1 // (1 - index)),
+        lambda: hosts.from_first(lambda: {}["key"]),
+    ):
+        try:
+            call()
+        except (ValueError, ZeroDivisionError, KeyError, OSError) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+    assert hosts.together(lambda: index) == index
+
+
+if __name__ == "__main__":
+    port, me = sys.argv[1:]
+    with hosts.joined(f"127.0.0.1:{port}", 2, int(me), heartbeat_timeout=10):
+        check_talk()
+        print("talked", flush=True)
+        if me == "1":
+            os._exit(9)
+        hosts.gather("anybody there?")
+        print("an answer from the dead", flush=True)
