@@ -6,6 +6,7 @@ on with a run that was stopped. On several hosts, start it on each with `--coord
 
 import functools
 import os
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -13,8 +14,9 @@ from ml_collections import config_flags
 from reid_jax import hosts
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors
+from reid_jax.console import clear_errors, say
 from reid_jax.training.loop import train
+from reid_jax.training.preemption import EXIT_CODE, Preempted
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -34,7 +36,11 @@ def main(argv):
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     clear = functools.partial(clear_errors, _TRACEBACK.value)
     with clear(), _joined(), clear():
-        train(_CONFIG.value, _WORKDIR.value)
+        try:
+            train(_CONFIG.value, _WORKDIR.value)
+        except Preempted as stopped:
+            say(str(stopped))
+            sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

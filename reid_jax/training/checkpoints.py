@@ -10,6 +10,7 @@ Arrays are stored under the names of their leaves (`params/stem/kernel`), so tha
 another network is recognised, and told leaf by leaf, before a single array is read.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -17,7 +18,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -30,6 +31,10 @@ PyTree = Any
 
 class DamagedCheckpointError(OSError):
     """A checkpoint whose files are missing, cut short or unreadable."""
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint that could not be written; those before it are as they were."""
 
 
 class Checkpoints:
@@ -59,6 +64,8 @@ class Checkpoints:
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
         self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._writing = None  # The step of the checkpoint being written.
+        self._has_failed = False
         this_process = jax.process_index()
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -81,8 +88,39 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for the checkpoint being written, and raises what went wrong with it, if so."""
-        self._manager.close()
+        """Waits for the checkpoint being written.
+
+        Raises:
+            CheckpointWriteError: it failed, and nobody was told yet.
+        """
+        with self._clear_write_errors():
+            self._manager.close()
+
+    def check(self) -> None:
+        """Waits for nothing.
+
+        Raises:
+            CheckpointWriteError: the checkpoint being written has failed.
+        """
+        with self._clear_write_errors():
+            if not self._manager.is_saving_in_progress():
+                self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _clear_write_errors(self) -> Iterator[None]:
+        """Around calls that raise what went wrong while a checkpoint was written."""
+        try:
+            yield
+        except Exception as error:  # See `_read`.
+            if self._has_failed:
+                return  # Orbax says it again when it closes.
+            self._has_failed = True
+            left = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+            good = f"The last good one is {self.path(max(left))}" if left else "There is no other"
+            raise CheckpointWriteError(
+                f"the checkpoint {self.path(self._writing)} could not be written "
+                f"({_reason(error)}). {good}"
+            ) from error
 
     @property
     def latest_step(self) -> int | None:
@@ -112,10 +150,11 @@ class Checkpoints:
             metrics: the evaluation of this very state; with `best_by` among them.
 
         Returns:
-            Whether it was written: not if this step, or a later one, has its checkpoint already,
+            Whether it is written: not if this step, or a later one, has its checkpoint already,
             which is what a run resumed from it comes by.
 
         Raises:
+            CheckpointWriteError: this checkpoint, or the one before it, could not be written.
             ValueError: `metrics` lacks `best_by`.
         """
         step = int(state.step)
@@ -135,8 +174,13 @@ class Checkpoints:
             values = {name: float(value) for name, value in metrics.items()}
             items["evaluation"] = ocp.args.JsonSave(values)
             self._scores[step] = values[self._best_by]  # The save asks which one is best.
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._clear_write_errors():
+            self._manager.wait_until_finished()
+        self._writing = step
+        with self._clear_write_errors():
+            # A workdir that went away does not come back as one that lacks all but this.
+            self.folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
+            return self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, state_like: PyTree) -> PyTree:
         """The state of the newest checkpoint that can be read, bit for bit, to go on from.
@@ -288,8 +332,13 @@ def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
 
 
 def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
-    """A log filter: Orbax reports dozens of lines a save at INFO. Its warnings stay."""
-    return record.levelno >= logging.WARNING or "orbax" not in pathlib.Path(record.pathname).parts
+    """A log filter: Orbax reports dozens of lines a save at INFO, and logs errors that it raises.
+
+    Its warnings stay.
+    """
+    if "orbax" not in pathlib.Path(record.pathname).parts:
+        return True
+    return record.levelno >= logging.WARNING and not record.exc_info
 
 
 def _model(state: PyTree) -> PyTree:
@@ -336,10 +385,12 @@ def _describe(leaf: Any) -> str:
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> DamagedCheckpointError:
-    reason = str(error).strip().splitlines()
-    return DamagedCheckpointError(
-        f"the checkpoint {path} is damaged ({type(error).__name__}: {reason[0] if reason else ''})"
-    )
+    return DamagedCheckpointError(f"the checkpoint {path} is damaged ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _read_every_byte(item: pathlib.Path) -> None:

@@ -21,6 +21,7 @@ from reid_jax.training import optimizer as optimizers
 from reid_jax.training.devices import check_divides, choose_devices, own_devices
 from reid_jax.training.feed import feed
 from reid_jax.training.metrics import Progress
+from reid_jax.training.preemption import Preempted, Preemption
 from reid_jax.training.record import Record
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
@@ -46,9 +47,18 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     Raises:
         ValueError, OSError: bad settings, data or workdir, named; all before training starts.
         FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
+        Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
+          checkpoint written.
     """
-    # Settings, then folders, then images: what is quickly found wrong is found first.
     devices = choose_devices(config.devices)
+    with Preemption() as preemption:
+        return _train(config, workdir, devices, preemption)
+
+
+def _train(
+    config: ConfigDict, workdir: str, devices: list[jax.Device], preemption: Preemption
+) -> RankingResult:
+    # Settings, then folders, then images: what is quickly found wrong is found first.
     own = own_devices(devices)
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
@@ -110,16 +120,18 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         progress = Progress(total_steps, batch_size)
         is_due = _calendar(config, steps_per_epoch, total_steps)
         batches = train_batches(images, labels, _own_part(sampler), start_step, total_steps)
+        preemption.begin()
         for done, batch in enumerate(feed(batches, own), start=start_step + 1):
             state, scalars = step(state, batch)
             if hosts.count() > 1 and devices[0].platform == "cpu":
                 # JAX 0.10's CPU collectives between processes deadlock where steps run ahead.
                 jax.block_until_ready(scalars)
 
-            first = done == start_step + 1
-            if not (first or is_due(done, "log", "eval", "checkpoint")):
+            first, stop = done == start_step + 1, preemption.due(done)
+            if not (first or stop or is_due(done, "log", "eval", "checkpoint")):
                 continue  # Nothing is read from the devices: they run ahead.
 
+            record.check()
             values = {name: float(x) for name, x in jax.device_get(scalars).items()}
             _stop_unless_finite(done, values, record)
             if first or is_due(done, "log"):
@@ -131,8 +143,13 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
             with progress.paused():
                 if is_due(done, "eval"):
                     result = evaluate(state)
-                elif is_due(done, "checkpoint"):
+                elif stop or is_due(done, "checkpoint"):
                     record.save(state)
+            if stop and done < total_steps:
+                raise Preempted(
+                    f"stopped by SIGTERM after step {done}, whose checkpoint is written: the same "
+                    "command goes on"
+                )
     return result
 
 

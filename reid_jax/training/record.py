@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ from ml_collections import ConfigDict
 from reid_jax import hosts, visualize
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.metrics import MetricsWriter, read_metrics
+from reid_jax.training.preemption import Preempted
 from reid_jax.training.state import TrainState
-from reid_jax.training.workdir import CHECKPOINTS, write_run
+from reid_jax.training.workdir import CHECKPOINTS, NAME, write_run
 
 CURVES = "curves.png"
 
@@ -38,11 +40,33 @@ class Record:
     def __enter__(self) -> "Record":
         return self
 
-    def __exit__(self, *unused_exception) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+    def __exit__(self, unused_type, exception: BaseException | None, unused_traceback) -> None:
+        try:
+            if self._metrics is not None:
+                self._metrics.close()
+            if self._checkpoints is not None:
+                self._checkpoints.close()
+        except OSError as error:
+            # What ended the run matters more, unless it promises that nothing is lost.
+            if exception is None or isinstance(exception, Preempted):
+                raise
+            warnings.warn(str(error), stacklevel=2)
+
+    def check(self) -> None:
+        """Waits for nothing.
+
+        Raises:
+            CheckpointWriteError: the checkpoint being written has failed.
+            FileNotFoundError: the workdir was removed.
+        """
+        if self._checkpoints is None:
+            return
+        self._checkpoints.check()
+        # Orbax makes folders that are missing, and open files are written to wherever they are.
+        if not (self._workdir / NAME).exists():
+            raise FileNotFoundError(
+                f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
+            )
 
     def restore(self, state: TrainState) -> TrainState:
         """On every host, the state of the newest checkpoint that can be read, or `state` itself.

@@ -5,7 +5,10 @@ import logging
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import threading
+import warnings
 from typing import Any
 
 import absl.logging
@@ -18,7 +21,13 @@ import pytest
 from orbax.checkpoint._src.path import atomicity
 from orbax.checkpoint._src.serialization import type_handlers
 
-from reid_jax.training.checkpoints import Checkpoints, DamagedCheckpointError
+from reid_jax.training.checkpoints import (
+    Checkpoints,
+    CheckpointWriteError,
+    DamagedCheckpointError,
+)
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 OPTIMIZER = optax.chain(
     optax.add_decayed_weights(5e-4),
@@ -322,6 +331,84 @@ def test_damaged_newest_falls_back_to_the_one_before(two, damage, number):
         assert_identical(checkpoints.restore(make_state(0)), make_state(20))
 
 
+def flip(path: pathlib.Path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x55
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, pathlib.Path.unlink])
+def test_damage_to_any_file_gives_the_checkpoint_itself_or_the_one_before(two, tmp_path, damage):
+    names = [path.relative_to(two) for path in (two / "20").rglob("*") if path.is_file()]
+    assert len(names) > 8
+    fell_back = 0
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        shutil.copytree(two, folder)
+        damage(folder / name)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with Checkpoints(folder) as checkpoints:
+                restored = checkpoints.restore(make_state(0))
+        said = " ".join(str(warning.message) for warning in caught)
+        if int(restored.step) == 20:
+            assert_identical(restored, make_state(20))
+        else:
+            fell_back += 1
+            assert_identical(restored, make_state(10))
+            assert f"{folder}/20 is damaged" in said
+    assert fell_back >= 4  # Metadata that nobody needs may be damaged without loss.
+
+
+FULL_DISK = """
+import resource, signal, sys
+import jax.numpy as jnp
+from reid_jax.training.checkpoints import Checkpoints, CheckpointWriteError
+from tests.training.test_checkpoints import assert_identical, make_state
+folder = sys.argv[1]
+big = make_state(30, channels=100_000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # Writes fail as they do on a full disk.
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+checkpoints = Checkpoints(folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+checkpoints.save(big)
+while checkpoints._manager.is_saving_in_progress():
+    pass
+try:
+    checkpoints.check()
+except CheckpointWriteError as error:
+    print(error)
+checkpoints.close()
+with Checkpoints(folder) as checkpoints:
+    assert_identical(checkpoints.restore(make_state(0)), make_state(20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoints.save(make_state(30))
+with Checkpoints(folder) as checkpoints:
+    assert_identical(checkpoints.restore(make_state(0)), make_state(30))
+print("restored")
+"""
+
+
+def test_a_full_disk_is_told_at_once_and_leaves_the_last_good_one(two):
+    program = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(two)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    error, restored = done.stdout.splitlines()
+    assert f"{two}/30 could not be written" in error
+    assert f"The last good one is {two}/20" in error
+    assert restored == "restored"
+
+
+def test_a_workdir_that_is_gone_is_not_made_again(tmp_path):
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(make_state(1))
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(CheckpointWriteError, match=r"FileNotFoundError.*There is no other"):
+            checkpoints.save(make_state(2))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_item_is_damage(two):
     shutil.rmtree(two / "20" / "model" / "d")
     with Checkpoints(two) as checkpoints, pytest.warns(UserWarning, match="20 is damaged"):
@@ -386,8 +473,10 @@ def test_half_written_checkpoint_is_ignored(two, monkeypatch):
         patch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", killed)
         checkpoints = Checkpoints(two)
         checkpoints.save(make_state(30), {"mAP": 1.0})
-        with pytest.raises(RuntimeError, match="killed"):  # An asynchronous failure is not lost.
-            checkpoints.close()
+        message = f"{two}/30 could not be written .RuntimeError: killed.*good one is {two}/20"
+        with pytest.raises(CheckpointWriteError, match=message):
+            checkpoints.close()  # An asynchronous failure is not lost.
+        checkpoints.close()  # Nor told twice.
     assert len(os.listdir(two)) == 3
     with Checkpoints(two) as checkpoints:
         assert (checkpoints.latest_step, checkpoints.best_step) == (20, 10)

@@ -11,13 +11,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
+from orbax.checkpoint._src.path import atomicity
 
 from configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training import loop, record
 from reid_jax.training import step as step_module
-from reid_jax.training.checkpoints import Checkpoints
+from reid_jax.training.checkpoints import Checkpoints, CheckpointWriteError
 from reid_jax.training.metrics import read_metrics
 from reid_jax.training.workdir import CHECKPOINTS, read_run
 from tests.compilations import count_compilations
@@ -349,6 +350,35 @@ def test_an_unwritable_workdir_is_named(data, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"cannot write to the workdir .*file/run"):
         loop.train(tiny(data), str(tmp_path / "file" / "run"))
+
+
+def test_a_workdir_removed_meanwhile_is_told_at_the_next_log_step(data, tmp_path, monkeypatch):
+    so_far = after_each_step(
+        monkeypatch, lambda: len(so_far) == 3 and shutil.rmtree(tmp_path / "run")
+    )
+    config = tiny(data, epochs=9, log__every_steps=1)
+    with pytest.raises(FileNotFoundError, match=r"run/run\.json is gone: was the workdir removed"):
+        loop.train(config, str(tmp_path / "run"))
+    assert len(so_far) == 4
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(data, tmp_path, monkeypatch):
+    """At the next log step, and the last good one is named."""
+
+    def fail(*unused):
+        raise OSError(28, "No space left on device")
+
+    so_far = after_each_step(
+        monkeypatch,
+        lambda: (
+            len(so_far) == 1
+            and monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", fail)
+        ),
+    )
+    config = tiny(data, epochs=99, log__every_steps=1, checkpoint__every_epochs=3)
+    with pytest.raises(CheckpointWriteError, match=r"/3 could not .*No space left.*one is .*/0$"):
+        loop.train(config, str(tmp_path / "run"))
+    assert 3 < len(so_far) < 20
 
 
 def test_a_workdir_of_another_network_is_refused(data, run, tmp_path):
