@@ -38,7 +38,7 @@ def start_two(devices, arguments):
     ]
 
 
-def test_two_hosts_talk_and_one_does_not_wait_for_the_dead():
+def test_two_hosts_talk_stop_together_and_do_not_wait_for_the_dead():
     port = free_port()
     first, second = start_two(2, lambda index: ["tests/two_hosts.py", port, index])
     try:
@@ -54,13 +54,13 @@ def test_two_hosts_talk_and_one_does_not_wait_for_the_dead():
         another,
         "OtherHostError: host 1 stopped: ZeroDivisionError: integer division or modulo by zero",
         "KeyError: 'key'",
-        "talked",
+        "1 step",
     ], outputs[0][1]
     assert told[1] == [
         another,
         "ZeroDivisionError: integer division or modulo by zero",
         "OtherHostError: host 0 stopped: KeyError: 'key'",
-        "talked",
+        "1 step",
     ], outputs[1][1]
     assert second.returncode == 9
     assert first.returncode != 0

@@ -1,11 +1,13 @@
 """What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX`."""
 
 import os
+import signal
 import sys
 
 import numpy as np
 
 from reid_jax import hosts
+from reid_jax.training.preemption import Preemption
 
 
 def check_talk():
@@ -39,11 +41,24 @@ def check_talk():
     assert hosts.together(lambda: index) == index
 
 
+def check_preemption():
+    """One host is asked to stop, and both stop after the same step."""
+    with Preemption() as preemption:
+        for step in range(1000):
+            if step == 3 and not hosts.is_first():
+                os.kill(os.getpid(), signal.SIGTERM)
+            if preemption.due(step):
+                break
+            hosts.gather(step)  # As a step does, it waits for the other.
+    assert 3 <= step < 999
+    print(len(set(hosts.gather(step))), "step", flush=True)
+
+
 if __name__ == "__main__":
     port, me = sys.argv[1:]
     with hosts.joined(f"127.0.0.1:{port}", 2, int(me), heartbeat_timeout=10):
         check_talk()
-        print("talked", flush=True)
+        check_preemption()
         if me == "1":
             os._exit(9)
         hosts.gather("anybody there?")
