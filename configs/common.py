@@ -71,6 +71,10 @@ def recipe() -> ConfigDict:
                 # tfdata decodes while training; memory holds decoded pixels and needs no
                 # TensorFlow; device holds them on every accelerator.
                 "loader": "tfdata",
+                # Files that are no images: error names them before training starts; skip leaves
+                # them out, at most this share of a split, and lists them in skipped_images.json.
+                "on_bad_image": "error",
+                "skip_limit": 0.01,
                 "identities_per_batch": 16,
                 "images_per_identity": 4,
             },

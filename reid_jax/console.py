@@ -1,6 +1,7 @@
 """How the programs speak: lines of progress, and one clear line for what went wrong."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -22,6 +23,15 @@ def silence() -> None:
 def is_silent() -> bool:
     """Whether `silence` was called."""
     return _silent
+
+
+def shown(path: str | bytes | os.PathLike) -> str:
+    """A path as messages show it: quoted, and on one line whatever its bytes are.
+
+    Line ends, control characters and bytes that are no text are escaped, so that a file's name can
+    neither forge a line of a report nor fail to print.
+    """
+    return repr(os.fsdecode(path))
 
 
 def clock(seconds: float) -> str:

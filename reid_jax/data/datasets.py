@@ -1,19 +1,96 @@
 """The dataset that a recipe names."""
 
-from reid_jax.data import layouts, synthetic
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+
+from reid_jax import hosts
+from reid_jax.data import layouts, skipping, synthetic
 
 
-def load(config) -> layouts.Dataset:
+def load(
+    config, progress: Callable[[str], object] | None = None, *, to_train: bool = True
+) -> layouts.Dataset:
     """Lists the images of `config`, a recipe's `data`; draws synthetic pedestrians on first use.
 
+    Where `on_bad_image` is `skip`, bad images are left out, and identities without any other with
+    them.
+
+    Args:
+        config: a recipe's `data`.
+        progress: called with a line of text now and then; None is silence.
+        to_train: whether training images will be used. If not, the bad ones stay.
+
     Raises:
-        FileNotFoundError, ValueError: as `layouts.read`, and where `data.root` is not set.
+        FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and where
+          `data.root` is not set.
     """
+    skipping.check(config)
     if not config.root:
         raise ValueError("data.root is empty: name the dataset's folder, --config.data.root=FOLDER")
-    layout = config.layout
-    if layout == "synthetic":
-        synthetic.write_market1501(config.root, **config.synthetic)
-        layout = "market1501"
+    if config.layout == "synthetic":
+        hosts.from_first(lambda: _draw(config))
+        hosts.together(lambda: _draw(config))  # For hosts that do not see the first one's files.
+    dataset = hosts.together(lambda: _read(config))
+    every = [dataset.train, dataset.query, dataset.gallery]
+    hosts.check_same("number of images", [len(split) for split in every])
+    names = {"train": "the training split", "query": "the query", "gallery": "the gallery"}
+    splits = {
+        field: skipping.skip_bad(getattr(dataset, field), config, name, progress)
+        for field, name in names.items()
+        if to_train or field != "train"
+    }
+    dataset = dataclasses.replace(dataset, **splits)
+    if dataset.skipped:
+        layouts.check(dataset)
+    return dataset
+
+
+def _draw(config) -> None:
+    synthetic.write_market1501(config.root, **config.synthetic)
+
+
+def _read(config) -> layouts.Dataset:
+    layout = "market1501" if config.layout == "synthetic" else config.layout
     pattern, folders = config.pattern or None, config.folders or None
     return layouts.read(layout, config.root, pattern=pattern, folders=folders)
+
+
+def load_multi_query(
+    dataset: layouts.Dataset, config, progress: Callable[[str], object] | None = None
+) -> layouts.Split:
+    """As `layouts.read_multi_query`, without bad images where `config`, a `data`, skips them."""
+    boxes = hosts.together(lambda: layouts.read_multi_query(dataset))
+    boxes = skipping.skip_bad(boxes, config, "the boxes of --multi-query", progress)
+    layouts.check_multi_query(dataset, boxes)
+    return boxes
+
+
+def load_extra(
+    folder: str | os.PathLike, config, progress: Callable[[str], object] | None = None
+) -> layouts.Split:
+    """As `layouts.read_extra`, without bad images where `config`, a `data`, skips them."""
+    extra = hosts.together(lambda: layouts.read_extra(folder))
+    return skipping.skip_bad(extra, config, "--gallery-extra", progress)
+
+
+def fingerprint(dataset: layouts.Dataset) -> dict[str, int | str]:
+    """What the training images are, to tell others from them: no image is read.
+
+    Returns:
+        `count`, N, and `sha256` of the files' names below the root, sizes and labels, in order.
+        Another place of the same files has the same.
+    """
+    digest = hashlib.sha256()
+    for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
+        name = os.fsencode(os.path.relpath(path, dataset.root))
+        digest.update(b"%b\0%d\0%d\0" % (name, _size(path), label))
+    return {"count": len(dataset.train), "sha256": digest.hexdigest()}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # Who opens the images will say so.
+        return -1

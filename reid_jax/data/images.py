@@ -1,16 +1,48 @@
 """Images of files, all checked first, then delivered in batches by one of three loaders."""
 
 import concurrent.futures
+import contextlib
 import io
 import itertools
 import os
+import stat
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
+
+from reid_jax import hosts
+from reid_jax.console import shown
+
+#: Of files and images that are larger nothing is decoded: they are bad.
+MAX_BYTES = 2**28
+MAX_SIDE = 8192
+
+# Images and files above these sizes are in memory one at a time, whatever the number of threads.
+LARGE_PIXELS = 2**22
+_LARGE_BYTES = 2**24
+_large = threading.RLock()
+
+# What files called .jpg or .png hold in practice. The decoders of all others stay shut to files of
+# unknown origin: that of EPS, for example, runs a program.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+# EXIF's orientation, and what turns such an image upright.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 2.0
@@ -45,6 +77,8 @@ def open_images(
     loader: str = "tfdata",
     progress: Callable[[str], object] | None = None,
     devices: list[jax.Device] | None = None,
+    *,
+    shared: bool = False,
 ) -> Images:
     """Reads every file once, checks that it decodes, and makes a loader of the images.
 
@@ -55,8 +89,9 @@ def open_images(
     same pixels, bit for bit: they decode JPEG with the accurate integer transform, and resize as
     `resize` says, in integers.
 
-    Any image that Pillow reads will do: grey, palette, CMYK and alpha become RGB (alpha is
-    dropped), and the EXIF orientation is applied.
+    A JPEG, PNG, GIF, BMP or WebP that Pillow reads will do, of at most `MAX_SIDE` pixels a side and
+    `MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha is dropped), and the EXIF
+    orientation is applied.
 
     Args:
         paths: N files.
@@ -66,27 +101,29 @@ def open_images(
             silence.
         devices: those that train on the images. None, as for evaluation, is for images that the
             host delivers: `device` is then as `memory`.
+        shared: several hosts pass the same paths. Each reads and decodes its part of the files, and
+          sends what comes of them to the others.
 
     Returns:
         The images, in the order of the paths.
 
     Raises:
-        ValueError: the loader is unknown, or some files are no images or are truncated; names the
-          first few; or the loader is `device` and a device has too little memory.
+        ValueError: the loader is unknown, or some files are bad, as `raise_problems` says; or the
+          loader is `device` and a device has too little memory.
         ImportError: the loader is `tfdata` and TensorFlow is not installed.
     """
     if loader == "tfdata":
         from reid_jax.data.tfdata import TfdataImages
 
-        return TfdataImages(paths, size, progress)
+        return TfdataImages(paths, size, progress, shared=shared)
     if loader == "device" and devices is not None:
         from reid_jax.data.on_device import DeviceImages
 
-        return DeviceImages(paths, size, devices, progress)
+        return DeviceImages(paths, size, devices, progress, shared=shared)
     if loader in ("memory", "device"):
         from reid_jax.data.memory import MemoryImages
 
-        return MemoryImages(paths, size, progress)
+        return MemoryImages(paths, size, progress, shared=shared)
     raise ValueError(f"unknown loader {loader!r} (data.loader); known: tfdata, memory, device")
 
 
@@ -94,62 +131,147 @@ def visit(
     paths: Sequence[str],
     use: Callable[[int, bytes, Image.Image], None],
     progress: Callable[[str], object] | None = None,
-) -> None:
+) -> list[tuple[int, str]]:
     """Reads and decodes every file, in parallel.
 
     Args:
         paths: N files.
-        use: called with (i, bytes of file i, its decoded image), from several threads, in any
-            order.
+        use: called with (i, bytes of file i, its upright RGB image), from several threads, in any
+            order. A file for which it raises is bad too.
         progress: as in `open_images`.
 
-    Raises:
-        ValueError: some files are no images, are truncated or cannot be read: how many, and what is
-          wrong with the first few. Raised after all have been tried.
+    Returns:
+        Of each bad file, in order, its index and what is wrong with it.
     """
+    _hush()
 
     def job(i: int) -> str | None:
         try:
-            with open(paths[i], "rb") as file:
-                data = file.read()
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            use(i, data, image)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and others.
-            return f"{paths[i]} ({type(error).__name__}: {error})"
+            with decoded(paths[i]) as (data, image):
+                use(i, data, image)
+        except Exception as error:
+            return reason(error)
         return None
 
     bad = []
-    shown = time.monotonic()
+    shown_at = time.monotonic()
     every = range(len(paths))
     blocks = (every[start : start + _BLOCK] for start in every[::_BLOCK])
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = itertools.chain.from_iterable(pool.map(job, block) for block in blocks)
-        for done, problem in enumerate(problems, start=1):
+        for i, problem in enumerate(problems):
             if problem:
-                bad.append(problem)
-            now = time.monotonic()
-            if progress and (done == len(paths) or now - shown > _PROGRESS_PERIOD):
+                bad.append((i, problem))
+            done, now = i + 1, time.monotonic()
+            if progress and (done == len(paths) or now - shown_at > _PROGRESS_PERIOD):
                 progress(f"read {done:,} of {len(paths):,} images")
-                shown = now
-    if bad:
-        first = "; ".join(bad[:3]) + ("; ..." if len(bad) > 3 else "")
+                shown_at = now
+    return bad
+
+
+def visit_shared(
+    paths: Sequence[str],
+    use: Callable[[int, bytes, Image.Image], None],
+    progress: Callable[[str], object] | None = None,
+) -> list[tuple[int, str]]:
+    """As `visit`, where several hosts pass the same paths: each reads `hosts.own_part` of them.
+
+    Args:
+        paths: N files.
+        use: as in `visit`; i counts from the first file of this host's part.
+        progress: as in `open_images`, of this host's part.
+
+    Returns:
+        The bad files of all N, on every host.
+    """
+    own = hosts.own_part(len(paths))
+    bad = visit(paths[own], use, progress)
+    every = hosts.gather([(own.start + i, problem) for i, problem in bad])
+    return [(i, problem) for part in every for i, problem in part]
+
+
+def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
+    """Raises one ValueError for all that `visit` found in these paths, if anything.
+
+    It says how many files are bad, and what is wrong with the first few.
+    """
+    if problems:
         raise ValueError(
-            f"{len(bad):,} of {len(paths):,} files are no images or are damaged: {first}. "
-            "Replace or delete them."
+            f"{len(problems):,} of {len(paths):,} files are no images or are damaged: "
+            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete "
+            "them, or leave them out with --config.data.on_bad_image=skip"
         )
 
 
-def is_plain(image: Image.Image) -> bool:
-    """Whether any decoder makes the same RGB of the file that this image was read from."""
-    kinds = {("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB")}
-    upright = image.getexif().get(0x0112, 1) == 1
-    return (image.format, image.mode) in kinds and upright
+def first_few(problems: Sequence[tuple[str, str]]) -> str:
+    """The first paths and what is wrong with each, in one line."""
+    named = [f"{shown(path)} ({problem})" for path, problem in problems[:3]]
+    return "; ".join(named) + ("; ..." if len(problems) > 3 else "")
+
+
+def reason(error: Exception) -> str:
+    """What an error that `decoded` raised says of the file, without its path."""
+    if isinstance(error, OSError | ValueError):
+        return getattr(error, "strerror", None) or str(error)
+    # Pillow also raises SyntaxError, struct.error, EOFError and others.
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def decoded(path: str) -> Iterator[tuple[bytes, Image.Image]]:
+    """Within it: a file's bytes, and the upright RGB image that they make.
+
+    Memory is bounded for any file: sizes are judged before anything is read or decoded, and of
+    large images there is one at a time in all threads together.
+
+    Raises:
+        Exception: the file cannot be read or is no image; see `reason`.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        # To open a pipe would wait for someone who writes into it.
+        raise ValueError("is a folder, a pipe or a device, and no file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+    with contextlib.ExitStack() as stack:
+        if status.st_size > _LARGE_BYTES:
+            stack.enter_context(_large)
+        with open(path, "rb") as file:
+            data = file.read()
+        image = _header(data)
+        if image.width * image.height > LARGE_PIXELS:
+            stack.enter_context(_large)
+        image.load()  # Here: metadata are read from the whole file too, and forgive its faults.
+        yield data, to_rgb(image)
+
+
+def _header(data: bytes) -> Image.Image:
+    """The image in the bytes, none of its pixels decoded."""
+    if not data:
+        raise ValueError("is empty")
+    limit = f"pixels; the limit is {MAX_SIDE:,} a side"
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError("is no JPEG, PNG, GIF, BMP or WebP") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
+        raise ValueError(f"has too many {limit}") from None
+    if max(image.size) > MAX_SIDE:
+        raise ValueError(f"is {image.width}x{image.height} {limit}")
+    return image
+
+
+def _hush() -> None:
+    """Keeps to itself what Pillow warns of and then reads all the same.
+
+    Filters belong to the process, not to a thread, so this one stays; Python keeps it once.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image upright, in RGB."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I"):
         # 16-bit grey levels, which Pillow would cut off at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -157,6 +279,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
         # A palette's alpha would be matched to colours; RGBA makes it a channel, which RGB drops.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not `ImageOps.exif_transpose`: it writes the EXIF data anew, and fails where they are damaged.
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # Metadata that cannot be read turn nothing, and harm no pixel.
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

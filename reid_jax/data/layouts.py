@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from reid_jax.console import shown
 from reid_jax.data import msmt17
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -33,13 +34,16 @@ class _Layout:
     distractors: tuple[int, ...] = ()  # pids of boxes of nobody, for the gallery alone
 
 
+# Numbers have at most nine digits: more may not fit int32.
 _LAYOUTS = {
     # 0002_c1s1_000451_03.jpg: the fourth box of frame 451 in sequence 1 of camera 1.
-    "market1501": _Layout(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_", junk=(-1,), distractors=(0,)),
+    "market1501": _Layout(
+        r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})s\d+_", junk=(-1,), distractors=(0,)
+    ),
     # 0001_c2_f0046182.jpg: frame 46182 of camera 2.
-    "dukemtmc": _Layout(r"(?P<pid>\d+)_c(?P<camid>\d+)_f\d+"),
+    "dukemtmc": _Layout(r"(?P<pid>\d{1,9})_c(?P<camid>\d{1,9})_f\d+"),
     # 0001_c1_2.png: image 2 under camera 1. The detected and the labeled boxes are two roots.
-    "cuhk03": _Layout(r"(?P<pid>\d+)_c(?P<camid>\d+)_\d+"),
+    "cuhk03": _Layout(r"(?P<pid>\d{1,9})_c(?P<camid>\d{1,9})_\d+"),
     "folder": _Layout(PATTERN, folders=FOLDERS),
 }
 
@@ -55,14 +59,26 @@ class Split:
         paths: N paths.
         pids: (N,) int32, the identity of each.
         camids: (N,) int32, the camera of each.
+        skipped: the path of each bad file left out, and what is wrong with it; see `skipping`.
     """
 
     paths: tuple[str, ...]
     pids: np.ndarray
     camids: np.ndarray
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, keep: Sequence[bool]) -> "Split":
+        """The images for which `keep` (N,) is True."""
+        keep = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[i] for i in keep),
+            pids=self.pids[keep],
+            camids=self.camids[keep],
+        )
 
     @property
     def labels(self) -> np.ndarray:
@@ -77,13 +93,28 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits of a data set, its layout's name and the folder they were read from."""
+    """The three splits of a data set.
+
+    Attributes:
+        train: images to learn from.
+        query: images to search with.
+        gallery: images to search.
+        name: of the layout.
+        root: the folder they were read from.
+        sources: below it, the folder or list of each split.
+    """
 
     train: Split
     query: Split
     gallery: Split
     name: str
     root: str
+    sources: tuple[str, str, str]
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Those of all three splits."""
+        return self.train.skipped + self.query.skipped + self.gallery.skipped
 
 
 def read(
@@ -129,7 +160,7 @@ def read(
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":
         splits = [Split(*split) for split in msmt17.read(root)]
-        sources = [lists[0] for lists in msmt17.LISTS]
+        sources = tuple(lists[0] for lists in msmt17.LISTS)
     else:
         rules = _LAYOUTS[layout]
         rules = dataclasses.replace(
@@ -137,8 +168,9 @@ def read(
         )
         splits = _read_folders(rules, root, numbered=layout != "folder")
         sources = rules.folders
-    dataset = Dataset(*splits, name=layout, root=root)
-    _check(dataset, sources)
+    dataset = Dataset(*splits, name=layout, root=root, sources=sources)
+    check(dataset)
+    _warn_of_shared_identities(dataset)
     return dataset
 
 
@@ -169,19 +201,29 @@ def read_multi_query(dataset: Dataset) -> Split:
         )
     names = _image_names(dataset.root, _MULTI_QUERY)
     fields = _parse(_LAYOUTS[dataset.name].pattern, folder, names)
-    boxes = [(int(pid), int(camid)) for pid, camid in fields]
-    queries = list(zip(dataset.query.pids.tolist(), dataset.query.camids.tolist(), strict=True))
-    there, asked = set(boxes), set(queries)
-    lacking = [
-        path for path, who in zip(dataset.query.paths, queries, strict=True) if who not in there
-    ]
+    pids, camids = np.array([(int(pid), int(camid)) for pid, camid in fields], np.int32).T
+    boxes = Split(tuple(os.path.join(folder, name) for name in names), pids, camids)
+    check_multi_query(dataset, boxes)
+    asked = set(_whose(dataset.query))
+    return boxes.take([who in asked for who in _whose(boxes)])
+
+
+def check_multi_query(dataset: Dataset, boxes: Split) -> None:
+    """Raises ValueError where a query has no box of its identity under its camera."""
+    there = set(_whose(boxes))
+    queries = zip(dataset.query.paths, _whose(dataset.query), strict=True)
+    lacking = [path for path, who in queries if who not in there]
     if lacking:
+        folder = os.path.join(dataset.root, _MULTI_QUERY)
         raise ValueError(
-            f"{len(lacking):,} of {len(queries):,} queries have no image of their identity under "
-            f"their camera in {folder!r}, the first of them {lacking[0]!r}"
+            f"{len(lacking):,} of {len(dataset.query):,} queries have no image of their identity "
+            f"under their camera in {folder!r}, the first of them {lacking[0]!r}"
         )
-    pids, camids = np.array(boxes, np.int32).T
-    return _split(folder, names, pids, camids, [who in asked for who in boxes])
+
+
+def _whose(split: Split) -> list[tuple[int, int]]:
+    """The (pid, camid) of each image."""
+    return list(zip(split.pids.tolist(), split.camids.tolist(), strict=True))
 
 
 def read_extra(folder: str | os.PathLike) -> Split:
@@ -189,7 +231,8 @@ def read_extra(folder: str | os.PathLike) -> Split:
 
     Args:
         folder: with images in it or in folders below, called .jpg, .jpeg or .png in any case. For
-            example the 500,000 distractors of Market-1501.
+            example the 500,000 distractors of Market-1501. Links to folders are followed, each
+            folder once.
 
     Returns:
         All images, in the order of their paths.
@@ -201,14 +244,21 @@ def read_extra(folder: str | os.PathLike) -> Split:
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no folder {folder!r} (--gallery-extra)")
-    paths, waiting = [], [folder]
+    paths, waiting, seen = [], [folder], set()
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        path = waiting.pop()
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:  # A link leads back, or two to one place.
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders = []
+        with os.scandir(path) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    waiting.append(entry.path)
+                if os.path.isdir(entry.path):
+                    folders.append(entry.path)
                 elif _is_image(entry.name):
                     paths.append(entry.path)
+        waiting += sorted(folders, reverse=True)
     if not paths:
         raise ValueError(
             f"no image ({', '.join(_SUFFIXES)}) in or below {folder!r} (--gallery-extra)"
@@ -242,14 +292,9 @@ def _read_folders(rules: _Layout, root: str, numbered: bool) -> list[Split]:
         camids = np.array([camid_numbers(camid) for _, camid in fields], np.int32)
         in_train = folder == rules.folders[0]
         keep = ~np.isin(pids, rules.junk + (rules.distractors if in_train else ()))
-        splits.append(_split(os.path.join(root, folder), split, pids, camids, keep))
+        paths = tuple(os.path.join(root, folder, name) for name in split)
+        splits.append(Split(paths, pids, camids).take(keep))
     return splits
-
-
-def _split(folder: str, names: Sequence[str], pids, camids, keep) -> Split:
-    """The images of a folder for which `keep` is True."""
-    keep = np.flatnonzero(keep)
-    return Split(tuple(os.path.join(folder, names[i]) for i in keep), pids[keep], camids[keep])
 
 
 def _is_image(name: str) -> bool:
@@ -269,9 +314,9 @@ def _image_names(root: str, folder: str) -> list[str]:
 
 
 def _listing(root: str) -> str:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    shown = ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "")
-    return shown or "no folders"
+    folders = sorted(entry.name for entry in os.scandir(root) if os.path.isdir(entry.path))
+    listed = ", ".join(map(shown, folders[:8])) + (", ..." if len(folders) > 8 else "")
+    return listed or "no folders"
 
 
 def _parse(pattern: str, folder: str, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -301,14 +346,9 @@ def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):
     return {text: number for number, text in enumerate(texts, start=1)}.__getitem__
 
 
-def _check(dataset: Dataset, sources: Sequence[str]) -> None:
-    """Raises where the data can neither be trained on nor evaluated.
-
-    Args:
-        dataset: what was read.
-        sources: below its root, the folder or list of each split, which errors name.
-    """
-    train, query, gallery = (os.path.join(dataset.root, source) for source in sources)
+def check(dataset: Dataset) -> None:
+    """Raises ValueError where the data can neither be trained on nor evaluated."""
+    train, query, gallery = (os.path.join(dataset.root, source) for source in dataset.sources)
     if dataset.train.num_identities < 2:
         raise ValueError(f"fewer than two identities to train on in {train!r}")
 
@@ -322,8 +362,11 @@ def _check(dataset: Dataset, sources: Sequence[str]) -> None:
             "evaluation needs identities seen by two cameras"
         )
 
+
+def _warn_of_shared_identities(dataset: Dataset) -> None:
     shared = len(np.intersect1d(dataset.train.pids, dataset.query.pids))
     if shared:
+        train, query, _ = (os.path.join(dataset.root, source) for source in dataset.sources)
         logging.warning(
             "%d identities of %r are in %r too: figures will flatter the network",
             shared,

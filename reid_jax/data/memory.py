@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from reid_jax import hosts
 from reid_jax.data import images
 
 
@@ -19,14 +20,19 @@ class MemoryImages:
         paths: Sequence[str],
         size: tuple[int, int],
         progress: Callable[[str], object] | None = None,
+        *,
+        shared: bool = False,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`."""
-        self.pixels = np.empty((len(paths), *size, 3), np.uint8)
+        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
+        pixels = np.empty((count, *size, 3), np.uint8)
 
         def keep(i, data, image):
-            self.pixels[i] = np.asarray(images.resize(images.to_rgb(image), size))
+            pixels[i] = np.asarray(images.resize(image, size))
 
-        images.visit(paths, keep, progress)
+        visit = images.visit_shared if shared else images.visit
+        images.raise_problems(paths, visit(paths, keep, progress))
+        self.pixels = hosts.gather_rows(pixels) if shared else pixels
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from reid_jax.console import shown
+
 # The lists of train, query and gallery. The training set is what was listed for validation too:
 # 32,621 boxes of 1,041 identities. Query: 11,659 boxes; gallery: 82,161; of 3,060 identities.
 LISTS = (("list_train.txt", "list_val.txt"), ("list_query.txt",), ("list_gallery.txt",))
@@ -15,7 +17,10 @@ _FOLDERS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask
 
 # 0000/0000_000_01_0303morning_0015_0.jpg 0: a file below its folder and the number of its identity.
 # The name's third field is the camera, 01 to 15.
-_LINE = re.compile(r"(?P<path>(?:\S+/)?\d+_\d+_(?P<camid>\d+)_[^\s/]+)\s+(?P<pid>\d+)")
+# More than nine digits may not fit int32.
+_LINE = re.compile(
+    r"(?P<path>(?:[^\s\0]+/)?\d+_\d+_(?P<camid>\d{1,9})_[^\s\0/]+)\s+(?P<pid>\d{1,9})"
+)
 
 
 def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
@@ -34,7 +39,8 @@ def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
 
     Raises:
         FileNotFoundError: a folder, a list or a listed file does not exist.
-        ValueError: a list has a line of another form, or a split lists nothing.
+        ValueError: a list has a line of another form or that leads out of its folder, or a split
+          lists nothing.
     """
     train, test = _folders(root)
     splits = []
@@ -71,19 +77,21 @@ def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
     # Whether a file is there is looked up in its folder's listing: one call for some thirty files.
     listing = functools.cache(_listing)
     boxes = []
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(map(str.strip, file), start=1):
             if not line:
                 continue
             match = _LINE.fullmatch(line)
             if not match:
                 raise ValueError(
-                    f"{path}, line {number}: {line!r} is not of the form "
+                    f"{shown(path)}, line {number}: {line!r} is not of the form "
                     "'0000/0000_000_01_0303morning_0015_0.jpg 0'"
                 )
+            if os.path.isabs(match["path"]) or ".." in match["path"].split("/"):
+                raise ValueError(f"{shown(path)}, line {number}: {line!r} leads out of {folder!r}")
             box = os.path.join(root, folder, match["path"])
             if os.path.basename(box) not in listing(os.path.dirname(box)):
-                raise FileNotFoundError(f"{path}, line {number}: there is no file {box!r}")
+                raise FileNotFoundError(f"{shown(path)}, line {number}: there is no file {box!r}")
             boxes.append((box, int(match["pid"]), int(match["camid"])))
     return boxes
 
@@ -91,5 +99,7 @@ def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
 def _listing(folder: str) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except PermissionError:
+        raise
+    except OSError:  # No such folder, a name that is too long, links that lead in a circle.
         return frozenset()

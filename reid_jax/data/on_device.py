@@ -28,6 +28,8 @@ class DeviceImages:
         size: tuple[int, int],
         devices: list[jax.Device],
         progress: Callable[[str], object] | None = None,
+        *,
+        shared: bool = False,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`.
 
@@ -35,7 +37,7 @@ class DeviceImages:
             ValueError: a device has too little memory; found before any file is read.
         """
         _check_fit(len(paths), size, devices)
-        pixels = MemoryImages(paths, size, progress).pixels
+        pixels = MemoryImages(paths, size, progress, shared=shared).pixels
         # Placed as the pmapped function takes them: else every call would send them again.
         everywhere = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec())
         self._pixels = jax.device_put(pixels, everywhere)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
+from reid_jax.console import shown
 from reid_jax.data import images
 
 # Batches decoded ahead of the one who asks.
@@ -30,7 +30,8 @@ class StreamedImages:
         """Reads and checks every file; arguments and errors are those of `open_images`."""
         self._paths = paths
         self._size = size
-        images.visit(paths, lambda i, data, image: None, progress)
+        problems = images.visit(paths, lambda i, data, image: None, progress)
+        images.raise_problems(paths, problems)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -57,12 +58,12 @@ class StreamedImages:
 
     def _read(self, i: int) -> np.ndarray:
         try:
-            with Image.open(self._paths[i]) as image:
-                return np.asarray(images.resize(images.to_rgb(image), self._size))
+            with images.decoded(self._paths[i]) as (_, image):
+                return np.asarray(images.resize(image, self._size))
         except Exception as error:  # As `images.visit`.
             raise ValueError(
-                f"{self._paths[i]} was a good image when it was checked, and now cannot be read "
-                f"({type(error).__name__}: {error}). Were files changed meanwhile? Start again."
+                f"{shown(self._paths[i])} was a good image when it was checked, and now cannot be "
+                f"read ({images.reason(error)}). Were files changed meanwhile? Start again."
             ) from error
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from reid_jax import hosts
 from reid_jax.data import images
 
 # TensorFlow prints paragraphs about itself as it is imported, unless told before.
@@ -39,23 +40,33 @@ class TfdataImages:
         paths: Sequence[str],
         size: tuple[int, int],
         progress: Callable[[str], object] | None = None,
+        *,
+        shared: bool = False,
     ):
         """Reads and checks every file; arguments and errors are those of `open_images`."""
         tf.config.set_visible_devices([], "GPU")  # They are JAX's.
         self._size = size
         # The one copy: Python's own bytes objects, of which a batch's are handed to TensorFlow at a
         # time. A tensor of all would be a second copy, while it is made at least.
-        self._encoded: list[bytes] = [b""] * len(paths)
+        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
+        self._encoded: list[bytes] = [b""] * count
         shapes = set()
 
         def keep(i, data, image):
-            if not images.is_plain(image):
-                image = images.to_rgb(image)
+            large = image.width * image.height > images.LARGE_PIXELS
+            if large:
+                # Resized once for all: decoding several at a time would take any memory.
+                image = images.resize(image, size)
+            if large or not _decodes_to(data, image):
                 data = _png(image)
             self._encoded[i] = data
             shapes.add((image.height, image.width))
 
-        images.visit(paths, keep, progress)
+        visit = images.visit_shared if shared else images.visit
+        images.raise_problems(paths, visit(paths, keep, progress))
+        if shared:
+            self._encoded = hosts.gather_bytes(self._encoded)
+            shapes = {tuple(shape) for part in hosts.gather(list(shapes)) for shape in part}
         # What all files measure, where that is the same and not much more than is asked for.
         self._shape = None
         if len(shapes) == 1:
@@ -102,14 +113,37 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def _decodes_to(data: bytes, image: Image.Image) -> bool:
+    """Whether TensorFlow makes of the bytes what Pillow made of them, the upright RGB image.
+
+    Seen, not told from the kind of file: it does of nearly all JPEG and PNG files, but makes others
+    of some damaged ones that both read, and refuses some that Pillow reads.
+    """
+    for start, decode in _DECODERS.items():
+        if data.startswith(start):
+            try:
+                return np.array_equal(decode(data).numpy(), np.asarray(image))
+            except tf.errors.OpError:
+                return False
+    return False
+
+
 def _decode(data: tf.Tensor) -> tf.Tensor:
-    """A plain file's pixels, (h, w, 3) uint8."""
-    return tf.cond(
-        tf.io.is_jpeg(data),
-        # Pillow's discrete cosine transform. TensorFlow's default is the fast one.
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_png(data, channels=3),
-    )
+    """The pixels of a JPEG or PNG, (h, w, 3) uint8."""
+    return tf.cond(tf.io.is_jpeg(data), lambda: _decode_jpeg(data), lambda: _decode_png(data))
+
+
+def _decode_jpeg(data) -> tf.Tensor:
+    # Pillow's discrete cosine transform. TensorFlow's default is the fast one.
+    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_png(data) -> tf.Tensor:
+    return tf.io.decode_png(data, channels=3)
+
+
+# By how files begin; `tf.io.is_jpeg` asks for the same three bytes.
+_DECODERS = {b"\xff\xd8\xff": _decode_jpeg, b"\x89PNG\r\n\x1a\n": _decode_png}
 
 
 def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

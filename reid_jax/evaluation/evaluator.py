@@ -72,12 +72,15 @@ class Evaluator:
                 return StreamedImages(paths, size, progress), split
             return open_images(paths, size, config.data.loader, progress), split
 
-        # Multi-query reads identities and cameras of the queries alone.
-        self._query = read(dataset.query) if boxes is None else None
-        self._boxes = None if boxes is None else read(boxes)
-        self._gallery = [read(dataset.gallery)]
-        if extra is not None:
-            self._gallery.append(read(extra, streamed=True))
+        def read_all():
+            # Multi-query reads identities and cameras of the queries alone.
+            query = read(dataset.query) if boxes is None else None
+            gallery = [read(dataset.gallery)]
+            if extra is not None:
+                gallery.append(read(extra, streamed=True))
+            return query, None if boxes is None else read(boxes), gallery
+
+        self._query, self._boxes, self._gallery = hosts.together(read_all)
 
     def describe(self, variables) -> tuple[Descriptors, Descriptors]:
         """Descriptors of the query and of the gallery under {"params", "batch_stats"}."""

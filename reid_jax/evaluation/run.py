@@ -9,7 +9,7 @@ import numpy as np
 
 from reid_jax import hosts, models
 from reid_jax.console import say
-from reid_jax.data import datasets, layouts
+from reid_jax.data import datasets
 from reid_jax.evaluation import evaluator
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
@@ -17,7 +17,12 @@ from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import choose_devices, own_devices
-from reid_jax.training.workdir import CHECKPOINTS, read_run, write_text_atomically
+from reid_jax.training.workdir import (
+    CHECKPOINTS,
+    read_run,
+    report_skipped,
+    write_text_atomically,
+)
 
 
 def evaluate_run(
@@ -33,7 +38,8 @@ def evaluate_run(
 ) -> RankingResult:
     """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
 
-    Of several hosts each evaluates its part, and the first reads the checkpoint and writes.
+    Of several hosts each evaluates its part, and the first reads the checkpoint and writes. Where
+    bad images were left out, `skipped_images.json` beside the results names them.
 
     Args:
         config: the run's recipe, as `read_run` gives it, perhaps with other `data` or `eval`.
@@ -52,9 +58,9 @@ def evaluate_run(
     _, num_classes = read_run(workdir)
     devices = own_devices(choose_devices(config.devices))
     evaluator.check(config.eval)
-    dataset = hosts.together(lambda: datasets.load(config.data))
-    boxes = layouts.read_multi_query(dataset) if multi_query else None
-    extra = layouts.read_extra(gallery_extra) if gallery_extra else None
+    dataset = datasets.load(config.data, say, to_train=False)
+    boxes = datasets.load_multi_query(dataset, config.data, say) if multi_query else None
+    extra = datasets.load_extra(gallery_extra, config.data, say) if gallery_extra else None
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
 
@@ -93,6 +99,9 @@ def evaluate_run(
 
     folder = pathlib.Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    splits = [split for split in (dataset, boxes, extra) if split is not None]
+    skipped = [image for split in splits for image in split.skipped]
+    report_skipped(folder, skipped, say)
     report = {
         "workdir": str(workdir),
         "step": step,
@@ -101,6 +110,7 @@ def evaluate_run(
             "root": str(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
+            "skipped": len(skipped),
         },
         "protocol": protocol,
         **result.summary(),

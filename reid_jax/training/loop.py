@@ -25,7 +25,7 @@ from reid_jax.training.preemption import Preempted, Preemption
 from reid_jax.training.record import Record
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
-from reid_jax.training.workdir import check_workdir
+from reid_jax.training.workdir import check_workdir, report_skipped
 
 # What may differ between a run and its continuation: it changes nothing that was computed so far.
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
@@ -35,7 +35,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """Trains the recipe `config` in `workdir`, or goes on where a run there was stopped.
 
     Leaves in the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
-    `curves.png`.
+    `curves.png`, and `skipped_images.json` where bad images were left out.
 
     Args:
         config: a recipe, as the files in `configs/` return.
@@ -63,7 +63,7 @@ def _train(
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
     check(config)
-    dataset = hosts.together(lambda: datasets.load(config.data))
+    dataset = datasets.load(config.data, say)
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
     sampler = IdentitySampler(
         labels,
@@ -73,8 +73,14 @@ def _train(
     )
     network = models.create(config.model, num_classes, AXIS)
     network.check(config.data.image_size)
-    hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE))
-    images = open_images(dataset.train.paths, config.data.image_size, config.data.loader, say, own)
+    train_images = datasets.fingerprint(dataset)
+    hosts.check_same("set of training images", train_images)
+    hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE, train_images))
+    if hosts.is_first():
+        report_skipped(workdir, dataset.skipped, say)
+    images = open_images(
+        dataset.train.paths, config.data.image_size, config.data.loader, say, own, shared=True
+    )
     evaluator = Evaluator(network, dataset, config, own, say)
 
     steps_per_epoch = sampler.steps_per_epoch
@@ -102,7 +108,7 @@ def _train(
             )
         if start_step > 0:
             say(f"going on from step {start_step}")
-        record.begin(config, num_classes, start_step)
+        record.begin(config, num_classes, train_images, start_step)
 
         def evaluate(state: TrainState) -> RankingResult:
             done = int(state.step)

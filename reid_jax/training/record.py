@@ -83,10 +83,12 @@ class Record:
             hosts.together(lambda: self._checkpoints.restore(state) if self._checkpoints else state)
         )
 
-    def begin(self, config: ConfigDict, num_classes: int, step: int) -> None:
-        """Writes what the run is, and opens its metrics after a step."""
+    def begin(
+        self, config: ConfigDict, num_classes: int, train_images: Mapping[str, Any], step: int
+    ) -> None:
+        """Writes what the run is, see `write_run`, and opens its metrics after a step."""
         if self._checkpoints is not None:
-            write_run(self._workdir, config, num_classes)
+            write_run(self._workdir, config, num_classes, train_images)
             self._metrics = MetricsWriter(self._workdir, step)
 
     def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:

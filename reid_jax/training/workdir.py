@@ -1,4 +1,4 @@
-"""What a workdir says about itself: `run.json`, the config and the number of identities.
+"""What a workdir says about itself: `run.json`, the config and what was trained on.
 
 Evaluation needs nothing else to rebuild the network, and training refuses a workdir whose run is
 another one, before it starts.
@@ -9,20 +9,33 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from reid_jax.console import shown
+
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
+SKIPPED = "skipped_images.json"  # beside the results of training or of an evaluation
 
 # Leaves that came later, with what programs did before: a run without them is read as if it had.
-_LATER_LEAVES = {"eval": {"flip": False, "normalize": False}}
+_LATER_LEAVES = {
+    "data": {"on_bad_image": "error", "skip_limit": 0.01},
+    "eval": {"flip": False, "normalize": False},
+}
+
+# Leaves that say where the training images are and which are left out: between runs over the same
+# images they may differ.
+_OF_THE_IMAGES = ("data.root", "data.on_bad_image", "data.skip_limit")
 
 
 def write_run(
-    workdir: str | os.PathLike[str], config: ConfigDict | Mapping[str, Any], num_classes: int
+    workdir: str | os.PathLike[str],
+    config: ConfigDict | Mapping[str, Any],
+    num_classes: int,
+    train_images: Mapping[str, int | str] | None = None,
 ) -> None:
     """Writes `run.json` into a workdir, at once or not at all.
 
@@ -30,6 +43,7 @@ def write_run(
         workdir: an existing folder.
         config: nested; its leaves are None, booleans, numbers, strings and tuples of these.
         num_classes: number of training identities, the width of the ID classifiers.
+        train_images: from `datasets.fingerprint`, or None not to tell.
 
     Raises:
         TypeError: a leaf is of another type; names it.
@@ -37,7 +51,10 @@ def write_run(
     nested = _as_dict(config)
     for name, value in _leaves(nested):
         _check_leaf(name, value)
-    run = {"reid_jax": _version(), "num_classes": int(num_classes), "config": nested}
+    run = {"reid_jax": _version(), "num_classes": int(num_classes)}
+    if train_images is not None:
+        run["train_images"] = dict(train_images)
+    run["config"] = nested
     write_text_atomically(pathlib.Path(workdir) / NAME, json.dumps(run, indent=2) + "\n")
 
 
@@ -56,6 +73,12 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
         FileNotFoundError: there is no `run.json`.
         ValueError: it is damaged.
     """
+    config, num_classes, _ = _read(workdir)
+    return config, num_classes
+
+
+def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
+    """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
     path = pathlib.Path(workdir) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +86,10 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
         for section, leaves in _LATER_LEAVES.items():
             if section in config:
                 config[section] = leaves | config[section]
-        return ConfigDict(config).lock(), int(run["num_classes"])
+        train_images = run.get("train_images")
+        if train_images is not None:
+            train_images = {"count": int(train_images["count"]), "sha256": train_images["sha256"]}
+        return ConfigDict(config).lock(), int(run["num_classes"]), train_images
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path} is missing: is {workdir} the --workdir of a training run?"
@@ -77,6 +103,7 @@ def check_workdir(
     config: ConfigDict | Mapping[str, Any],
     num_classes: int,
     may_change: tuple[str, ...] = (),
+    train_images: Mapping[str, int | str] | None = None,
 ) -> None:
     """Creates a workdir if need be, and makes sure that this run may write and resume there.
 
@@ -86,11 +113,13 @@ def check_workdir(
         num_classes: its number of training identities.
         may_change: config leaves, or whole sections, that may differ from those of the run that
             the workdir holds: `("log_every", "evaluation")`.
+        train_images: from `datasets.fingerprint`, or None not to compare them. Where they are those
+            of the run that the workdir holds, `data.root` may differ too.
 
     Raises:
         OSError: the workdir cannot be created or written to.
-        ValueError: it holds a run whose config or number of identities differs; names the leaves
-            with both values. Also if its `run.json` is damaged.
+        ValueError: it holds a run whose config, number of identities or training images differ;
+            names the leaves with both values. Also if its `run.json` is damaged.
     """
     workdir = pathlib.Path(workdir)
     try:
@@ -104,19 +133,48 @@ def check_workdir(
         ) from error
     if not (workdir / NAME).exists():
         return
-    old_config, old_num_classes = read_run(workdir)
+    old_config, old_num_classes, old_images = _read(workdir)
     old = {"number of identities": old_num_classes, **dict(_leaves(_as_dict(old_config)))}
     new = {"number of identities": num_classes, **dict(_leaves(_with_tuples(_as_dict(config))))}
+    images_known = old_images is not None and train_images is not None
+    if images_known and old_images == train_images:
+        may_change = (*may_change, *_OF_THE_IMAGES)
     differences = [
         f"{name} is {_show(old, name)} there and {_show(new, name)} here"
         for name in dict.fromkeys([*old, *new])
         if _show(old, name) != _show(new, name) and not _is_among(name, may_change)
     ]
+    if images_known and old_images != train_images:
+        differences.append(_compare(old_images["count"], train_images["count"]))
     if differences:
         raise ValueError(
             f"the workdir {workdir} holds another run: {'; '.join(differences)}. "
             "Choose another --workdir"
         )
+
+
+def report_skipped(
+    folder: str | os.PathLike[str],
+    skipped: Sequence[tuple[str, str]],
+    say: Callable[[str], object],
+) -> None:
+    """Writes which images were left out, and why, into `skipped_images.json`, and says so.
+
+    Where none was, a report of an earlier run goes.
+
+    Args:
+        folder: an existing folder.
+        skipped: paths and reasons, as `layouts.Split.skipped`.
+        say: called with a line of text.
+    """
+    path = pathlib.Path(folder) / SKIPPED
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    listed = [{"path": name, "reason": reason} for name, reason in skipped]
+    # JSON's ASCII form holds names of any bytes.
+    write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
+    say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
 
 
 def write_text_atomically(path: pathlib.Path, text: str) -> None:
@@ -174,6 +232,12 @@ def _with_tuples(value: Any) -> Any:
 
 def _show(leaves: Mapping[str, Any], name: str) -> str:
     return repr(leaves[name]) if name in leaves else "absent"
+
+
+def _compare(there: int, here: int) -> str:
+    if there != here:
+        return f"training images are {there:,} there and {here:,} here"
+    return f"training images are {there:,} there and here, but others: names, sizes or identities"
 
 
 def _is_among(name: str, may_change: tuple[str, ...]) -> bool:

@@ -150,7 +150,9 @@ def test_missing_root(tmp_path):
 
 def test_missing_folder_says_what_there_is(tree):
     root = tree({"detected/query": [], "labeled/query": []})
-    with pytest.raises(FileNotFoundError, match=r"'bounding_box_train'.*holds detected, labeled"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'bounding_box_train'.*holds 'detected', 'labeled'"
+    ):
         layouts.read("cuhk03", root)
 
 
@@ -169,6 +171,9 @@ def test_folder_without_images(tree, folder):
         ("dukemtmc", DUKE, "-1_c2_f0046182.jpg"),
         ("dukemtmc", DUKE, "0002_c1s1_000451_03.jpg"),
         ("cuhk03", CUHK, "0002_1.png"),
+        ("market1501", MARKET, "99999999999999_c1s1_000001_00.jpg"),
+        ("dukemtmc", DUKE, "0001_c99999999999999_f0046182.jpg"),
+        ("cuhk03", CUHK, "9999999999_c1_1.png"),
     ],
 )
 @pytest.mark.parametrize("split", [0, 2])
@@ -326,6 +331,19 @@ def test_extra_images_have_one_order(tree, monkeypatch):
         == paths
         == tuple(str(root / name) for name in ("a/3.jpg", "b/1.jpg", "b/2.jpg"))
     )
+
+
+def test_extra_images_behind_links_are_there_once(tree):
+    root = tree({"extra/a": ["1.jpg"], "extra/b": ["2.jpg"], "elsewhere": ["3.jpg"]})
+    extra = root / "extra"
+    for link, target in {
+        "a/circle": "..", "b/to a": "../a", "out": "../elsewhere", "again": "../elsewhere",
+        "itself": "itself", "dangling.jpg": "nowhere", "file.jpg": "a/1.jpg",
+    }.items():  # fmt: skip
+        (extra / link).symlink_to(target)
+    # A dangling link is found to be no image when images are read.
+    wanted = ["a/1.jpg", "again/3.jpg", "b/2.jpg", "dangling.jpg", "file.jpg"]
+    assert layouts.read_extra(extra).paths == tuple(str(extra / name) for name in wanted)
 
 
 def test_extra_images_that_are_not_there(tree, tmp_path):

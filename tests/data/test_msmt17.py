@@ -97,6 +97,9 @@ def test_missing_list(tmp_path, name):
         "0000/0000_000.jpg 0",
         "0000/0000_000_c1_0303morning_0015_0.jpg 0",
         "0000/0000_000_01_0303morning_0015_0.jpg -1",
+        "0000/0000_000_01_0303morning_0015_0.jpg 1234567890",
+        "0000/0000_000_1234567890_0303morning_0015_0.jpg 1",
+        "0000/0000_000_01_0303\0morning_0015_0.jpg 1",
         "\udcff",
     ],
 )
@@ -110,6 +113,27 @@ def test_line_of_another_form(tmp_path, name, line):
     assert str(root / name) in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["../0000/0_0_1_0.jpg", "a/../../0_0_1_0.jpg", "{root}/0_0_1_0"])
+def test_line_that_leads_out_of_the_folder(tmp_path, path):
+    root = make(tmp_path)
+    path = path.format(root=root)
+    (root / "0_0_1_0").touch()  # It is there, and nothing of the data set.
+    (root / "list_query.txt").write_text(f"{path} 0\n")
+    with pytest.raises(ValueError, match=r"list_query\.txt', line 1: .* leads out of 'test'"):
+        layouts.read("msmt17", root)
+
+
+def test_names_that_are_no_text(tmp_path):
+    root, name = make(tmp_path), os.fsdecode(b"0000/0000_0_2_\xff.jpg")
+    try:
+        (root / "train" / name).touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with open(root / "list_train.txt", "ab") as file:
+        file.write(os.fsencode(name) + b" 0\n")
+    assert os.path.join(root, "train", name) in layouts.read("msmt17", root).train.paths
+
+
 @pytest.mark.parametrize("missing", ["0000/0000_009_01_0303morning_0001_0.jpg", "9/9_0_1_0_0.jpg"])
 @pytest.mark.parametrize(
     ("name", "folder"), [("list_val.txt", "train"), ("list_query.txt", "test")]
@@ -118,7 +142,7 @@ def test_listed_file_that_is_not_there(tmp_path, name, folder, missing):
     root = make(tmp_path, LISTS | {name: [*LISTS[name], f"{missing} 0"]})
     with pytest.raises(FileNotFoundError, match=r"line 3: there is no file") as caught:
         layouts.read("msmt17", root)
-    assert f"{root / name}, line 3" in str(caught.value)
+    assert f"{str(root / name)!r}, line 3" in str(caught.value)
     assert str(root / folder / missing) in str(caught.value)
 
 

@@ -146,6 +146,6 @@ def test_a_file_that_fails_later_is_named(paths, change):
         path.write_bytes(path.read_bytes()[:-60])
     batches = opened.batches(np.arange(i, i + 3, dtype=np.int32) for i in (0, 3, 6, 9))
     assert [len(next(batches)) for _ in range(2)] == [3, 3]
-    with pytest.raises(ValueError, match=r"7\.jpg was a good image .* cannot be read"):
+    with pytest.raises(ValueError, match=r"7\.jpg' was a good image .* cannot be read"):
         next(batches)
     assert threads() == []

@@ -174,3 +174,38 @@ def test_missing_folders_are_named(options, message, workdir, output, monkeypatc
     with pytest.raises(FileNotFoundError, match=message):
         workdir.evaluate(output, **options)
     assert not pathlib.Path(output).exists()
+
+
+def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path, monkeypatch):
+    root, extra = tmp_path / "data", tmp_path / "extra"
+    shutil.copytree(workdir.root, root)
+    shutil.copytree(workdir.extra, extra)
+    # Not the same identity: of a query that is left out no box is asked for.
+    places = {"query": -1, "bounding_box_test": -1, "gt_bbox": 0}
+    bad = [sorted((root / folder).iterdir())[place] for folder, place in places.items()]
+    bad.append(extra / "0.jpg")
+    whole, _ = workdir.evaluate(output, gallery_extra=str(extra), multi_query="max")
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:-100])
+    # Nobody trains here.
+    sorted((root / "bounding_box_train").iterdir())[0].write_bytes(b"")
+
+    monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
+    workdir.config.data.root = str(root)
+    options = {"gallery_extra": str(extra), "multi_query": "max"}
+    with pytest.raises(ValueError, match=r"1 of .* files are no images .*on_bad_image=skip"):
+        workdir.evaluate(output, **options)
+    assert not (output / "skipped_images.json").exists()
+
+    workdir.config.data.on_bad_image, workdir.config.data.skip_limit = "skip", 0.2
+    result, report = workdir.evaluate(output, **options)
+    listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
+    assert [entry["path"] for entry in listed] == [str(path) for path in bad]
+    assert report["dataset"]["skipped"] == 4
+    assert report["protocol"]["gallery_extra"] == len(workdir.more) - 1
+    assert result.num_queries == whole.num_queries - 1
+
+    # Without the other protocols their images are not read, and the report tells of the rest.
+    workdir.evaluate(output)
+    listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
+    assert [entry["path"] for entry in listed] == [str(path) for path in bad[:2]]

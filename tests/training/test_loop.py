@@ -415,3 +415,34 @@ print("without TensorFlow")
     )
     assert done.returncode == 0, done.stderr
     assert "without TensorFlow" in done.stdout
+
+
+def test_bad_images_are_skipped_and_the_run_goes_on_with_the_same_ones_alone(data, tmp_path):
+    root, workdir = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data, root)
+    first, second = sorted((root / "bounding_box_train").iterdir())[:2]
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-100])
+    config = tiny(root, max_steps=1, data__layout="market1501")
+    with pytest.raises(ValueError, match=f"1 of .*{first.name}.*on_bad_image=skip"):
+        loop.train(config, str(workdir))
+
+    config.data.on_bad_image = "skip"
+    loop.train(config, str(workdir))
+    listed = json.loads((workdir / "skipped_images.json").read_text())["skipped"]
+    assert [entry["path"] for entry in listed] == [str(first)]
+    count = len(list(first.parent.iterdir())) - 1
+    assert json.loads((workdir / "run.json").read_text())["train_images"]["count"] == count
+
+    # Another place of the same images is no other run, but one image more or less is.
+    config.data.root, config.max_steps = str(root.rename(tmp_path / "moved")), 2
+    loop.train(config, str(workdir))
+    assert read_metrics(workdir)[-1]["step"] == 2
+    moved = pathlib.Path(config.data.root) / "bounding_box_train"
+    (moved / first.name).write_bytes(whole)
+    with pytest.raises(ValueError, match=f"images are {count} there and {count + 1} here"):
+        loop.train(config, str(workdir))
+    (moved / first.name).write_bytes(b"")
+    (moved / second.name).unlink()
+    with pytest.raises(ValueError, match=f"images are {count} there and {count - 1} here"):
+        loop.train(config, str(workdir))

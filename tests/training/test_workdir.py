@@ -16,7 +16,13 @@ def make_config(**changes) -> ConfigDict:
         {
             "seed": 0,
             "epochs": 400,
-            "data": {"image_size": (384, 128), "root": "données", "pattern": placeholder(str)},
+            "data": {
+                "image_size": (384, 128),
+                "root": "données",
+                "pattern": placeholder(str),
+                "on_bad_image": "error",
+                "skip_limit": 0.01,
+            },
             "model": {"name": "pmm", "trunk": {"depths": (3, 4, 6, 3)}, "top_k": 3},
             "optim": {"lr": 1e-3, "milestones": (), "nesterov": False},
             "log": {"every_steps": 50},
@@ -62,10 +68,16 @@ def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
 
 def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
     (tmp_path / "run.json").write_text(
-        json.dumps({"num_classes": 4, "config": {"eval": {"batch_size": 8, "flip": True}}})
+        json.dumps(
+            {
+                "num_classes": 4,
+                "config": {"eval": {"batch_size": 8, "flip": True}, "data": {"root": "a"}},
+            }
+        )
     )
     config, _ = run.read_run(tmp_path)
     assert config.eval.to_dict() == {"batch_size": 8, "flip": True, "normalize": False}
+    assert config.data.to_dict() == {"root": "a", "on_bad_image": "error", "skip_limit": 0.01}
 
 
 def test_the_file_says_which_version_wrote_it(tmp_path):
@@ -192,3 +204,68 @@ def test_leaves_and_sections_that_may_change(tmp_path):
         ValueError, match=r"another run: log\.every_steps is 50 there and 1 here\. "
     ):
         run.check_workdir(tmp_path, changed, 751, may_change=("lo", "log.every", "epochs"))
+
+
+IMAGES = {"count": 12936, "sha256": "ab"}
+
+
+def test_a_run_goes_on_with_its_training_images_wherever_they_are(tmp_path):
+    run.write_run(tmp_path, make_config(), 751, IMAGES)
+    moved = make_config(data__root="elsewhere", data__on_bad_image="skip", data__skip_limit=0.5)
+    run.check_workdir(tmp_path, moved, 751, (), dict(IMAGES))
+    with pytest.raises(ValueError, match=r"data\.pattern is None there and 'x' here\. Choose"):
+        run.check_workdir(tmp_path, make_config(data__pattern="x"), 751, (), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 12935}, "run: training images are 12,936 there and 12,935 here"),
+        ({"sha256": "cd"}, "run: training images are 12,936 there and here, but others: names"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_training_images(tmp_path, changes, message):
+    run.write_run(tmp_path, make_config(), 751, IMAGES)
+    everything = ("data", "model", "optim")
+    with pytest.raises(ValueError, match=f"{tmp_path} holds another {message}.*--workdir"):
+        run.check_workdir(tmp_path, make_config(), 751, everything, IMAGES | changes)
+    # Nor does another place of other images go unnoticed.
+    with pytest.raises(ValueError, match=r"data\.root .*; training images are"):
+        run.check_workdir(tmp_path, make_config(data__root="b"), 751, (), IMAGES | changes)
+
+
+def test_a_run_that_does_not_tell_its_training_images_goes_on(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    assert "train_images" not in json.loads((tmp_path / "run.json").read_text())
+    run.check_workdir(tmp_path, make_config(), 751, (), IMAGES)
+    with pytest.raises(ValueError, match=r"data\.root"):  # Are they the same? Nobody knows.
+        run.check_workdir(tmp_path, make_config(data__root="elsewhere"), 751, (), IMAGES)
+
+
+@pytest.mark.parametrize("images", [3, [], {"count": 3}, {"count": "many", "sha256": ""}])
+def test_damaged_training_images_are_named(tmp_path, images):
+    run.write_run(tmp_path, make_config(), 751)
+    record = json.loads((tmp_path / "run.json").read_text()) | {"train_images": images}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/run\.json is damaged"):
+        run.check_workdir(tmp_path, make_config(), 751, (), IMAGES)
+
+
+def test_skipped_images_are_listed_whatever_their_names(tmp_path):
+    skipped = (("/d/a\n\udcff é.jpg", "is empty"), ("/d/b.jpg", "Permission denied"))
+    lines = []
+    run.report_skipped(tmp_path, skipped, lines.append)
+    text = (tmp_path / "skipped_images.json").read_bytes()
+    assert text.isascii()
+    listed = json.loads(text)["skipped"]
+    assert [(entry["path"], entry["reason"]) for entry in listed] == list(skipped)
+    assert lines == [f"skipped 2 bad images, listed in '{tmp_path}/skipped_images.json'"]
+
+
+def test_a_report_of_an_earlier_run_goes(tmp_path):
+    lines = []
+    run.report_skipped(tmp_path, [("a.jpg", "is empty")], lines.append)
+    run.report_skipped(tmp_path, (), lines.append)
+    assert os.listdir(tmp_path) == []
+    run.report_skipped(tmp_path, (), lines.append)
+    assert len(lines) == 1

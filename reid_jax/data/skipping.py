@@ -1,0 +1,58 @@
+"""Bad images left out of a split, up to a limit, where the recipe says so."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from reid_jax.data import images
+from reid_jax.data.layouts import Split
+
+POLICIES = ("error", "skip")
+
+
+def check(config) -> None:
+    """Raises ValueError, naming the leaf of a recipe's `data`, for what is no policy."""
+    if config.on_bad_image not in POLICIES:
+        raise ValueError(
+            f"data.on_bad_image is {config.on_bad_image!r}; known: {', '.join(POLICIES)}"
+        )
+    if not 0.0 <= config.skip_limit < 1.0:
+        raise ValueError(f"data.skip_limit is {config.skip_limit}; it must be in [0, 1)")
+
+
+def skip_bad(
+    split: Split, config, name: str, progress: Callable[[str], object] | None = None
+) -> Split:
+    """The split without its bad images, if those are to be skipped.
+
+    Every image is decoded then, in parallel, by several hosts each its part. Under the policy
+    `error` nothing is read and the split comes back as it is: who opens its images finds the bad
+    ones.
+
+    Args:
+        split: of a dataset.
+        config: a recipe's `data`.
+        name: of the split, for messages.
+        progress: called with a line of text now and then; None is silence.
+
+    Returns:
+        The split, in its order; `skipped` says what is left out and why.
+
+    Raises:
+        ValueError: more are bad than `data.skip_limit` allows; says how many and names a few.
+    """
+    if config.on_bad_image == "error":
+        return split
+    if progress:
+        progress(f"checking the images of {name}")
+    problems = images.visit_shared(split.paths, lambda i, data, image: None, progress)
+    bad = [(split.paths[i], problem) for i, problem in problems]
+    if len(bad) > config.skip_limit * len(split):
+        raise ValueError(
+            f"{len(bad):,} of the {len(split):,} images of {name} are bad, and data.skip_limit is "
+            f"{config.skip_limit:g} of them: {images.first_few(bad)}"
+        )
+    keep = np.ones(len(split), bool)
+    keep[[i for i, _ in problems]] = False
+    return dataclasses.replace(split.take(keep), skipped=tuple(bad))
