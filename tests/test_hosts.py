@@ -54,12 +54,14 @@ def test_two_hosts_talk_stop_together_and_do_not_wait_for_the_dead():
         another,
         "OtherHostError: host 1 stopped: ZeroDivisionError: integer division or modulo by zero",
         "KeyError: 'key'",
+        "(3, 'is empty')",
         "1 step",
     ], outputs[0][1]
     assert told[1] == [
         another,
         "ZeroDivisionError: integer division or modulo by zero",
         "OtherHostError: host 0 stopped: KeyError: 'key'",
+        "(3, 'is empty')",
         "1 step",
     ], outputs[1][1]
     assert second.returncode == 9

@@ -3,10 +3,14 @@
 import os
 import signal
 import sys
+import tempfile
 
 import numpy as np
+from PIL import Image
 
 from reid_jax import hosts
+from reid_jax.data.images import visit_shared
+from reid_jax.data.memory import MemoryImages
 from reid_jax.training.preemption import Preemption
 
 
@@ -41,6 +45,22 @@ def check_talk():
     assert hosts.together(lambda: index) == index
 
 
+def check_images():
+    """Each host decodes its part of the files, and has the pixels and the faults of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, f"{i}.png") for i in range(5)]
+        for i, path in enumerate(paths):
+            Image.new("RGB", (2, 3), (i, 0, 0)).save(path)
+        decoded = []
+        pixels = MemoryImages(paths, (3, 2), decoded.append, shared=True).pixels
+        assert pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+        own = 2 if hosts.is_first() else 3
+        assert decoded == [f"read {own} of {own} images"]
+        open(paths[3], "w").close()
+        (bad,) = visit_shared(paths, lambda i, data, image: None)
+        print(bad, flush=True)
+
+
 def check_preemption():
     """One host is asked to stop, and both stop after the same step."""
     with Preemption() as preemption:
@@ -58,6 +78,7 @@ if __name__ == "__main__":
     port, me = sys.argv[1:]
     with hosts.joined(f"127.0.0.1:{port}", 2, int(me), heartbeat_timeout=10):
         check_talk()
+        check_images()
         check_preemption()
         if me == "1":
             os._exit(9)

@@ -70,7 +70,12 @@ def train_on_two_hosts(data, workdir, steps):
     coordinator = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
     processes = start_two(
         2,
-        lambda index: [*command(data, workdir[index], steps), *coordinator, f"--process={index}"],
+        lambda index: [
+            *command(data, workdir[index], steps),
+            *coordinator,
+            f"--process={index}",
+            "--config.data.loader=tfdata",
+        ],
     )
     try:
         outputs = [process.communicate(timeout=300) for process in processes]
