@@ -8,9 +8,8 @@ import functools
 import os
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from reid_jax import hosts
+from reid_jax import hosts, recipe_flags
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors
@@ -41,8 +40,9 @@ def parse_flags(argv):
     app.parse_flags_with_usage([arg for arg in argv if not arg.startswith("--config.")])
     with clear_errors(_TRACEBACK.value):
         config, _ = read_run(_WORKDIR.value)
-    config_flags.DEFINE_config_dict("config", config)
-    return app.parse_flags_with_usage(argv)
+        recipe_flags.define(config, argv)
+        flags.declare_key_flag("config")
+        return app.parse_flags_with_usage(argv)
 
 
 def main(argv):

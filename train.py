@@ -9,23 +9,26 @@ import os
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from reid_jax import hosts
+from reid_jax import hosts, recipe_flags
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
 from reid_jax.console import clear_errors, say
 from reid_jax.training.loop import train
 from reid_jax.training.preemption import EXIT_CODE, Preempted
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", "pmm_synthetic.py"),
-    "The recipe, with its strings after a colon: configs/pmm_cuhk03.py:detected,small.",
-)
+_DEFAULT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", "pmm_synthetic.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _joined = hosts.define_flags()
+
+
+def parse_flags(argv):
+    """`--config` first, for it says which leaves there are."""
+    with clear_errors(traceback="--traceback" in argv):
+        argv = recipe_flags.define_from_file(argv, _DEFAULT)
+        flags.declare_key_flag("config")
+        return app.parse_flags_with_usage(argv)
 
 
 def main(argv):
@@ -37,11 +40,11 @@ def main(argv):
     clear = functools.partial(clear_errors, _TRACEBACK.value)
     with clear(), _joined(), clear():
         try:
-            train(_CONFIG.value, _WORKDIR.value)
+            train(flags.FLAGS.config, _WORKDIR.value)
         except Preempted as stopped:
             say(str(stopped))
             sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from reid_jax.training.workdir import write_run
+from tests.test_configs import load
+
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config=configs/pmm_synthetic.py:small"]
 
@@ -16,23 +19,33 @@ SMALL = ["--config=configs/pmm_synthetic.py:small"]
     ("program", "arguments", "message"),
     [
         ("train.py", ["--config=configs/pmm_cuhk03.py:tiny"], "unknown config string 'tiny'"),
-        ("train.py", ["--config.optim.lrr=1"], 'Did you mean "lr" instead of "lrr"'),
+        ("train.py", ["--config.data.batch_size=64"], "data.images_per_identity images"),
+        ("train.py", ["--config.optim.lr=abc"], "flag --config.optim.lr=abc: could not convert"),
+        ("train.py", ["--config.data.image_size=64"], "data.image_size is (64,); it must be"),
         ("train.py", ["--config.data.layout=market1501", "--config.data.root=nowhere"], "nowhere"),
         ("eval.py", [], "run.json is missing"),
     ],
 )
 def test_mistakes_are_named_at_once(program, arguments, message, tmp_path):
     workdir = tmp_path / "run"
-    done = subprocess.run(
-        [sys.executable, program, f"--workdir={workdir}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert message in done.stderr.replace("\\", "")
+    assert message in fail(program, f"--workdir={workdir}", *arguments)
     assert not workdir.exists()
+
+
+def test_eval_knows_the_leaves_of_a_run(tmp_path):
+    write_run(tmp_path, load("bdb_synthetic", "small"), 8)
+    said = fail("eval.py", f"--workdir={tmp_path}", "--config.eval.blocksize=3")
+    assert "eval.blocksize is no leaf of this recipe; did you mean eval.block_size?" in said
+
+
+def fail(program, *arguments):
+    """What a program that stops says: one line on what is wrong, and one on how to find more."""
+    done = subprocess.run(
+        [sys.executable, program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    return done.stderr
 
 
 @pytest.mark.slow

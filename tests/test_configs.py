@@ -10,8 +10,8 @@ import pytest
 
 from configs import common
 from reid_jax import models
+from reid_jax.settings import check
 from reid_jax.training import optimizer as optimizers
-from reid_jax.training.loop import check
 from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step
 
@@ -52,7 +52,6 @@ def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
     config = load(name, string)
     network = models.create(config.model, num_classes=751)
     check(config)
-    network.check(config.data.image_size)
     schedule = optimizers.create_schedule(config.optim, 47)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     size = config.data.image_size
@@ -200,39 +199,6 @@ def test_boxes_choose_the_folder():
 def test_unknown_strings_are_named(name, string, message):
     with pytest.raises(ValueError, match=message):
         load(name, string)
-
-
-@pytest.mark.parametrize(
-    ("leaf", "value"),
-    [
-        ("epochs", 0),
-        ("log.every_steps", 0),
-        ("eval.every_epochs", 0),
-        ("checkpoint.every_epochs", 0),
-        ("loss.label_smoothing", 1.0),
-        ("augment.cutout_size", 1000),
-        ("optim.lr", -1.0),
-        ("loss.triplet_margin", -1.0),
-        ("seed", -1),
-        ("model.top_k", 33),
-        ("model.block", (0, 2)),
-        ("model.embedding_dim", 0),
-        ("model.trunk.depths", (1, 1, 1)),
-        ("model.trunk.strides", (1, 2, 0, 1)),
-        ("model.trunk.width", 0),
-        ("data.image_size", (352, 128)),
-    ],
-)
-def test_settings_no_run_can_have_name_their_leaf(leaf, value):
-    config = load("pmm_market")
-    config.update_from_flattened_dict({leaf: value})
-
-    def check_all():
-        check(config)
-        models.create(config.model, 10).check(config.data.image_size)
-
-    with pytest.raises(ValueError, match=leaf.replace(".", r"\.")):
-        check_all()
 
 
 @pytest.mark.parametrize(("leaf", "value"), [("name", "pnn"), ("dtype", "float16")])

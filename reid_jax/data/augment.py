@@ -27,7 +27,7 @@ def normalize(images: jax.Array) -> jax.Array:
 
 def random_flip(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
     """The image (H, W, 3), mirrored left to right with `probability`."""
-    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+    return jnp.where(jax.random.bernoulli(key, float(probability)), image[:, ::-1], image)
 
 
 def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> jax.Array:
@@ -40,7 +40,7 @@ def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> j
     apply_key, row_key, column_key = jax.random.split(key, 3)
     top = jax.random.randint(row_key, (), 0, height - size + 1)
     left = jax.random.randint(column_key, (), 0, width - size + 1)
-    hole = jax.random.bernoulli(apply_key, probability)
+    hole = jax.random.bernoulli(apply_key, float(probability))
     erased = inside((height, width), top, left, size, size) & hole
     return jnp.where(erased[:, :, None], 0.0, image)
 
@@ -68,7 +68,7 @@ def random_erasing(
     fits = (heights < height) & (widths < width)
     first = fits.argmax()
     size = heights[first], widths[first]
-    hole = jax.random.bernoulli(apply_key, probability) & fits[first]
+    hole = jax.random.bernoulli(apply_key, float(probability)) & fits[first]
     top = jax.random.randint(row_key, (), 0, height - size[0] + 1)
     left = jax.random.randint(column_key, (), 0, width - size[1] + 1)
     erased = inside((height, width), top, left, *size) & hole
@@ -103,22 +103,3 @@ def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = N
         return cutout(cutout_key, image, config.cutout_probability, config.cutout_size)
 
     return jax.vmap(one)(collectives.batch_keys(key, images.shape[0], axis_name), images)
-
-
-def check(config, image_size: tuple[int, int]) -> None:
-    """Raises ValueError, naming the config leaf, where augmentation does not fit the image size."""
-    for leaf in ("flip", "erasing_probability", "cutout_probability"):
-        if not 0.0 <= config[leaf] <= 1.0:
-            raise ValueError(f"augment.{leaf} is {config[leaf]}; it must be between 0 and 1")
-    for leaf, largest in (("erasing_area", 1.0), ("erasing_aspect", float("inf"))):
-        bounds = tuple(config[leaf])
-        if len(bounds) != 2 or not 0.0 < bounds[0] <= bounds[1] <= largest:
-            raise ValueError(
-                f"augment.{leaf} is {bounds}; it must be two numbers above 0, the smaller first"
-                + (f", the larger at most {largest:g}" if largest < float("inf") else "")
-            )
-    if not 0 < config.cutout_size <= min(image_size):
-        raise ValueError(
-            f"augment.cutout_size is {config.cutout_size} pixels; it must be between 1 and the "
-            f"smaller side of data.image_size {tuple(image_size)}"
-        )

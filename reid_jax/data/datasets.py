@@ -26,7 +26,6 @@ def load(
         FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and where
           `data.root` is not set.
     """
-    skipping.check(config)
     if not config.root:
         raise ValueError("data.root is empty: name the dataset's folder, --config.data.root=FOLDER")
     if config.layout == "synthetic":

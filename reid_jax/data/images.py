@@ -44,6 +44,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: The loaders that `open_images` knows.
+LOADERS = ("tfdata", "memory", "device")
+
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 2.0
 
@@ -124,7 +127,7 @@ def open_images(
         from reid_jax.data.memory import MemoryImages
 
         return MemoryImages(paths, size, progress, shared=shared)
-    raise ValueError(f"unknown loader {loader!r} (data.loader); known: tfdata, memory, device")
+    raise ValueError(f"unknown loader {loader!r} (data.loader); known: {', '.join(LOADERS)}")
 
 
 def visit(

@@ -11,16 +11,6 @@ from reid_jax.data.layouts import Split
 POLICIES = ("error", "skip")
 
 
-def check(config) -> None:
-    """Raises ValueError, naming the leaf of a recipe's `data`, for what is no policy."""
-    if config.on_bad_image not in POLICIES:
-        raise ValueError(
-            f"data.on_bad_image is {config.on_bad_image!r}; known: {', '.join(POLICIES)}"
-        )
-    if not 0.0 <= config.skip_limit < 1.0:
-        raise ValueError(f"data.skip_limit is {config.skip_limit}; it must be in [0, 1)")
-
-
 def skip_bad(
     split: Split, config, name: str, progress: Callable[[str], object] | None = None
 ) -> Split:

@@ -159,13 +159,6 @@ def _in_order(features: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     return np.concatenate([hosts.gather_rows(part) for part in np.split(features, ends)])
 
 
-def check(config) -> None:
-    """Raises ValueError, naming the leaf of a recipe's `eval`, for sizes below 1."""
-    for leaf in ("batch_size", "block_size"):
-        if config[leaf] < 1:
-            raise ValueError(f"eval.{leaf} is {config[leaf]}; it must be at least 1")
-
-
 def table(result: RankingResult) -> str:
     """The scores in per cent as two lines of text, and a third where queries have no match."""
     names = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]

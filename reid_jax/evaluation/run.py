@@ -10,11 +10,11 @@ import numpy as np
 from reid_jax import hosts, models
 from reid_jax.console import say
 from reid_jax.data import datasets
-from reid_jax.evaluation import evaluator
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.settings import check_leaves
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import choose_devices, own_devices
 from reid_jax.training.workdir import (
@@ -56,8 +56,8 @@ def evaluate_run(
             the checkpoint is of another network.
     """
     _, num_classes = read_run(workdir)
+    check_leaves(config)
     devices = own_devices(choose_devices(config.devices))
-    evaluator.check(config.eval)
     dataset = datasets.load(config.data, say, to_train=False)
     boxes = datasets.load_multi_query(dataset, config.data, say) if multi_query else None
     extra = datasets.load_extra(gallery_extra, config.data, say) if gallery_extra else None

@@ -62,15 +62,7 @@ class BDB(Network):
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaf, where settings contradict each other."""
-        for leaf in ("global_dim", "part_dim"):
-            if getattr(self, leaf) < 1:
-                raise ValueError(f"model.{leaf} is {getattr(self, leaf)}; it must be at least 1")
         super().check(image_size)
-        for leaf in ("drop_height", "drop_width"):
-            if not 0.0 < getattr(self, leaf) <= 1.0:
-                raise ValueError(
-                    f"model.{leaf} is {getattr(self, leaf)}; it must be above 0 and at most 1"
-                )
         size = self.trunk.map_size(image_size)
         if 0 in self._rectangle(size) or self._rectangle(size) == tuple(size):
             raise ValueError(

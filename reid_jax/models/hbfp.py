@@ -113,12 +113,6 @@ class HBFP(Network):
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaf, where settings contradict each other."""
         super().check(image_size)
-        for leaf, known in (("levels", LEVELS), ("pairs", tuple(PAIRS))):
-            names = tuple(getattr(self, leaf))
-            if names != tuple(name for name in known if name in names):
-                raise ValueError(f"model.{leaf} is {names}; it must be some of {known}, in order")
-        if not self.levels:
-            raise ValueError("model.levels is empty; the descriptor needs at least one level")
         for pair in self.pairs:
             missing = [level for level in PAIRS[pair] if level not in self.levels]
             if missing:
@@ -127,13 +121,6 @@ class HBFP(Network):
             raise ValueError(
                 f"model.hierarchy needs all of model.pairs {tuple(PAIRS)}, not {tuple(self.pairs)}"
             )
-        if not self.lambdas or not all(0.0 <= threshold <= 1.0 for threshold in self.lambdas):
-            raise ValueError(
-                f"model.lambdas is {tuple(self.lambdas)}; it must be numbers between 0 and 1"
-            )
-        for leaf in ("correlation_dim", "perception_dim"):
-            if getattr(self, leaf) < 1:
-                raise ValueError(f"model.{leaf} is {getattr(self, leaf)}; it must be at least 1")
         if "low" in self.levels and self.trunk.depths[2] < 2:
             raise ValueError(
                 f"model.trunk.depths is {tuple(self.trunk.depths)}; the low and the middle level "

@@ -76,7 +76,7 @@ class Network(nn.Module):
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaf, where settings contradict each other."""
-        self.trunk.check()
+        self.trunk.check(image_size)
 
 
 def logits_of(head: nn.Module, train: bool):

@@ -133,12 +133,6 @@ class PMM(Network):
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaf, where settings contradict each other."""
-        if self.mixing not in MIXINGS:
-            raise ValueError(f"model.mixing is {self.mixing!r}; it must be one of {MIXINGS}")
-        if self.stages not in (1, 2, 3):
-            raise ValueError(f"model.stages is {self.stages}; PMM has 1, 2 or 3 stages")
-        if self.embedding_dim < 1:
-            raise ValueError(f"model.embedding_dim is {self.embedding_dim}; it must be at least 1")
         super().check(image_size)
         map_size = self.trunk.map_size(image_size)
         attentive = self.mixing == "attentive_cutmix"

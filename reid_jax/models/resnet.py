@@ -133,14 +133,15 @@ class ResNet(nn.Module):
             image_size = tuple(-(-size // stride) for size in image_size)
         return image_size
 
-    def check(self) -> None:
-        """Raises ValueError, naming the config leaf, for settings that are no ResNet."""
-        for leaf in ("depths", "strides"):
-            values = tuple(getattr(self, leaf))
-            if len(values) != 4 or min(values) < 1:
-                raise ValueError(f"model.trunk.{leaf} is {values}; it must be 4 positive numbers")
-        if self.width < 1:
-            raise ValueError(f"model.trunk.width is {self.width}; it must be at least 1")
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises ValueError, naming the config leaves, for images smaller than a cell of a map."""
+        cell = 4 * math.prod(self.strides)
+        if min(image_size) < cell:
+            raise ValueError(
+                f"data.image_size is {tuple(image_size)}; both sides must be at least the {cell} "
+                f"pixels that a cell of the trunk's map stands for (model.trunk.strides "
+                f"{tuple(self.strides)})"
+            )
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> TrunkMaps:

@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from reid_jax import hosts, models
 from reid_jax.collectives import AXIS
 from reid_jax.console import say
-from reid_jax.data import augment, datasets
+from reid_jax.data import datasets
 from reid_jax.data.images import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
-from reid_jax.evaluation import evaluator as evaluation
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.settings import check
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.devices import check_divides, choose_devices, own_devices
 from reid_jax.training.feed import feed
@@ -50,6 +50,8 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
           checkpoint written.
     """
+    # Settings, then folders, then images: what is quickly found wrong is found first.
+    check(config)
     devices = choose_devices(config.devices)
     with Preemption() as preemption:
         return _train(config, workdir, devices, preemption)
@@ -58,11 +60,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
 def _train(
     config: ConfigDict, workdir: str, devices: list[jax.Device], preemption: Preemption
 ) -> RankingResult:
-    # Settings, then folders, then images: what is quickly found wrong is found first.
     own = own_devices(devices)
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
-    check(config)
     dataset = datasets.load(config.data, say)
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
     sampler = IdentitySampler(
@@ -72,7 +72,6 @@ def _train(
         seed=config.seed,
     )
     network = models.create(config.model, num_classes, AXIS)
-    network.check(config.data.image_size)
     train_images = datasets.fingerprint(dataset)
     hosts.check_same("set of training images", train_images)
     hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE, train_images))
@@ -157,29 +156,6 @@ def _train(
                     "command goes on"
                 )
     return result
-
-
-def check(config: ConfigDict) -> None:
-    """Raises ValueError, naming the config leaf, for settings that no run can have."""
-    augment.check(config.augment, config.data.image_size)
-    optimizers.check(config.optim)
-    evaluation.check(config.eval)
-    for leaf, value, least in (
-        ("seed", config.seed, 0),
-        ("epochs", config.epochs, 1),
-        ("max_steps", config.max_steps, 0),
-        ("log.every_steps", config.log.every_steps, 1),
-        ("eval.every_epochs", config.eval.every_epochs, 1),
-        ("checkpoint.every_epochs", config.checkpoint.every_epochs, 1),
-        ("checkpoint.keep", config.checkpoint.keep, 1),
-        ("loss.triplet_margin", config.loss.triplet_margin, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{leaf} is {value}; it must be at least {least}")
-    if not 0.0 <= config.loss.label_smoothing < 1.0:
-        raise ValueError(
-            f"loss.label_smoothing is {config.loss.label_smoothing}; it must be in [0, 1)"
-        )
 
 
 def _calendar(config, steps_per_epoch: int, total_steps: int) -> Callable[..., bool]:

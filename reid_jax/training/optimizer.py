@@ -1,7 +1,5 @@
 """The papers' optimizer: Adam with L2 regularisation in the gradient, rate by epoch."""
 
-import math
-
 import jax.numpy as jnp
 import optax
 
@@ -79,43 +77,3 @@ def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransfor
         optax.scale_by_adam(),
         optax.scale_by_learning_rate(schedule),
     )
-
-
-def check(config) -> None:
-    """Raises ValueError, naming the config leaf, for settings that are no schedule."""
-    if config.schedule not in SCHEDULES:
-        raise ValueError(
-            f"optim.schedule is {config.schedule!r}; it must be one of {sorted(SCHEDULES)}"
-        )
-    decay = {"staircase": "decay", "exponential": "final"}[config.schedule]
-    for leaf in ("lr", decay):
-        if not (config[leaf] > 0 and math.isfinite(config[leaf])):
-            raise ValueError(f"optim.{leaf} is {config[leaf]}; it must be positive")
-    if config.weight_decay < 0:
-        raise ValueError(f"optim.weight_decay is {config.weight_decay}; it must not be negative")
-    if config.schedule == "exponential":
-        _check_exponential(config)
-    else:
-        _check_staircase(config)
-
-
-def _check_exponential(config) -> None:
-    if config.final > 1:
-        raise ValueError(f"optim.final is {config.final}; it must be at most 1")
-    if config.decay_from < 0:
-        raise ValueError(f"optim.decay_from is {config.decay_from}; it must not be negative")
-    if config.decay_until <= config.decay_from:
-        raise ValueError(
-            f"optim.decay_until is {config.decay_until}; it must be above optim.decay_from, "
-            f"{config.decay_from}"
-        )
-
-
-def _check_staircase(config) -> None:
-    if config.warmup_every < 1:
-        raise ValueError(f"optim.warmup_every is {config.warmup_every}; it must be at least 1")
-    if config.warmup_epochs < 0 or config.warmup_epochs % config.warmup_every:
-        raise ValueError(
-            f"optim.warmup_epochs is {config.warmup_epochs}; it must be a multiple of "
-            f"optim.warmup_every, {config.warmup_every}"
-        )

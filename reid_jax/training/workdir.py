@@ -20,6 +20,9 @@ NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
 SKIPPED = "skipped_images.json"  # beside the results of training or of an evaluation
 
+# What reading a file may raise that is none of `write_run`.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 # Leaves that came later, with what programs did before: a run without them is read as if it had.
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
@@ -71,7 +74,7 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
     Raises:
         FileNotFoundError: there is no `run.json`.
-        ValueError: it is damaged.
+        ValueError: it is damaged, or a leaf is not what `settings.check_leaves` wants.
     """
     config, num_classes, _ = _read(workdir)
     return config, num_classes
@@ -79,23 +82,31 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
     """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
+    # Here: programs that only write files start without JAX.
+    from reid_jax.settings import check_leaves, whole
+
     path = pathlib.Path(workdir) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
         for section, leaves in _LATER_LEAVES.items():
-            if section in config:
+            if isinstance(config.get(section), dict):
                 config[section] = leaves | config[section]
+        config, num_classes = ConfigDict(config).lock(), run["num_classes"]
         train_images = run.get("train_images")
         if train_images is not None:
             train_images = {"count": int(train_images["count"]), "sha256": train_images["sha256"]}
-        return ConfigDict(config).lock(), int(run["num_classes"]), train_images
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path} is missing: is {workdir} the --workdir of a training run?"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    check_leaves(config, source=str(path))
+    classes = whole(2)
+    if not classes.holds(num_classes):
+        raise ValueError(f"{path}: num_classes is {num_classes!r}; it must be {classes.words}")
+    return config, num_classes, train_images
 
 
 def check_workdir(

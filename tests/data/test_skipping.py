@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import common
 from reid_jax.console import shown
-from reid_jax.data import datasets, layouts, skipping
+from reid_jax.data import datasets, layouts
 from reid_jax.data.images import open_images
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -148,22 +147,6 @@ def test_extra_images(root):
     assert lines[0] == "checking the images of --gallery-extra"
     config.on_bad_image = "error"
     assert datasets.load_extra(root / FOLDERS[0], config).skipped == ()
-
-
-@pytest.mark.parametrize(
-    ("leaves", "message"),
-    [
-        ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'; known: error, skip"),
-        ({"skip_limit": 1.0}, r"data\.skip_limit is 1\.0; it must be in \[0, 1\)"),
-        ({"skip_limit": -0.1}, r"data\.skip_limit is -0\.1; it must be"),
-        ({"skip_limit": float("nan")}, r"data\.skip_limit is nan; it must be"),
-    ],
-)
-def test_bad_settings_are_named_before_a_folder_is_read(leaves, message):
-    with pytest.raises(ValueError, match=message):
-        datasets.load(recipe("nowhere", **leaves))
-    with pytest.raises(ValueError, match=message):
-        skipping.check(ConfigDict(recipe("nowhere", **leaves)))
 
 
 def test_fingerprint_is_of_the_training_images_wherever_they_are(root):

@@ -1,5 +1,6 @@
 """Evaluation of a run under the protocols that eval.py offers."""
 
+import copy
 import json
 import pathlib
 import shutil
@@ -98,6 +99,28 @@ def assert_same(result, expected):
 
 def unit(features):
     return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("eval.batch_size", 0, r"eval\.batch_size is 0; it must be"),
+        ("data.image_size", (8, 64), r"data\.image_size is \(8, 64\); both sides must be at least"),
+    ],
+)
+def test_settings_of_no_evaluation_are_named(leaf, value, message, workdir, output):
+    config = copy.deepcopy(workdir.config)
+    config.update_from_flattened_dict({leaf: value})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
+    assert not output.exists()
+
+
+def test_a_size_that_cutout_does_not_fit_can_be_evaluated(workdir, output):
+    config = copy.deepcopy(workdir.config)
+    config.data.image_size, config.augment.cutout_probability = (16, 16), 0.5
+    config.augment.cutout_size = 17
+    run.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
 
 
 def test_flip_and_unit_length(workdir, output):

@@ -491,24 +491,11 @@ def test_bfloat16_step_stays_near_float32(created, batch, trajectories, standard
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ()}, r"model\.levels is empty"),
-        ({"levels": ("high", "low")}, r"model\.levels is \('high', 'low'\)"),
-        ({"levels": ("low", "low", "high")}, r"model\.levels is"),
-        ({"levels": ("low", "top")}, r"model\.levels is .*'top'"),
-        ({"pairs": PAIRS[::-1]}, r"model\.pairs is"),
-        ({"pairs": ("low&high",)}, r"model\.pairs is .*'low&high'"),
         ({"levels": ("middle", "high")}, r"model\.pairs has 'low&middle'.*model\.levels.*'low'"),
         ({"levels": ("low", "middle")}, r"model\.pairs has 'middle&high'.*model\.levels.*'high'"),
         ({"pairs": ("middle&high",)}, r"model\.hierarchy"),
         ({"pairs": ()}, r"model\.hierarchy"),
-        ({"lambdas": ()}, r"model\.lambdas is \(\)"),
-        ({"lambdas": (0.0, 1.5)}, r"model\.lambdas is \(0\.0, 1\.5\)"),
-        ({"lambdas": (-0.1,)}, r"model\.lambdas"),
-        ({"lambdas": (float("nan"),)}, r"model\.lambdas"),
-        ({"correlation_dim": 0}, r"model\.correlation_dim is 0"),
-        ({"perception_dim": -1}, r"model\.perception_dim is -1"),
         ({"depths": (1, 1, 1, 1)}, r"model\.trunk\.depths is \(1, 1, 1, 1\)"),
-        ({"depths": (1, 1, 2)}, r"model\.trunk\.depths"),
     ],
 )
 def test_contradicting_settings_name_the_leaf(settings, message):

@@ -301,8 +301,7 @@ def test_gradcams_follow_the_predicted_identity(variables, images):
         ({"top_k": 5}, SIZE, r"model\.top_k is 5"),
         ({"mixing": "attentive_cutmix", "block": (2, 2)}, (94, 64), r"images of 94x64 pixels"),
         ({"mixing": "cutout", "top_k": 5}, SIZE, r"model\.top_k is 5"),
-        ({"mixing": "cutmixx"}, SIZE, r"model\.mixing is 'cutmixx'"),
-        ({"stages": 4}, SIZE, r"model\.stages is 4"),
+        ({}, (15, 64), r"data\.image_size is \(15, 64\); .* 16 pixels"),
     ],
 )
 def test_contradicting_settings_name_the_leaf(settings, size, message):

@@ -259,7 +259,7 @@ def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
     )
-    monkeypatch.setattr(record, "write_run", lambda *unused: None)
+    monkeypatch.setattr(record, "write_run", lambda *unused: (tmp_path / "run.json").touch())
     # To look whether a value is in range is not to use it.
     monkeypatch.setattr(loop, "check", lambda *unused: None)
     seen = set()

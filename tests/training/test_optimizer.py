@@ -70,26 +70,3 @@ def test_adam_has_l2_in_the_gradient(rng):
             np.sqrt(second / (1 - 0.999**t)) + 1e-8
         )
     np.testing.assert_allclose(params, weights, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("settings", "leaf", "value"),
-    [
-        (PAPER, "lr", 0.0),
-        (PAPER, "lr", float("nan")),
-        (PAPER, "weight_decay", -1.0),
-        (PAPER, "warmup_every", 0),
-        (PAPER, "warmup_epochs", 51),
-        (PAPER, "decay", 0.0),
-        (PAPER, "schedule", "cosine"),
-        (HBFP, "lr", float("inf")),
-        (HBFP, "final", 0.0),
-        (HBFP, "final", 1.5),
-        (HBFP, "decay_from", -1),
-        (HBFP, "decay_until", 200),
-    ],
-)
-def test_check_names_the_leaf(settings, leaf, value):
-    optimizer.check(ConfigDict(settings))
-    with pytest.raises(ValueError, match=rf"^optim\.{leaf} is"):
-        optimizer.check(ConfigDict({**settings, leaf: value}))

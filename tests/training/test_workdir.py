@@ -1,37 +1,35 @@
+import contextlib
 import copy
 import json
+import math
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings, strategies
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from reid_jax.training import workdir as run
+from tests.test_configs import load
 
 
-def make_config(**changes) -> ConfigDict:
-    config = ConfigDict(
-        {
-            "seed": 0,
-            "epochs": 400,
-            "data": {
-                "image_size": (384, 128),
-                "root": "données",
-                "pattern": placeholder(str),
-                "on_bad_image": "error",
-                "skip_limit": 0.01,
-            },
-            "model": {"name": "pmm", "trunk": {"depths": (3, 4, 6, 3)}, "top_k": 3},
-            "optim": {"lr": 1e-3, "milestones": (), "nesterov": False},
-            "log": {"every_steps": 50},
-            "extra": {},
-        }
-    )
+def make_config(recipe="pmm_market", **changes) -> ConfigDict:
+    config = load(recipe)
+    config.data.root = "données"
+    config.optim.milestones = ()
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
     return config
+
+
+@contextlib.contextmanager
+def edited(folder):
+    """What a `run.json` in the folder holds, for changing by hand."""
+    run.write_run(folder, make_config(), 4)
+    content = json.loads((folder / "run.json").read_text())
+    yield content
+    (folder / "run.json").write_text(json.dumps(content))
 
 
 def test_config_survives_the_round_trip(tmp_path):
@@ -43,8 +41,8 @@ def test_config_survives_the_round_trip(tmp_path):
     assert config.data.image_size == (384, 128)
     assert isinstance(config.data.image_size, tuple)
     assert config.optim.milestones == ()
-    assert config.optim.nesterov is False
-    assert config.data.pattern is None
+    assert config.eval.flip is False
+    assert config.data.pattern == ""
     assert type(config.optim.lr) is float
     assert type(config.epochs) is int
 
@@ -67,17 +65,14 @@ def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
 
 
 def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
-    (tmp_path / "run.json").write_text(
-        json.dumps(
-            {
-                "num_classes": 4,
-                "config": {"eval": {"batch_size": 8, "flip": True}, "data": {"root": "a"}},
-            }
-        )
-    )
+    with edited(tmp_path) as content:
+        content["config"]["eval"]["flip"] = True
+        del content["config"]["eval"]["normalize"]
+        del content["config"]["data"]["on_bad_image"], content["config"]["data"]["skip_limit"]
     config, _ = run.read_run(tmp_path)
-    assert config.eval.to_dict() == {"batch_size": 8, "flip": True, "normalize": False}
-    assert config.data.to_dict() == {"root": "a", "on_bad_image": "error", "skip_limit": 0.01}
+    assert config.eval.flip
+    assert not config.eval.normalize
+    assert (config.data.on_bad_image, config.data.skip_limit) == ("error", 0.01)
 
 
 def test_the_file_says_which_version_wrote_it(tmp_path):
@@ -88,10 +83,12 @@ def test_the_file_says_which_version_wrote_it(tmp_path):
 
 
 def test_lists_are_tuples_to_the_run(tmp_path):
-    run.write_run(tmp_path, {"model": {"depths": [1, [2, 3]]}}, 2)
+    listed = make_config().to_dict()
+    listed["model"]["block"] = [3, 2]
+    run.write_run(tmp_path, listed, 2)
     config, _ = run.read_run(tmp_path)
-    assert config.model.depths == (1, (2, 3))
-    run.check_workdir(tmp_path, {"model": {"depths": (1, (2, 3))}}, 2)
+    assert config.model.block == (3, 2)
+    run.check_workdir(tmp_path, make_config(), 2)
 
 
 @pytest.mark.parametrize("value", [np.float32(1), pathlib.Path("x"), (1, {"a": 1}), {1, 2}])
@@ -123,7 +120,56 @@ def test_missing_run_is_named(tmp_path):
         run.read_run(tmp_path / "file")
 
 
-@pytest.mark.parametrize("text", ["", '{"num_classes": 7', "[]", '{"num_classes": 7}', "\0\0"])
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("config", "optim", "lr"), "abc", r"optim\.lr is 'abc'; it must be a finite number"),
+        (("config", "optim", "lr"), math.nan, r"optim\.lr is nan; it must be a finite number"),
+        (("config", "model", "trunk", "depths"), [3, 4, 6], r"model\.trunk\.depths is \(3, 4, 6\)"),
+        (("config", "eval"), [1], r"eval is \(1,\); it must be a section of leaves: every_epochs"),
+        (("config", "data", "sise"), 1, r"data\.sise is no leaf"),
+        (
+            ("config", "model"),
+            {"name": "pmm"},
+            r"7 settings are wrong:\n  model\.trunk is missing",
+        ),
+        (("config",), [], "is damaged"),
+        (("config",), {"lock": 1}, "[0-9]+ settings are wrong"),
+        (("config",), {"__class__": 1}, "is damaged"),
+        (("train_images",), {"count": math.inf}, "is damaged: OverflowError"),
+        (("num_classes",), 1, "num_classes is 1; it must be a whole number, at least 2"),
+        (("num_classes",), "751", "num_classes is '751'; it must be"),
+    ],
+)
+def test_a_run_edited_by_hand_names_file_and_leaf(tmp_path, path, value, message):
+    with edited(tmp_path) as content:
+        *sections, last = path
+        for section in sections:
+            content = content[section]
+        content[last] = value
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/run\.json:? {message}"):
+        run.read_run(tmp_path)
+
+
+JSON = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.floats() | strategies.text(),
+    lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(JSON | strategies.fixed_dictionaries({"num_classes": JSON, "config": JSON}))
+@example({"num_classes": 4, "config": {"eval": "x", "model": {"name": []}, "optim": 3}})
+def test_no_file_of_others_does_more_than_name_itself(tmp_path_factory, content):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "run.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"/run\.json"):
+        run.read_run(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '{"num_classes": 7', "[]", '{"num_classes": 7}', "\0\0"]
+)
 def test_damaged_run_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=rf"{tmp_path}/run\.json is damaged"):
@@ -167,14 +213,14 @@ def test_existing_folder_that_takes_no_file(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "num_classes", "message"),
     [
-        ({"model__name": "hbfp"}, 751, r"model\.name is 'pmm' there and 'hbfp' here"),
+        ({"recipe": "hbfp_market"}, 751, r".*model\.name is 'pmm' there and 'hbfp' here"),
         (
             {"data__image_size": (256, 128)},
             751,
             r"data\.image_size is \(384, 128\) there and \(256",
         ),
         ({"optim__lr": 2e-3}, 751, r"optim\.lr is 0\.001 there and 0\.002 here"),
-        ({"data__pattern": "x"}, 751, r"data\.pattern is None there and 'x' here"),
+        ({"data__pattern": "x"}, 751, r"data\.pattern is '' there and 'x' here"),
         ({}, 702, r"number of identities is 751 there and 702 here"),
         ({"model__top_k": 6, "seed": 1}, 751, r"model\.top_k is 3 .*; seed is 0 there and 1"),
     ],
@@ -186,14 +232,10 @@ def test_workdir_of_another_run_names_what_differs(tmp_path, changes, num_classe
 
 
 def test_a_leaf_that_only_one_run_has_is_named(tmp_path):
-    more, fewer = make_config(), make_config()
-    more.model.extra_leaf = 1
-    run.write_run(tmp_path, more, 751)
-    with pytest.raises(ValueError, match=r"model\.extra_leaf is 1 there and absent here"):
-        run.check_workdir(tmp_path, fewer, 751)
-    run.write_run(tmp_path, fewer, 751)
-    with pytest.raises(ValueError, match=r"model\.extra_leaf is absent there and 1 here"):
-        run.check_workdir(tmp_path, more, 751)
+    run.write_run(tmp_path, make_config(), 751)
+    with pytest.raises(ValueError, match=r"model\.top_k is 3 there and absent here") as error:
+        run.check_workdir(tmp_path, make_config("bdb_market"), 751)
+    assert "model.part_dim is absent there and 1024 here" in str(error.value)
 
 
 def test_leaves_and_sections_that_may_change(tmp_path):
@@ -213,7 +255,7 @@ def test_a_run_goes_on_with_its_training_images_wherever_they_are(tmp_path):
     run.write_run(tmp_path, make_config(), 751, IMAGES)
     moved = make_config(data__root="elsewhere", data__on_bad_image="skip", data__skip_limit=0.5)
     run.check_workdir(tmp_path, moved, 751, (), dict(IMAGES))
-    with pytest.raises(ValueError, match=r"data\.pattern is None there and 'x' here\. Choose"):
+    with pytest.raises(ValueError, match=r"data\.pattern is '' there and 'x' here\. Choose"):
         run.check_workdir(tmp_path, make_config(data__pattern="x"), 751, (), IMAGES)
 
 

@@ -1,0 +1,92 @@
+"""Recipes and their leaves as arguments of a program."""
+
+import pathlib
+import re
+
+import pytest
+from absl import flags
+
+from reid_jax.recipe_flags import define_from_file
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+DEFAULT = str(CONFIGS / "pmm_market.py")
+
+
+def parse(*arguments):
+    """The recipe that arguments make, and the arguments that are no flags."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    rest = define_from_file(["program", *arguments], DEFAULT, values)
+    return values, values(rest)
+
+
+def test_leaves_are_read_as_what_they_are():
+    values, rest = parse(
+        "--config.optim.lr=1", "--config.epochs=7", "--config.data.image_size=(48,32)",
+        "--config.data.root=1", "--config.eval.flip", "--config.model.block=[6, 4]", "more",
+    )  # fmt: skip
+    assert rest == ["program", "more"]
+    config = values.config
+    assert (config.optim.lr, config.epochs, config.data.image_size) == (1.0, 7, (48, 32))
+    assert (config.data.root, config.eval.flip, config.model.block) == ("1", True, (6, 4))
+    assert config.model.top_k == 3
+
+
+@pytest.mark.parametrize("named", [["--config", "{}"], ["--config={}"], ["-config={}"]])
+def test_the_recipe_may_stand_anywhere(named, tmp_path):
+    named = [part.format(f"{CONFIGS}/pmm_cuhk03.py:labeled") for part in named]
+    values, _ = parse("--workdir", "x", "--config.optim.lr", "0.5", *named, "--config.seed", "3")
+    assert values.workdir == "x"
+    assert (values.config.model.top_k, values.config.optim.lr, values.config.seed) == (8, 0.5, 3)
+    assert values.config.data.root.endswith("labeled")
+    (tmp_path / "flags").write_text("\n".join([*named, "--config.epochs=9"]))
+    values, _ = parse(f"--flagfile={tmp_path}/flags")
+    assert (values.config.model.top_k, values.config.epochs) == (8, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.data.batch_size=64"], "data.batch_size is no leaf of this recipe; a batch is"),
+        (
+            ["--config.optim.lrr", "1"],
+            "optim.lrr is no leaf of this recipe; did you mean optim.lr?",
+        ),
+        (["-config.modl.top_k=1"], "modl.top_k is no leaf of this recipe"),
+        (["--noconfig.eval.flp"], "eval.flp is no leaf of this recipe"),
+        (["--config.data.image_size[0]=1"], "data.image_size[0] is no leaf of this recipe"),
+        (["--config.epochs.x=1", "--config.y=1"], "epochs.x is no leaf of this recipe"),
+        (["--config.optim.lr=1", "--config.optim={}"], "Flag --config.optim is provided after"),
+        ([f"--config={DEFAULT}:smal"], "unknown config string 'smal'"),
+        ([f"--config={CONFIGS}/common.py"], f"{CONFIGS}/common.py is no recipe"),
+    ],
+)
+def test_what_is_no_recipe_and_no_leaf_is_named(arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        parse(*arguments)
+
+
+def test_all_unknown_leaves_are_named_at_once():
+    with pytest.raises(ValueError, match=r"^a is no leaf .*; b is no leaf "):
+        parse("--config.a=1", "--config.b=1", "--config.a=2")
+
+
+@pytest.mark.parametrize("path", ["nowhere.py", "", str(CONFIGS)])
+def test_a_missing_recipe_is_named(path):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"no file {path!r} (--config)")):
+        parse(f"--config={path}")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--config.optim.lr=abc",
+        "--config.epochs=1.5",
+        "--config.eval.flip=maybe",
+        "--config.optim.milestones=(5,1",
+        "--config.optim=3",
+    ],
+)
+def test_a_value_of_another_type_names_its_leaf(argument):
+    with pytest.raises(flags.IllegalFlagValueError, match=re.escape(argument)):
+        parse(argument)
