@@ -6,16 +6,14 @@ on with a run that was stopped. On several hosts, start it on each with `--coord
 
 import functools
 import os
-import sys
 
 from absl import app, flags
 
 from reid_jax import hosts, recipe_flags
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors, say
+from reid_jax.console import clear_errors
 from reid_jax.training.loop import train
-from reid_jax.training.preemption import EXIT_CODE, Preempted
 
 _DEFAULT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", "pmm_synthetic.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -39,11 +37,7 @@ def main(argv):
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     clear = functools.partial(clear_errors, _TRACEBACK.value)
     with clear(), _joined(), clear():
-        try:
-            train(flags.FLAGS.config, _WORKDIR.value)
-        except Preempted as stopped:
-            say(str(stopped))
-            sys.exit(EXIT_CODE)
+        train(flags.FLAGS.config, _WORKDIR.value)
 
 
 if __name__ == "__main__":

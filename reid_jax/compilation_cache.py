@@ -32,6 +32,7 @@ def keep_compiled() -> None:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)  # What lies there is executed.
         tempfile.TemporaryFile(dir=folder).close()
         _forget(compiled, MAX_BYTES)
+        _mend(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home.
         say(f"compiled programs are not kept for the next start: {error}")
         return
@@ -73,3 +74,31 @@ def _forget(folder: pathlib.Path, max_bytes: int) -> None:
             break
         path.unlink(missing_ok=True)
         excess -= stat.st_size
+
+
+def _mend(folder: pathlib.Path) -> None:
+    """Removes entries that a kill cut off while they were written.
+
+    JAX never runs one, for they carry a checksum, but warns of it at every start, and does not
+    write it again. Only what came since the last start is read.
+    """
+    try:
+        from jax._src.compilation_cache import decompress_executable
+    except ImportError:  # It is JAX's own affair, and may go; then the warnings stay.
+        return
+    entries = list(folder.glob("*-cache"))
+    if not entries:
+        return
+    last, this = folder / "checked", folder / "checked.tmp"
+    # File systems may tell no more than two seconds apart.
+    since = last.stat().st_mtime - 2 if last.exists() else 0
+    this.touch()  # Before the entries are read: others may write more meanwhile.
+    for path in entries:
+        try:
+            if path.stat().st_mtime >= since:
+                decompress_executable(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except Exception:  # zlib's, or zstandard's where that is installed.
+            path.unlink(missing_ok=True)
+    this.replace(last)

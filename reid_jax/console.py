@@ -5,7 +5,14 @@ import os
 import sys
 from collections.abc import Iterator
 
+# What a program exits with whose work goes on when it is started again: EX_TEMPFAIL of sysexits.h.
+TRY_AGAIN = 75
+
 _silent = False
+
+
+class Preempted(Exception):
+    """SIGTERM has stopped the work, and nothing of it is lost."""
 
 
 def say(text: str) -> None:
@@ -44,6 +51,8 @@ def clock(seconds: float) -> str:
 def clear_errors(traceback: bool) -> Iterator[None]:
     """Ends the program with the message alone where settings, files or numbers are bad.
 
+    Also where it was preempted, and then by the exit code `TRY_AGAIN`.
+
     Args:
         traceback: let the error through with its traceback instead.
     """
@@ -53,3 +62,6 @@ def clear_errors(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         sys.exit(f"{type(error).__name__}: {error}\n(--traceback shows where)")
+    except Preempted as stopped:
+        say(str(stopped))
+        sys.exit(TRY_AGAIN)

@@ -84,6 +84,38 @@ def test_second_start_compiles_nothing(tmp_path):
     assert first["keep_freed_memory"] == evaluation["keep_freed_memory"] == 1
 
 
+COMPILING = """
+import jax
+from reid_jax.compilation_cache import keep_compiled
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.endswith("cache_hits")))
+keep_compiled()
+for number in (2, 3):
+    jax.jit(lambda x: x * number)(1.0)
+print(sum(hits))
+"""
+
+
+def test_entries_that_a_kill_cut_off_are_made_again(tmp_path):
+    """No start warns of them, and the next finds all."""
+
+    def compile_all():
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        del environment["JAX_COMPILATION_CACHE_DIR"]
+        program = [sys.executable, "-W", "error", "-c", COMPILING]
+        return int(subprocess.check_output(program, cwd=ROOT, env=environment, text=True))
+
+    assert compile_all() == 0
+    whole = {path: path.stat().st_size for path in tmp_path.rglob("*-cache")}
+    assert len(whole) >= 2
+    first, *_, last = whole
+    os.truncate(first, whole[first] // 2)
+    os.truncate(last, 0)
+    assert compile_all() == len(whole) - 2
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*-cache")}.keys() == whole.keys()
+    assert compile_all() == len(whole)
+
+
 @pytest.fixture
 def config(monkeypatch, tmp_path):
     """JAX as a user has it who never heard of the cache, and a cache folder to be made."""

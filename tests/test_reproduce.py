@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from reid_jax.console import TRY_AGAIN, Preempted
 from reid_jax.reproduce import __main__ as command
 from reid_jax.reproduce import report, runs
 from reid_jax.reproduce.runs import Settings, make_run
@@ -29,8 +30,8 @@ CELLS = [
     for dataset in table.datasets
 ]
 
-# Stands for train.py: notes its start and its end, waits (not for ever) or fails where a file
-# `wait` or `fail` holds the name of its folder, and measures what its seed says.
+# Stands for train.py: notes its start and its end, waits (not for ever), fails or is preempted
+# where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what its seed says.
 FAKE_TRAIN = """
     import json, pathlib, sys, time
     leaves = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
@@ -51,6 +52,8 @@ FAKE_TRAIN = """
             time.sleep(0.01)
     if is_to("fail"):
         sys.exit(3)
+    if is_to("preempt"):
+        sys.exit(75)
     final = {"Rank-1": (0.5, 0.75, 0.25)[seed], "Rank-5": 0.875, "mAP": (0.1, 0.2, 0.6)[seed]}
     with (workdir / "metrics.jsonl").open("w") as file:
         for step, values in enumerate([dict.fromkeys(final, 0.01), final]):
@@ -422,9 +425,17 @@ def test_asked_to_end_it_takes_its_run_along(settings):
     wait_until(lambda: calls(settings), first)
     first.terminate()
     # Ends once nobody holds the other end of its output.
-    first.communicate(timeout=30)
-    assert first.returncode == 128 + signal.SIGTERM
+    printed, _ = first.communicate(timeout=30)
+    assert first.returncode == TRY_AGAIN
+    assert printed.endswith("stopped by SIGTERM: the same command goes on here\n")
     assert ended(settings) == []
+
+
+def test_a_run_that_is_preempted_stops_the_table(settings):
+    (settings.checkout / "preempt").write_text("baseline_synthetic/seed0")
+    with pytest.raises(Preempted, match="the same command goes on here"):
+        command.reproduce("synthetic", settings)
+    assert len(calls(settings)) == 1
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pathlib
 import signal
 import sys
 
-from reid_jax.console import clear_errors, say
+from reid_jax.console import Preempted, clear_errors, say
 from reid_jax.reproduce import report
 from reid_jax.reproduce.runs import Settings, carry_out, find_checkout, finished, left_out, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
@@ -70,6 +70,11 @@ def reproduce(name: str, settings: Settings, dry_run: bool = False) -> None:
     say(f"\n{table}\n{settings.workdir / name}.md and .json hold this table")
 
 
+def _stop(*unused_signal) -> None:
+    """So that a training run is asked to end with this program, and does not outlive it."""
+    raise Preempted("stopped by SIGTERM: the same command goes on here")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m reid_jax.reproduce",
@@ -123,6 +128,5 @@ def _override(parser: argparse.ArgumentParser, argument: str) -> str:
 
 
 if __name__ == "__main__":
-    # So that a training run does not outlive this program where it is asked to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _stop)
     main()

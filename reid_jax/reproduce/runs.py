@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import reid_jax
-from reid_jax.console import say
+from reid_jax.console import TRY_AGAIN, Preempted, say
 from reid_jax.reproduce.tables import DATASETS, Row, Table
 from reid_jax.training.metrics import read_metrics
 from reid_jax.training.workdir import CHECKPOINTS, write_text_atomically
@@ -179,6 +179,7 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
 
     Raises:
         OSError: `train.py` failed; names the command.
+        Preempted: SIGTERM has stopped it.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
     with _alone_in(run.workdir) as lock:
@@ -187,7 +188,14 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
         resumed = (run.workdir / CHECKPOINTS).exists()
         start = time.monotonic()
         program = [sys.executable, "train.py", *run.arguments]
-        status = subprocess.run(program, cwd=checkout, pass_fds=[lock], check=False).returncode
+        with subprocess.Popen(program, cwd=checkout, pass_fds=[lock]) as training:
+            try:
+                status = training.wait()
+            except BaseException:
+                training.terminate()  # And wait for its checkpoint.
+                raise
+        if status == TRY_AGAIN:
+            raise Preempted("the same command goes on here")
         if status != 0:
             raise ChildProcessError(
                 f"exit status {status} of {run.command}\nWhat went wrong stands above. Started "

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import pathlib
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -27,6 +28,9 @@ import tensorstore
 from flax import traverse_util
 
 PyTree = Any
+
+# What Orbax's names of folders hold that are no checkpoints yet. Ours, of those no longer, too.
+_NO_CHECKPOINT = ".orbax-checkpoint-tmp"
 
 
 class DamagedCheckpointError(OSError):
@@ -72,6 +76,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 create=False,
                 preservation_policy=_NewestAndBest(keep, self._scores),
+                # Renamed, then deleted by `_tidy`: a kill leaves no half of a checkpoint.
+                todelete_subdir=f"deleted{_NO_CHECKPOINT}",
                 # Orbax would wait for the other processes at every step of its own.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=this_process, active_processes={this_process}
@@ -95,6 +101,8 @@ class Checkpoints:
         """
         with self._clear_write_errors():
             self._manager.close()
+        if self._writing is not None:
+            self._tidy()
 
     def check(self) -> None:
         """Waits for nothing.
@@ -115,6 +123,7 @@ class Checkpoints:
             if self._has_failed:
                 return  # Orbax says it again when it closes.
             self._has_failed = True
+            self._tidy()  # The disk may be full of it.
             left = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
             good = f"The last good one is {self.path(max(left))}" if left else "There is no other"
             raise CheckpointWriteError(
@@ -176,7 +185,8 @@ class Checkpoints:
             self._scores[step] = values[self._best_by]  # The save asks which one is best.
         with self._clear_write_errors():
             self._manager.wait_until_finished()
-        self._writing = step
+        self._tidy()
+        self._writing, self._has_failed = step, False
         with self._clear_write_errors():
             # A workdir that went away does not come back as one that lacks all but this.
             self.folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
@@ -265,6 +275,11 @@ class Checkpoints:
         if not steps:
             raise FileNotFoundError(f"no checkpoint in {self.folder}")
         return steps
+
+    def _tidy(self) -> None:
+        """Deletes old checkpoints, and what kills and failures left of new ones."""
+        for path in self.folder.glob(f"*{_NO_CHECKPOINT}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _read_score(self, step: int) -> None:
         """Looks up the metric that the checkpoint of a step is ranked by, if it has one."""

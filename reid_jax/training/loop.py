@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from reid_jax import hosts, models
 from reid_jax.collectives import AXIS
-from reid_jax.console import say
+from reid_jax.console import Preempted, say
 from reid_jax.data import datasets
 from reid_jax.data.images import open_images
 from reid_jax.data.pipeline import train_batches
@@ -21,7 +21,7 @@ from reid_jax.training import optimizer as optimizers
 from reid_jax.training.devices import check_divides, choose_devices, own_devices
 from reid_jax.training.feed import feed
 from reid_jax.training.metrics import Progress
-from reid_jax.training.preemption import Preempted, Preemption
+from reid_jax.training.preemption import Preemption
 from reid_jax.training.record import Record
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
@@ -125,9 +125,9 @@ def _train(
         progress = Progress(total_steps, batch_size)
         is_due = _calendar(config, steps_per_epoch, total_steps)
         batches = train_batches(images, labels, _own_part(sampler), start_step, total_steps)
-        preemption.begin()
         for done, batch in enumerate(feed(batches, own), start=start_step + 1):
             state, scalars = step(state, batch)
+            preemption.begin()
             if hosts.count() > 1 and devices[0].platform == "cpu":
                 # JAX 0.10's CPU collectives between processes deadlock where steps run ahead.
                 jax.block_until_ready(scalars)

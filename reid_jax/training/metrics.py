@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from reid_jax.console import clock, is_silent
 from reid_jax.training.workdir import write_text_atomically
@@ -38,18 +40,15 @@ class MetricsWriter:
 
         Raises:
             ValueError: a line other than the last is damaged.
+            OSError: a file cannot be written; names it.
         """
         path = pathlib.Path(workdir) / NAME
         records = read_metrics(workdir) if resume_step > 0 and path.exists() else []
         kept = [record for record in records if record["step"] <= resume_step]
-        write_text_atomically(path, "".join(map(_as_line, kept)))
+        with _naming(path):
+            write_text_atomically(path, "".join(map(_as_line, kept)))
+        self._events = _Events(path.with_name("tensorboard"), resume_step)
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(path.with_name("tensorboard")),
-            purge_step=resume_step + 1 if resume_step > 0 else 0,
-            # The name tells seconds apart, and a file of the same name is overwritten.
-            filename_suffix=f".{time.time_ns()}",
-        )
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -59,8 +58,9 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._tensorboard.close()
+        for file in (self._events, self._file):
+            with contextlib.suppress(OSError):  # What was written is on disk, or `write` has told.
+                file.close()
 
     def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
         """Reports scalars of one step. Reads them from the device, so it waits for them.
@@ -69,13 +69,57 @@ class MetricsWriter:
             step: number of steps made.
             kind: "train" or "eval"; the tag in TensorBoard is `kind/name`.
             scalars: numbers or arrays of one element by name, not named "step" or "kind".
+
+        Raises:
+            OSError: a file cannot be written; names it.
         """
         values = {name: float(value) for name, value in scalars.items()}
-        self._file.write(_as_line({"step": int(step), "kind": kind} | values))
-        self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{kind}/{name}", value, int(step))
-        self._tensorboard.flush()
+        self._events.write(int(step), {f"{kind}/{name}": value for name, value in values.items()})
+        with _naming(self._file.name):
+            self._file.write(_as_line({"step": int(step), "kind": kind} | values))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+class _Events:
+    """The file of one start in `tensorboard/`, every event in it once `write` returns.
+
+    tensorboardX's own `SummaryWriter` has a thread write: a kill loses what it has not come to, and
+    where the disk is full it dies unheard, and the run waits for it for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, resume_step: int):
+        self._path = folder
+        with _naming(folder):
+            folder.mkdir(exist_ok=True)
+            # The name tells seconds apart, and a file of the same name is overwritten.
+            self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+            # Hides what earlier starts reported from this step on.
+            purge_step = resume_step + 1 if resume_step > 0 else 0
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, session_log=start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        with _naming(self._path):
+            self._write(*(Event(step=step, summary=scalar(*item)) for item in scalars.items()))
+
+    def _write(self, *events: Event) -> None:
+        for event in events:
+            event.wall_time = time.time()
+            self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Has an OSError name the file, which errors of writing, as of a full disk, do not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -1,25 +1,21 @@
 """SIGTERM, which schedulers send before they take a machine away."""
 
+import os
 import signal
 import threading
 
 from jax.experimental import multihost_utils
 
 from reid_jax import hosts
-
-#: What a program exits with whose run goes on when it is started again: EX_TEMPFAIL of sysexits.h.
-EXIT_CODE = 75
-
-
-class Preempted(Exception):
-    """The run was stopped by SIGTERM, and nothing of it is lost."""
+from reid_jax.console import TRY_AGAIN
 
 
 class Preemption:
     """Turns SIGTERM into a question asked after every step. A context manager, for the main thread.
 
-    Until `begin` there is nothing to save, and SIGTERM raises `Preempted` at once. Of several hosts
-    JAX hears the signal instead, from `hosts.joined` on, and has all stop after the same step.
+    Until `begin` there is nothing to save, and SIGTERM ends the process at once, by `TRY_AGAIN`. Of
+    several hosts JAX hears the signal instead, from `hosts.joined` on, and has all stop after the
+    same step.
     """
 
     def __init__(self):
@@ -38,7 +34,7 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._before)
 
     def begin(self) -> None:
-        """From now on SIGTERM waits for `due`."""
+        """A step is made: from now on SIGTERM waits for `due`."""
         self._begun = True
 
     def due(self, step: int) -> bool:
@@ -50,4 +46,7 @@ class Preemption:
     def _hear(self, *unused_signal) -> None:
         self._requested = True
         if not self._begun:
-            raise Preempted("stopped by SIGTERM before a step was made: the same command goes on")
+            # As a kill would, which all files stand. An exception would come up in the midst of any
+            # library, which may take it for its own: for a checkpoint that cannot be read, say.
+            os.write(1, b"stopped by SIGTERM before a step was made: the same command goes on\n")
+            os._exit(TRY_AGAIN)

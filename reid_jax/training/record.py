@@ -9,11 +9,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from reid_jax import hosts, visualize
+from reid_jax.console import Preempted
 from reid_jax.training.checkpoints import Checkpoints
-from reid_jax.training.metrics import MetricsWriter, read_metrics
-from reid_jax.training.preemption import Preempted
+from reid_jax.training.metrics import NAME, MetricsWriter, read_metrics
 from reid_jax.training.state import TrainState
-from reid_jax.training.workdir import CHECKPOINTS, NAME, write_run
+from reid_jax.training.workdir import CHECKPOINTS, write_run
 
 CURVES = "curves.png"
 
@@ -41,14 +41,17 @@ class Record:
         return self
 
     def __exit__(self, unused_type, exception: BaseException | None, unused_traceback) -> None:
+        # Preemption promises that nothing is lost. Other exceptions matter more than what follows.
+        ends_well = exception is None or isinstance(exception, Preempted)
         try:
             if self._metrics is not None:
                 self._metrics.close()
             if self._checkpoints is not None:
                 self._checkpoints.close()
+            if ends_well:
+                self._check_workdir()
         except OSError as error:
-            # What ended the run matters more, unless it promises that nothing is lost.
-            if exception is None or isinstance(exception, Preempted):
+            if ends_well:
                 raise
             warnings.warn(str(error), stacklevel=2)
 
@@ -59,11 +62,13 @@ class Record:
             CheckpointWriteError: the checkpoint being written has failed.
             FileNotFoundError: the workdir was removed.
         """
-        if self._checkpoints is None:
-            return
-        self._checkpoints.check()
+        if self._checkpoints is not None:
+            self._checkpoints.check()
+        self._check_workdir()
+
+    def _check_workdir(self) -> None:
         # Orbax makes folders that are missing, and open files are written to wherever they are.
-        if not (self._workdir / NAME).exists():
+        if self._metrics is not None and not (self._workdir / NAME).exists():
             raise FileNotFoundError(
                 f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
             )

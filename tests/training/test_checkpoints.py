@@ -477,13 +477,33 @@ def test_half_written_checkpoint_is_ignored(two, monkeypatch):
         with pytest.raises(CheckpointWriteError, match=message):
             checkpoints.close()  # An asynchronous failure is not lost.
         checkpoints.close()  # Nor told twice.
-    assert len(os.listdir(two)) == 3
+    assert sorted(os.listdir(two)) == ["10", "20"]
+    shutil.copytree(two / "20" / "model", two / "30.orbax-checkpoint-tmp" / "model")
     with Checkpoints(two) as checkpoints:
         assert (checkpoints.latest_step, checkpoints.best_step) == (20, 10)
         assert_identical(checkpoints.restore(make_state(0)), make_state(20))
-        assert checkpoints.save(make_state(30))
+        assert checkpoints.save(make_state(40))
+        checkpoints._manager.wait_until_finished()
+        assert sorted(os.listdir(two)) == ["10", "20", "40"]  # The next save has tidied up.
     with Checkpoints(two) as checkpoints:
-        assert_identical(checkpoints.restore(make_state(0)), make_state(30))
+        assert_identical(checkpoints.restore(make_state(0)), make_state(40))
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(tmp_path, monkeypatch):
+    """It had been the best; its metrics are deleted, and the rest is not."""
+    save_all(tmp_path, (1, 0.1), keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **unused: None)
+        save_all(tmp_path, (2, 0.2), keep=1)
+    left_behind = set(os.listdir(tmp_path)) - {"2"}
+    assert left_behind
+    for name in left_behind:
+        shutil.rmtree(tmp_path / name / "1" / "evaluation")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest_step == checkpoints.best_step == 2
+        assert checkpoints.resolve("best") == 2
+        assert checkpoints.save(make_state(3))
+    assert sorted(os.listdir(tmp_path)) == ["2", "3"]
 
 
 def test_saving_a_step_again_changes_nothing(two):
@@ -503,7 +523,7 @@ def test_orbax_is_quiet_and_its_warnings_are_not(tmp_path, caplog):
     try:
         save_all(tmp_path, (1, 0.5))
         absl.logging.info("of the run itself")
-        (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+        (tmp_path / "1" / "_CHECKPOINT_METADATA").unlink()
         save_all(tmp_path, (2, 0.5))
     finally:
         logger.removeHandler(caplog.handler)

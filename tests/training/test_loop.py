@@ -167,7 +167,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
             assert set(so_far) == {so_far[0]}
         with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
             assert checkpoints.latest_step == 3
-            states.append(_arrays(checkpoints.path(3)))
+            states.append(arrays(checkpoints.path(3)))
         evaluated = [r["step"] for r in read_metrics(tmp_path / name) if r["kind"] == "eval"]
         assert evaluated[-1] == 3
         kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
@@ -217,7 +217,7 @@ def after_each_step(monkeypatch, look):
     return seen
 
 
-def _arrays(checkpoint):
+def arrays(checkpoint):
     found = {}
     for item in ("model", "optimizer"):
         tree = ocp.StandardCheckpointer().restore(checkpoint / item)
@@ -231,7 +231,7 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
     with pytest.raises(FloatingPointError, match=r"last good checkpoint is .*checkpoints/\d"):
         loop.train(config, str(tmp_path / "run"))
     with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:
-        assert all(np.isfinite(x).all() for x in _arrays(checkpoints.path(0)).values())
+        assert all(np.isfinite(x).all() for x in arrays(checkpoints.path(0)).values())
 
 
 class Recording:
@@ -357,7 +357,7 @@ def test_a_workdir_removed_meanwhile_is_told_at_the_next_log_step(data, tmp_path
         monkeypatch, lambda: len(so_far) == 3 and shutil.rmtree(tmp_path / "run")
     )
     config = tiny(data, epochs=9, log__every_steps=1)
-    with pytest.raises(FileNotFoundError, match=r"run/run\.json is gone: was the workdir removed"):
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl is gone: was the workdir removed"):
         loop.train(config, str(tmp_path / "run"))
     assert len(so_far) == 4
 

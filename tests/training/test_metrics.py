@@ -1,7 +1,9 @@
+import contextlib
 import io
 import itertools
 import json
 import math
+import resource
 import subprocess
 import sys
 import types
@@ -115,6 +117,49 @@ def test_tensorboard_shows_the_same_each_step_once(tmp_path, monkeypatch):
     shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert shown == [(s, np.float32(v)) for s, v in [(2, 1 / 2), (4, 1 / 4), (6, 1 / 6), (8, 7.0)]]
     assert [(event.step, event.value) for event in events.Scalars("eval/mAP")] == [(8, 0.5)]
+
+
+@contextlib.contextmanager
+def full_disk(bytes_a_file):
+    """Python ignores the signal, so that writing beyond the limit fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_at_once_and_costs_what_was_not_written(tmp_path):
+    """Whichever of the two files is full first, and though nobody looks at TensorBoard."""
+    for name, scalars in (("metrics.jsonl", {"x": 1 / 3}), ("tensorboard", {"x" * 900: 1.0})):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        writer = MetricsWriter(workdir, 0)
+        if name == "metrics.jsonl":
+            writer._events.write = lambda *unused: None
+        steps = 0
+
+        def write_on(writer=writer, scalars=scalars):
+            nonlocal steps
+            with full_disk(2**12):
+                while True:
+                    writer.write(steps + 1, "train", scalars)
+                    steps += 1
+
+        with pytest.raises(OSError, match=f"cannot write {workdir}/{name}: File too large"):
+            write_on()
+        writer.close()
+        assert 0 < steps < 200
+        with MetricsWriter(workdir, steps) as writer:
+            writer.write(steps + 1, "train", scalars)
+        assert steps_of(workdir) == list(range(1, steps + 2))
+
+
+def test_files_that_cannot_be_made_are_named(tmp_path):
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(OSError, match=f"cannot write {tmp_path}/tensorboard: File exists"):
+        MetricsWriter(tmp_path, 0)
 
 
 def test_needs_no_tensorflow():
