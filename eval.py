@@ -8,6 +8,7 @@ import functools
 import os
 
 from absl import app, flags
+from ml_collections import config_flags
 
 from reid_jax import hosts, recipe_flags
 from reid_jax.allocator import keep_freed_memory
@@ -62,6 +63,7 @@ def main(argv):
             multi_query=_MULTI_QUERY.value,
             gallery_extra=_GALLERY_EXTRA.value,
             rerank=_RERANK.value,
+            draw="data.root" in config_flags.get_override_values(flags.FLAGS["config"]),
         )
 
 

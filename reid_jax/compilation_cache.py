@@ -29,7 +29,8 @@ def keep_compiled() -> None:
         compiled = _user_cache() / "reid_jax" / "compiled"
         folder = compiled / _processor()
         for path in (compiled, folder):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # What lies there is executed.
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_own(path)
         tempfile.TemporaryFile(dir=folder).close()
         _forget(compiled, MAX_BYTES)
         _mend(folder)
@@ -39,6 +40,13 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX's default, a second, leaves out the small programs, which are most of a start's.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _check_own(folder: pathlib.Path) -> None:
+    """Raises PermissionError where others can write: what lies there is executed."""
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise PermissionError(f"others may write to {folder}. Remove it, or take their rights")
 
 
 def _user_cache() -> pathlib.Path:

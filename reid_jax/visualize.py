@@ -6,6 +6,7 @@ outlives its last reference, no display is needed and no global setting changes.
 
 import numbers
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ _DPI = 150
 _WIDTH = 9.0
 _MARGIN = 0.08
 _MAX_CELL = 1.0
+
+# Names of losses. No others: in a legend, what stands between dollars is set as a formula.
+_LOSS = re.compile(r"loss(/\w+)?", re.ASCII)
 
 # Steps and values.
 _Curve = tuple[np.ndarray, np.ndarray]
@@ -216,8 +220,9 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
 
     Args:
         records: what training logged, in any order: mappings that hold `step` and some of `loss`,
-            `loss/NAME_STAGE`, `lr`, and `mAP`, `Rank-1`, `mINP` as fractions. Other keys, values
-            that are no number and records without a step are left out.
+            `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP`
+            as fractions. Other keys, values that are no number and records without a step are left
+            out.
 
     Returns:
         A figure of one axes for each of the three that the records hold something of.
@@ -227,7 +232,7 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     """
     series = _series(records)
     groups = (
-        (_draw_losses, [name for name in series if name == "loss" or name.startswith("loss/")]),
+        (_draw_losses, [name for name in series if _LOSS.fullmatch(name)]),
         (_draw_rate, ["lr"]),
         (_draw_scores, ["Rank-1", "mAP", "mINP"]),
     )

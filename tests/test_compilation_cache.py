@@ -176,6 +176,24 @@ def test_folder_that_cannot_be_made(config, tmp_path, capsys):
     assert str(tmp_path / "cache") in said
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_folder_that_others_may_write_to(mode, config, tmp_path, capsys):
+    """They could put programs there."""
+    folder = tmp_path / "cache" / "reid_jax" / "compiled"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    compilation_cache.keep_compiled()
+    assert config.jax_compilation_cache_dir is None
+    assert f"others may write to {folder}" in capsys.readouterr().out
+
+
+def test_folder_of_another_user(config, monkeypatch, capsys):
+    monkeypatch.setattr(compilation_cache.os, "getuid", lambda: os.stat(ROOT).st_uid + 1)
+    compilation_cache.keep_compiled()
+    assert config.jax_compilation_cache_dir is None
+    assert "others may write to" in capsys.readouterr().out
+
+
 def test_folder_that_cannot_be_written(config, tmp_path, monkeypatch, capsys):
     def refuse(dir):
         raise PermissionError(13, "Permission denied", str(dir))  # As root, nothing else refuses.
@@ -200,6 +218,7 @@ def test_user_without_a_home(config, monkeypatch, capsys):
 def test_what_was_not_used_for_longest_goes_first(config, tmp_path, monkeypatch):
     folder = tmp_path / "cache" / "reid_jax" / "compiled"
     (folder / "inner").mkdir(parents=True)
+    folder.chmod(0o700)
     # (made, used): the system may note a use late or never.
     times = {"a": (50, 50), "b": (10, 80), "inner/c": (20, 20), "d": (30, 0)}
     for name, (made, used) in times.items():

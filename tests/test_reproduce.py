@@ -353,6 +353,18 @@ def test_the_markdown_says_what_it_is_not():
     assert "**" not in markdown
 
 
+def test_commands_are_code_whatever_folders_are_called():
+    row = {"row": "R", "dataset": "D", "published": None, "mean": None, "spread": None, "runs": []}
+    settings = {"seeds": 1, "small": False, "steps": None, "overrides": ["data.pattern=``x`"]}
+    content = {
+        **{"table": "t", "source": "S", "note": "", "metrics": ["mAP"], "settings": settings},
+        **{"left_out": {}, "rows": [row | {"command": "a`<b>\n|\x1b\udcff"}]},
+    }
+    markdown = report.as_markdown(content)
+    assert r"`` a`<b>\n\|\x1b\udcff `` |" in markdown
+    assert "``` data.pattern=``x` ```" in markdown
+
+
 def test_a_dry_run_prints_the_commands_to_come(settings, capsys, monkeypatch):
     monkeypatch.setattr(command, "find_checkout", lambda: settings.checkout)
     (settings.checkout / DATASETS["market"].root).mkdir(parents=True)

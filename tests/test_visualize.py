@@ -387,6 +387,16 @@ def test_curves_figure_of_a_short_run(records, titles):
     pixels(figure)
 
 
+@pytest.mark.parametrize("name", ["loss/$\\frac{$", "loss/\x1b[31m", "loss/a\nb", "loss/\ud800"])
+def test_names_of_losses_are_no_formulas(name):
+    """In a workdir from others a name may be anything."""
+    named = {"step": 1, "loss": 2.0, "loss/id_1": 2.0}
+    plain = visualize.curves_figure([named])
+    np.testing.assert_array_equal(
+        pixels(visualize.curves_figure([named | {name: 5.0}])), pixels(plain)
+    )
+
+
 @pytest.mark.parametrize("records", [[], [{"step": 3, "epoch": 1.0}], [{"loss": 2.0}]])
 def test_curves_figure_of_nothing(records):
     with pytest.raises(ValueError, match="nothing to draw"):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from reid_jax import hosts, models
-from reid_jax.console import say
+from reid_jax.console import say, shown
 from reid_jax.data import datasets
+from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
@@ -17,6 +18,7 @@ from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.settings import check_leaves
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import choose_devices, own_devices
+from reid_jax.training.links import check_links
 from reid_jax.training.workdir import (
     CHECKPOINTS,
     read_run,
@@ -35,6 +37,7 @@ def evaluate_run(
     multi_query: str | None = None,
     gallery_extra: str | None = None,
     rerank: bool = False,
+    draw: bool = False,
 ) -> RankingResult:
     """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
 
@@ -50,6 +53,8 @@ def evaluate_run(
         multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
         gallery_extra: a folder of more gallery images, all of them distractors.
         rerank: order the gallery by k-reciprocal re-ranking.
+        draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
+            be another's, and its recipe name any folder.
 
     Raises:
         FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
@@ -57,7 +62,10 @@ def evaluate_run(
     """
     _, num_classes = read_run(workdir)
     check_leaves(config)
+    check_links(workdir)
     devices = own_devices(choose_devices(config.devices))
+    if not draw:
+        hosts.together(lambda: _check_drawn(config.data))
     dataset = datasets.load(config.data, say, to_train=False)
     boxes = datasets.load_multi_query(dataset, config.data, say) if multi_query else None
     extra = datasets.load_extra(gallery_extra, config.data, say) if gallery_extra else None
@@ -92,8 +100,8 @@ def evaluate_run(
         for name, value in protocol.items()
         if value
     )
-    where = f"{config.model.name}, step {step} of {workdir}, on {dataset.root}{chosen}"
-    say(f"{where}:\n{table(result)}")
+    where = f"step {step} of {shown(workdir)}, on {shown(dataset.root)}"
+    say(f"{config.model.name}, {where}{chosen}:\n{table(result)}")
     if not hosts.is_first():
         return result
 
@@ -133,6 +141,15 @@ def evaluate_run(
         )
         say("drew " + ", ".join(str(path) for path in written))
     return result
+
+
+def _check_drawn(config) -> None:
+    """Raises FileNotFoundError where to load the dataset of a recipe's `data` would draw it."""
+    if config.layout == "synthetic" and not (pathlib.Path(config.root) / RECORD).is_file():
+        raise FileNotFoundError(
+            f"no synthetic pedestrians in {shown(config.root)}, the folder that the run names: "
+            "--config.data.root=FOLDER names another, where they are drawn if they are not there"
+        )
 
 
 def _restore(

@@ -1,6 +1,7 @@
 """The two forms of a table, JSON and Markdown."""
 
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -127,7 +128,7 @@ def _explanation(content: dict[str, Any]) -> str:
             else []
         ),
         *([f"at most {settings['steps']} steps a run"] if settings["steps"] else []),
-        *(f"`{leaf}`" for leaf in settings["overrides"]),
+        *map(_code, settings["overrides"]),
     ]
     if changed:
         sentences.append(
@@ -151,7 +152,7 @@ def _cells(row: dict[str, Any], metrics: Sequence[str], published: bool) -> list
         _figures(row["mean"], spread, metrics),
         str(len(done)),
         f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "—",
-        f"`{_escaped(row['command'])}`",
+        _escaped(_code(row["command"])),
     ]
 
 
@@ -169,6 +170,14 @@ def _figures(
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _code(text: str) -> str:
+    """Code on one line, in which Markdown and HTML mean nothing, whatever a folder is called."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _escaped(text: str) -> str:

@@ -20,6 +20,7 @@ from reid_jax.settings import check
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.devices import check_divides, choose_devices, own_devices
 from reid_jax.training.feed import feed
+from reid_jax.training.links import check_links
 from reid_jax.training.metrics import Progress
 from reid_jax.training.preemption import Preemption
 from reid_jax.training.record import Record
@@ -63,6 +64,7 @@ def _train(
     own = own_devices(devices)
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
+    hosts.together(lambda: check_links(workdir))
     dataset = datasets.load(config.data, say)
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
     sampler = IdentitySampler(

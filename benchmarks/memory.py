@@ -1,0 +1,297 @@
+"""What a training run holds in memory: `python benchmarks/memory.py`, from the repository root.
+
+Peak host memory of `reid_jax.training.loop.train` over a data set of Market-1501's size, beside
+what is expected, for each loader. Prints a table and writes JSON. Where a peak is above its limit
+the program says so and ends with exit status 1: the limit is a promise (README.md), and this tests
+it.
+
+*The data set* is a folder in Market-1501's layout with its counts: 12,936 training boxes of 751
+identities, 3,368 queries and 15,913 gallery boxes of 750 others and of nobody. Each file is another
+JPEG of 64x128 pixels: a synthetic pedestrian with the noise of a camera, of which there are 128.
+
+*A row is a run in a process of its own*, memory kept as `train.py` keeps it: all images opened at
+384x128 and two evaluations of the whole query and gallery, with three steps in batches of 64 and
+two checkpoints between them. So that they take minutes on a CPU, `tfdata`, `memory` and `device`
+train PMM with a narrow trunk and heads of full size, which give descriptors of 1,536 numbers.
+`full` is the whole recipe of PMM, by `tfdata`, for two steps, evaluated on 64 queries and 128
+gallery boxes.
+
+*Peak* is the kernel's count of the most pages that the process held at once (VmHWM, under Linux;
+null elsewhere, and then no limit is tested). Memory of an accelerator is not in it.
+
+*Expected* are the sums of what a run must hold: the *program*, what the process held before it
+began, all modules imported; the *images*, for `tfdata` the bytes of all files, for `memory` N x 384
+x 128 x 3 for all of them, and for `device` the same, that of a CPU being the host's; the
+*descriptors*, float32; and, where the device is a CPU, the *network*, what the compiled step holds
+by XLA's plan.
+
+*The limit* is what is expected, a quarter of the network more, and `--spare` MiB: for batches under
+way, ranking, copies of checkpoints, what compilers and libraries take, and memory that is free and
+not returned, of which a run has more after its first evaluations.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import importlib.metadata
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
+
+from benchmarks import input as inputs
+from benchmarks import networks, ranking, report
+from reid_jax.allocator import keep_freed_memory
+from reid_jax.console import clear_errors
+from reid_jax.data import datasets
+from reid_jax.data.layouts import Dataset
+from reid_jax.training import loop
+from reid_jax.training.devices import choose_devices
+
+LOADERS = ("tfdata", "memory", "device")
+ROWS = (*LOADERS, "full")
+
+# Boxes and training identities of Market-1501, and with it what `--small` measures.
+SIZE = {"train": 12936, "identities": 751, "query": 3368, "gallery": 15913}
+SMALL = {"train": 48, "identities": 8, "query": 8, "gallery": 40}
+# The test split of `full`.
+FEW = {"query": 64, "gallery": 128}
+PEOPLE = 128
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+
+# What a network may take beside its step's plan: what is freed lies in pieces, and programs that
+# evaluate have plans of their own.
+SHARE = 0.25
+
+PARTS = ("program", "images", "descriptors", "network")
+COLUMNS = (
+    *("row", "note", "network", "batch", "steps", *SIZE, "file_bytes"),
+    *(f"{part}_bytes" for part in PARTS),
+    *("expected_bytes", "limit_bytes", "peak_bytes", "seconds"),
+)
+
+
+def write_dataset(root: str, size: dict[str, int]) -> None:
+    """Draws a folder in Market-1501's layout; see the top of the file.
+
+    Args:
+        root: an existing folder.
+        size: as `SIZE`.
+    """
+    people = [
+        np.asarray(person, np.float32)
+        for person in inputs.draw_people(min(PEOPLE, size["identities"]))
+    ]
+    train = np.arange(size["train"])
+    query, gallery = ranking.synthetic_descriptors(0, size["query"], size["gallery"], 1, 0)
+    # Identities of the test split are odd, those of the training split even.
+    splits = {
+        "train": (2 * (train % size["identities"]) + 2, train % ranking.CAMERAS),
+        "query": (np.maximum(2 * query.pids - 1, 0), query.camids),
+        "gallery": (np.maximum(2 * gallery.pids - 1, 0), gallery.camids),
+    }
+    rng = np.random.default_rng(0)
+    for split, (pids, camids) in splits.items():
+        folder = pathlib.Path(root, FOLDERS[split])
+        folder.mkdir()
+        for i, (pid, camid) in enumerate(zip(pids, camids, strict=True)):
+            person = people[pid % len(people)]
+            pixels = person + inputs.NOISE * rng.standard_normal(person.shape, np.float32)
+            pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            path = folder / f"{pid:04d}_c{camid + 1}s1_{i:06d}_01.jpg"
+            Image.fromarray(pixels).save(path, quality=inputs.QUALITY)
+
+
+def write_few(root: str, whole: str) -> None:
+    """A data set with the training split of another, and a little of its test split."""
+    os.symlink(os.path.join(whole, FOLDERS["train"]), os.path.join(root, FOLDERS["train"]))
+    for split, most in FEW.items():
+        folder = FOLDERS[split]
+        os.mkdir(os.path.join(root, folder))
+        # Of the first identities; distractors come before them.
+        names = sorted(
+            name for name in os.listdir(os.path.join(whole, folder)) if name[:4] > "0000"
+        )
+        for name in names[:most]:
+            os.symlink(os.path.join(whole, folder, name), os.path.join(root, folder, name))
+
+
+def recipe(row: str, root: str, small: bool) -> ConfigDict:
+    """What a row trains."""
+    config = networks.recipe("pmm", small, 32 if small else 64, "float32")
+    config.data.update({"layout": "market1501", "root": root})
+    config.data.loader = "tfdata" if row == "full" else row
+    config.max_steps = 2 if row == "full" else 3
+    if row != "full":
+        config.model.trunk.update({"depths": (1, 1, 1, 1), "width": 4})
+    return config
+
+
+def measure(row: str, root: str, small: bool) -> dict:
+    """Trains in this process.
+
+    Returns:
+        What is known of the row's `COLUMNS`, without expectations of other columns.
+    """
+    config = recipe(row, root, small)
+    if config.data.loader == "tfdata":
+        importlib.import_module("reid_jax.data.tfdata")
+    (device, *_) = choose_devices(0)
+    program = ranking.memory("/proc/self/status", "VmRSS")
+    dataset, start = datasets.load(config.data), time.perf_counter()
+    with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(sys.stderr):
+        loop.train(config, os.path.join(workdir, "run"))
+    seconds = time.perf_counter() - start
+    peak = ranking.memory("/proc/self/status", "VmHWM")
+
+    lowered, *_ = networks.prepare(config, device)
+    planned = networks.planned_bytes(lowered.compile()) if device.platform == "cpu" else 0
+    files = sum(map(os.path.getsize, _paths(dataset)))
+    counts = {split: len(getattr(dataset, split)) for split in FOLDERS}
+    pixels = 3 * config.data.image_size[0] * config.data.image_size[1] * sum(counts.values())
+    dims = config.model.embedding_dim * config.model.stages
+    return {
+        "network": "PMM" if row == "full" else "PMM, narrow trunk",
+        "batch": config.data.identities_per_batch * config.data.images_per_identity,
+        "steps": config.max_steps,
+        **counts,
+        "identities": dataset.train.num_identities,
+        "file_bytes": files,
+        "program_bytes": program,
+        "images_bytes": files if config.data.loader == "tfdata" else pixels,
+        "descriptors_bytes": 4 * dims * (counts["query"] + counts["gallery"]),
+        "network_bytes": planned,
+        "peak_bytes": peak,
+        "seconds": seconds,
+    }
+
+
+def _paths(dataset: Dataset) -> Iterator[str]:
+    for split in FOLDERS:
+        yield from getattr(dataset, split).paths
+
+
+def measure_alone(row: str, root: str, small: bool) -> dict:
+    """`measure` in a process of its own, which keeps freed memory as train.py does.
+
+    Raises:
+        OSError: the process was ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, keep_freed_memory) as pool:
+        try:
+            return pool.submit(measure, row, root, small).result()
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"the process of {row} was ended: the system may be short of memory; --rows leaves "
+                "out what it has no room for"
+            ) from error
+
+
+def judge(row: dict, spare: int) -> dict:
+    """The row with what is expected and its limit, where the kernel counts; `spare` in MiB."""
+    if row["program_bytes"] is None or row["peak_bytes"] is None:
+        return row
+    expected = sum(row[f"{part}_bytes"] for part in PARTS)
+    return row | {
+        "expected_bytes": expected,
+        "limit_bytes": expected + int(SHARE * row["network_bytes"]) + spare * 2**20,
+    }
+
+
+def measure_rows(settings: dict) -> Iterator[dict]:
+    """Rows of `COLUMNS`, one after the other."""
+    size = SMALL if settings["small"] else SIZE
+    with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as few:
+        report.say(f"drawing {sum(size.values()) - size['identities']:,} files")
+        write_dataset(whole, size)
+        write_few(few, whole)
+        for row in settings["rows"]:
+            report.say(f"{row}: training")
+            known = dict.fromkeys(COLUMNS) | {"row": row}
+            try:
+                known |= measure_alone(row, few if row == "full" else whole, settings["small"])
+            except ImportError as error:
+                yield known | {"note": f"skipped: {error}"}
+            else:
+                yield judge(known, settings["spare"])
+
+
+def excesses(results: list[dict]) -> list[str]:
+    """What is above its limit, one line each."""
+    return [
+        f"{row['row']}: the peak, {row['peak_bytes'] / 2**20:,.0f} MiB, is above the limit of "
+        f"{row['limit_bytes'] / 2**20:,.0f} MiB"
+        for row in results
+        if row["limit_bytes"] is not None and row["peak_bytes"] > row["limit_bytes"]
+    ]
+
+
+def table(results: list[dict]) -> str:
+    """The results as text: a row each, in MiB, then notes."""
+
+    def cell(value):
+        return "-" if value is None else f"{value / 2**20:,.0f}"
+
+    columns = (*PARTS, "expected", "limit", "peak")
+    rows = [("", "s", *["MiB"] * len(columns))]
+    for row in results:
+        seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        rows.append((row["row"], seconds, *(cell(row[f"{name}_bytes"]) for name in columns)))
+    notes = [f"{row['row']}: {row['note']}" for row in results if row["note"]]
+    return "\n".join([report.table(("row", "time", *columns), rows), *notes])
+
+
+def choose_settings(options: argparse.Namespace) -> dict:
+    """Every option that changes what is measured.
+
+    Raises:
+        ValueError: an option that cannot be.
+    """
+    if options.spare < 0:
+        raise ValueError(f"--spare is {options.spare}; it must be at least 0")
+    return {
+        "rows": report.words(options, "rows", ROWS),
+        "spare": options.spare,
+        "small": options.small,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Options, measurements, table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--rows", help=f"{','.join(ROWS)} by default")
+    parser.add_argument("--spare", type=int, default=2048, help="MiB above what is expected")
+    parser.add_argument("--small", action="store_true", help="the sizes that tests measure")
+    parser.add_argument("--output", default="benchmarks/results/memory.json", help="JSON file")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    options = parser.parse_args(arguments)
+    with clear_errors(options.traceback):
+        settings = choose_settings(options)
+        # The processes share an accelerator's memory: this one must not take it all.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        (device, *_) = choose_devices(0)
+        results = []
+        for row in measure_rows(settings):
+            results.append(row)
+            content = report.record("benchmarks/memory.py", settings, device, results)
+            for package in ("tensorflow", "tensorflow-cpu"):
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    content["versions"][package] = importlib.metadata.version(package)
+            report.write(content, options.output)  # What is measured is not lost with what follows.
+        print(table(results))
+        sys.exit("\n".join(excesses(results)) or 0)
+
+
+if __name__ == "__main__":
+    main()
