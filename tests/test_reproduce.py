@@ -353,6 +353,22 @@ def test_the_markdown_says_what_it_is_not():
     assert "**" not in markdown
 
 
+def test_nothing_is_written_through_links(settings, tmp_path):
+    """In a table's folder and a run's, which may be another's."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    run = runs.plan(TABLES["synthetic"], settings)[0]
+    run.workdir.mkdir(parents=True)
+    for link, write in (
+        (run.workdir / "lock", lambda: runs.carry_out(run, settings.checkout)),
+        (settings.workdir / "synthetic.md.tmp", lambda: report.write("synthetic", settings, {})),
+    ):
+        link.symlink_to(outside)
+        with pytest.raises(ValueError, match=f"{link.name}' is a link"):
+            write()
+    assert outside.read_text() == "precious"
+
+
 def test_commands_are_code_whatever_folders_are_called():
     row = {"row": "R", "dataset": "D", "published": None, "mean": None, "spread": None, "runs": []}
     settings = {"seeds": 1, "small": False, "steps": None, "overrides": ["data.pattern=``x`"]}

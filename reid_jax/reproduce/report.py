@@ -8,6 +8,7 @@ from typing import Any
 
 from reid_jax.reproduce.runs import Settings, finished, make_run
 from reid_jax.reproduce.tables import DATASETS, TABLES, Row, Table
+from reid_jax.training.links import check_links
 from reid_jax.training.workdir import write_text_atomically
 
 
@@ -21,10 +22,14 @@ def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
 
     Returns:
         The Markdown.
+
+    Raises:
+        ValueError: a link leads out of the workdir; see `check_links`.
     """
     content = summary(name, settings, absent)
     markdown = as_markdown(content)
     settings.workdir.mkdir(parents=True, exist_ok=True)
+    check_links(settings.workdir)
     as_json = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(settings.workdir / f"{name}.json", as_json + "\n")
     write_text_atomically(settings.workdir / f"{name}.md", markdown)

@@ -22,6 +22,7 @@ from typing import Any
 import reid_jax
 from reid_jax.console import TRY_AGAIN, Preempted, say
 from reid_jax.reproduce.tables import DATASETS, Row, Table
+from reid_jax.training.links import check_links
 from reid_jax.training.metrics import read_metrics
 from reid_jax.training.workdir import CHECKPOINTS, write_text_atomically
 
@@ -179,9 +180,11 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
 
     Raises:
         OSError: `train.py` failed; names the command.
+        ValueError: a link leads out of the run's folder; see `check_links`.
         Preempted: SIGTERM has stopped it.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
+    check_links(run.workdir)
     with _alone_in(run.workdir) as lock:
         if finished(run) is not None:
             return
