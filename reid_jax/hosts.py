@@ -224,14 +224,17 @@ def check_same(what: str, value: Any) -> None:
 
     Args:
         what: names the value in the error.
-        value: anything that JSON holds.
+        value: anything that JSON holds. Of dictionaries the error shows what differs.
     """
     values = gather(value)
     for host, other in enumerate(values):
-        if other != values[0]:
-            raise ValueError(
-                f"host {host} has another {what} than host 0: {other!r}, not {values[0]!r}"
-            )
+        first = values[0]
+        if other == first:
+            continue
+        if isinstance(other, dict):
+            names = [name for name in first | other if first.get(name) != other.get(name)]
+            first, other = ({name: d.get(name) for name in names} for d in (first, other))
+        raise ValueError(f"host {host} has another {what} than host 0: {other!r}, not {first!r}")
 
 
 def tree_from_first(tree: Any) -> Any:

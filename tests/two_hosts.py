@@ -35,6 +35,7 @@ def check_talk():
     hosts.check_same("number", 3)
     for call in (
         lambda: hosts.check_same("number", index),
+        lambda: hosts.check_same("recipe", {"a": [1], "b": index}),
         lambda: hosts.together(lambda: 1 // (1 - index)),
         lambda: hosts.from_first(lambda: {}["key"]),
     ):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax import hosts, models
@@ -64,6 +65,7 @@ def _train(
     own = own_devices(devices)
     batch_size = config.data.identities_per_batch * config.data.images_per_identity
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
+    _check_same_recipe(config)
     hosts.together(lambda: check_links(workdir))
     dataset = datasets.load(config.data, say)
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
@@ -158,6 +160,13 @@ def _train(
                     "command goes on"
                 )
     return result
+
+
+def _check_same_recipe(config: ConfigDict) -> None:
+    """Raises ValueError where hosts would train by other leaves; data may lie elsewhere."""
+    if hosts.count() > 1:
+        leaves = flatten_dict(config.to_dict(), sep=".")
+        hosts.check_same("recipe", leaves | {"data.root": ""})
 
 
 def _calendar(config, steps_per_epoch: int, total_steps: int) -> Callable[..., bool]:
