@@ -36,6 +36,7 @@ def leaves(data, steps):
         "max_steps": steps,
         "log.every_steps": 1,
         "eval.every_epochs": STEPS,
+        "model.stages": 2,  # As many as have one that mixes.
     }
 
 
