@@ -17,7 +17,7 @@ from tests.test_hosts import free_port, start_two
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-STEPS = 6
+STEPS = 3  # One of each: roundings grow with every step.
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def assert_same_trajectory(records, expected):
             # A rank, or one image of 32 that is classified otherwise.
             counts = record["kind"] == "eval" or name.startswith(("accuracy", "ordered"))
             # Gradients tell roundings of earlier steps first.
-            rounding = 1e-2 if name == "gradient_norm" else 1e-3
+            rounding = 1e-3 if name == "gradient_norm" else 1e-4
             tolerance = {"atol": 0.1} if counts else {"rtol": rounding}
             step = f"{name} of step {record['step']}"
             np.testing.assert_allclose(record[name], wanted[name], **tolerance, err_msg=step)
@@ -113,9 +113,9 @@ def test_a_run_goes_from_eight_devices_to_two_hosts_to_two_devices(data, tmp_pat
     train_here(data, tmp_path / "one", 1)
     one_device = read_metrics(tmp_path / "one")
     workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
-    train_on_eight(data, workdir, 2)
-    (first, _), (second, _) = train_on_two_hosts(data, [workdir, elsewhere], 4)
-    assert "going on from step 2" in first
+    train_on_eight(data, workdir, 1)
+    (first, _), (second, _) = train_on_two_hosts(data, [workdir, elsewhere], 2)
+    assert "going on from step 1" in first
     assert not elsewhere.exists()
     assert "images" not in second  # It says nothing.
     train_here(data, workdir, 2)
@@ -123,5 +123,5 @@ def test_a_run_goes_from_eight_devices_to_two_hosts_to_two_devices(data, tmp_pat
     trained = [record for record in records if record["kind"] == "train"]
     assert_same_trajectory(trained, [r for r in one_device if r["kind"] == "train"])
     # Each length ends with an evaluation.
-    assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 2, 4, STEPS]
+    assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 1, 2, STEPS]
     assert_same_trajectory([records[0], records[-1]], [one_device[0], one_device[-1]])
