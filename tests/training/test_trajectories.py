@@ -97,7 +97,7 @@ def assert_same_trajectory(records, expected):
             # A rank, or one image of 32 that is classified otherwise.
             counts = record["kind"] == "eval" or name.startswith(("accuracy", "ordered"))
             # Gradients tell roundings of earlier steps first.
-            rounding = 1e-3 if name == "gradient_norm" else 1e-4
+            rounding = 2e-2 if name == "gradient_norm" else 5e-4
             tolerance = {"atol": 0.1} if counts else {"rtol": rounding}
             step = f"{name} of step {record['step']}"
             np.testing.assert_allclose(record[name], wanted[name], **tolerance, err_msg=step)
