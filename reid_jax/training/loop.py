@@ -50,7 +50,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         ValueError, OSError: bad settings, data or workdir, named; all before training starts.
         FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
         Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
-          checkpoint written.
+          checkpoint written. Before the first step it ends the process instead, see `Preemption`.
     """
     # Settings, then folders, then images: what is quickly found wrong is found first.
     check(config)
