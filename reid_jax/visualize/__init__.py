@@ -1,0 +1,21 @@
+"""Pictures: Grad-CAM and activation maps over images, ranked lists, training curves.
+
+Pure functions from arrays to a `matplotlib.figure.Figure`. Nothing touches pyplot, so no figure
+outlives its last reference, no display is needed and no global setting changes.
+"""
+
+from reid_jax.visualize.canvas import save
+from reid_jax.visualize.curves import curves_figure
+from reid_jax.visualize.maps import activation_figure, gradcam_figure, overlay
+from reid_jax.visualize.ranked_lists import RIGHT, WRONG, ranked_list_figure
+
+__all__ = [
+    "RIGHT",
+    "WRONG",
+    "activation_figure",
+    "curves_figure",
+    "gradcam_figure",
+    "overlay",
+    "ranked_list_figure",
+    "save",
+]

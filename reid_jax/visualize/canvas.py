@@ -1,0 +1,97 @@
+"""What pictures are drawn on: a figure of a size in inches, images and texts at places in it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#222222"
+GREY = "#6B6B6B"
+
+DPI = 150
+# Inches. 9 is a README's column.
+WIDTH = 9.0
+MARGIN = 0.08
+MAX_CELL = 1.0
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes the figure as PNG, whole or not at all, and creates the folder it goes to.
+
+    Args:
+        figure: any figure of this module.
+        path: the file; an existing one is replaced.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # Without the version of matplotlib, the same picture is the same file.
+        figure.savefig(part, format="png", metadata={"Software": None})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of a size in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+
+
+def picture(
+    figure: Figure,
+    image: np.ndarray | None,
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    frame: str | None = None,
+) -> Axes:
+    """Adds axes at inches from the figure's top left that show an image, or nothing."""
+    across, down = figure.get_size_inches()
+    axes = figure.add_axes(
+        (left / across, 1 - (top + height) / down, width / across, height / down)
+    )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(frame is not None)
+    if image is not None:
+        axes.imshow(image, aspect="auto")
+    if frame is not None:
+        axes.spines[:].set(color=frame, linewidth=2.5)
+    return axes
+
+
+def text(
+    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: object
+) -> None:
+    """Adds text, by default centred below, at a point in inches from the figure's top left."""
+    across, down = figure.get_size_inches()
+    style = {"ha": "center", "va": "top"} | style
+    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **style)
+
+
+def check_images(images: np.ndarray, name: str, ndim: int) -> None:
+    """Raises unless images are uint8, RGB and at least one."""
+    if (
+        images.ndim != ndim
+        or images.shape[-1] != 3
+        or images.dtype != np.uint8
+        or 0 in images.shape
+    ):
+        axes = "(N, H, W, 3)" if ndim == 4 else "(N, k, H, W, 3)"
+        raise ValueError(
+            f"{name} must be uint8 {axes} and not empty, got {images.dtype} {images.shape}"
+        )
+
+
+def check_texts(**texts: tuple[Sequence[str] | None, int]) -> None:
+    """Raises unless each argument, texts and their number, holds that many or is None."""
+    for name, (given, count) in texts.items():
+        if given is not None and len(given) != count:
+            raise ValueError(f"{name} must hold {count} texts, got {len(given)}")

@@ -1,0 +1,145 @@
+"""Training curves: loss, learning rate and retrieval scores against the step."""
+
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from reid_jax.visualize.canvas import DPI, GREY, INK, WIDTH
+
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", ":", "-.")
+
+# Names of losses. No others: in a legend, what stands between dollars is set as a formula.
+_LOSS = re.compile(r"loss(/\w+)?", re.ASCII)
+
+# Steps and values.
+_Curve = tuple[np.ndarray, np.ndarray]
+
+
+def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
+    """Draws loss, learning rate and retrieval scores against the step.
+
+    Args:
+        records: what training logged, in any order: mappings that hold `step` and some of `loss`,
+            `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP`
+            as fractions. Other keys, values that are no number and records without a step are left
+            out.
+
+    Returns:
+        A figure of one axes for each of the three that the records hold something of.
+
+    Raises:
+        ValueError: if the records hold nothing to draw.
+    """
+    series = _series(records)
+    groups = (
+        (_draw_losses, [name for name in series if _LOSS.fullmatch(name)]),
+        (_draw_rate, ["lr"]),
+        (_draw_scores, ["Rank-1", "mAP", "mINP"]),
+    )
+    panels = [(draw, {k: series[k] for k in keys if k in series}) for draw, keys in groups]
+    panels = [(draw, curves) for draw, curves in panels if curves]
+    if not panels:
+        raise ValueError("no record holds loss, lr, mAP, Rank-1 or mINP: there is nothing to draw")
+
+    figure = Figure(
+        figsize=(WIDTH * len(panels) / 3, 2.6), dpi=DPI, layout="constrained", facecolor="white"
+    )
+    figure.get_layout_engine().set(w_pad=0.1)
+    last = max(steps[-1] for _, curves in panels for steps, _ in curves.values())
+    rows = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (draw, curves) in zip(rows[0], panels, strict=True):
+        draw(axes, curves)
+        axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
+        axes.set_xlabel("Step", fontsize=8, color=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.tick_params(labelsize=7.5, colors=GREY, length=0)
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color("#BBBBBB")
+    return figure
+
+
+def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
+    """Draws the total, and under it each loss: a colour for each stage, a style for each kind."""
+    parts = [name.removeprefix("loss/").rpartition("_") for name in series if name != "loss"]
+    kinds = list(dict.fromkeys(kind or stage for kind, _, stage in parts))
+    stages = list(dict.fromkeys(stage if kind else "" for kind, _, stage in parts))
+    for name, (steps, values) in series.items():
+        if name == "loss":
+            style = {"color": INK, "linewidth": 1.6, "label": "total"}
+        else:
+            kind, _, stage = name.removeprefix("loss/").rpartition("_")
+            style = {
+                "color": _PALETTE[stages.index(stage if kind else "") % len(_PALETTE)],
+                "linestyle": _STYLES[kinds.index(kind or stage) % len(_STYLES)],
+                "linewidth": 1.0,
+                "label": f"{kind} {stage}".strip(),
+            }
+        axes.plot(steps, values, **style, **_dots(steps))
+    axes.set_ylim(bottom=0)
+    _name(axes, "Loss")
+    if len(series) > 1:
+        _legend(axes, "upper right", ncols=1 if len(series) < 5 else 2)
+
+
+def _draw_rate(axes: Axes, series: Mapping[str, _Curve]) -> None:
+    """Draws the learning rate."""
+    ((steps, values),) = series.values()
+    axes.plot(steps, values, color=INK, linewidth=1.6, **_dots(steps))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda rate, _: _scientific(rate))
+    _name(axes, "Learning rate")
+
+
+def _draw_scores(axes: Axes, series: Mapping[str, _Curve]) -> None:
+    """Draws retrieval scores, the last value of each in the legend."""
+    for color, (name, (steps, values)) in zip(_PALETTE, series.items(), strict=False):
+        label = f"{name}  {values[-1]:.1%}"
+        axes.plot(steps, values, color=color, linewidth=1.6, marker="o", markersize=3, label=label)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _name(axes, "Retrieval")
+    _legend(axes, "best")
+
+
+def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
+    """Returns for each numeric key its steps, ascending, and its values, both float64."""
+    points: dict[str, dict[int, float]] = {}
+    for record in records:
+        for key, value in record.items():
+            if "step" in record and isinstance(value, numbers.Real):
+                points.setdefault(key, {})[record["step"]] = float(value)
+    return {key: tuple(np.array(sorted(values.items()), float).T) for key, values in points.items()}
+
+
+def _dots(steps: np.ndarray) -> dict[str, object]:
+    """Returns what makes a lone point visible."""
+    return {"marker": "o", "markersize": 3} if len(steps) == 1 else {}
+
+
+def _scientific(rate: float) -> str:
+    """Returns 2e-4, not 0.0002, nor 2 with a power of ten out of sight above the axis."""
+    rate = float(f"{rate:.3g}")
+    return np.format_float_scientific(rate, trim="-", exp_digits=1) if rate else "0"
+
+
+def _name(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left", fontweight="bold", pad=8)
+
+
+def _legend(axes: Axes, loc: str, ncols: int = 1) -> None:
+    axes.legend(
+        loc=loc,
+        fontsize=7,
+        ncols=ncols,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=1.8,
+        columnspacing=1,
+    )

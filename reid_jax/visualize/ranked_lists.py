@@ -1,0 +1,98 @@
+"""Queries and what the network takes for the same person, right and wrong ones marked."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reid_jax.visualize.canvas import (
+    GREY,
+    INK,
+    MARGIN,
+    MAX_CELL,
+    WIDTH,
+    check_images,
+    new_figure,
+    picture,
+    text,
+)
+
+# Green and red of Okabe and Ito, which the colour-blind tell apart.
+RIGHT = "#009E73"
+WRONG = "#D55E00"
+
+
+def ranked_list_figure(
+    query_images: np.ndarray,
+    gallery_images: np.ndarray,
+    correct: np.ndarray,
+    *,
+    query_pids: np.ndarray,
+    query_camids: np.ndarray,
+    pids: np.ndarray,
+    camids: np.ndarray,
+    distances: np.ndarray,
+) -> Figure:
+    """Draws each query and its nearest gallery images, right and wrong ones marked.
+
+    A right match has a green frame and a tick, a wrong one a red frame and a cross.
+
+    Args:
+        query_images: uint8 (N, H, W, 3).
+        gallery_images: uint8 (N, k, H, W, 3), nearest first.
+        correct: bool (N, k).
+        query_pids: int (N,), identities of the queries.
+        query_camids: int (N,), their cameras.
+        pids: int (N, k), identities of the gallery images; those below 1 are called distractors.
+        camids: int (N, k), their cameras.
+        distances: float (N, k); an entry at infinity is missing and left blank.
+
+    Returns:
+        A figure of N (1 + k) axes, a row for each query.
+
+    Raises:
+        ValueError: if shapes disagree or a distance is NaN.
+    """
+    query_images, gallery_images = np.asarray(query_images), np.asarray(gallery_images)
+    check_images(query_images, "query_images", 4)
+    check_images(gallery_images, "gallery_images", 5)
+    shape = gallery_images.shape[:2]
+    given = {"query_pids": query_pids, "query_camids": query_camids}
+    given |= {"correct": correct, "pids": pids, "camids": camids, "distances": distances}
+    for name, array in given.items():
+        expected = shape[:1] if name.startswith("query") else shape
+        if np.shape(array) != expected:
+            raise ValueError(f"{name} must be of shape {expected}, got {np.shape(array)}")
+    if query_images.shape != (shape[0], *gallery_images.shape[2:]):
+        raise ValueError(
+            f"query_images {query_images.shape} do not go with gallery_images "
+            f"{gallery_images.shape}"
+        )
+    if np.isnan(distances).any():
+        raise ValueError("distances hold NaN")
+
+    gap, query_gap, header, caption = 0.1, 0.16, 0.22, 0.32
+    free = WIDTH - 2 * MARGIN - query_gap - shape[1] * gap
+    cell = min(MAX_CELL, free / (1 + shape[1]))
+    height = cell * query_images.shape[1] / query_images.shape[2]
+    pitch = header + height + caption
+    figure = new_figure(
+        2 * MARGIN + query_gap + (1 + shape[1]) * cell + shape[1] * gap,
+        2 * MARGIN + shape[0] * pitch,
+    )
+    for n in range(shape[0]):
+        top = MARGIN + n * pitch + header
+        axes = picture(figure, query_images[n], MARGIN, top, cell, height, frame=INK)
+        axes.set_title("Query", fontsize=8, color=INK, pad=4, fontweight="bold")
+        who = f"id {query_pids[n]}\ncam {query_camids[n]}"
+        text(figure, MARGIN + cell / 2, top + height + 0.05, who, 6.5, GREY)
+        for r in range(shape[1]):
+            left = MARGIN + query_gap + (1 + r) * (cell + gap)
+            if np.isinf(distances[n, r]):
+                axes = picture(figure, None, left, top, cell, height)
+                continue
+            color, symbol = (RIGHT, "✓") if correct[n, r] else (WRONG, "✗")
+            axes = picture(figure, gallery_images[n, r], left, top, cell, height, frame=color)
+            axes.set_title(f"{r + 1} {symbol}", fontsize=8, color=color, pad=4, fontweight="bold")
+            who = f"id {pids[n, r]}" if pids[n, r] > 0 else "distractor"
+            who += f"\ncam {camids[n, r]} · {distances[n, r]:#.3g}"
+            text(figure, left + cell / 2, top + height + 0.05, who, 6.5, GREY)
+    return figure
