@@ -3,10 +3,6 @@
 import json
 import pathlib
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from reid_jax import hosts, models
 from reid_jax.console import say, shown
 from reid_jax.data import datasets
@@ -16,15 +12,10 @@ from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.settings import check_leaves
-from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.devices import choose_devices, own_devices
 from reid_jax.training.links import check_links
-from reid_jax.training.workdir import (
-    CHECKPOINTS,
-    read_run,
-    report_skipped,
-    write_text_atomically,
-)
+from reid_jax.training.restore import restore_variables
+from reid_jax.training.workdir import read_run, report_skipped, write_text_atomically
 
 
 def evaluate_run(
@@ -72,7 +63,7 @@ def evaluate_run(
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
 
-    step, variables = _restore(network, config, workdir, checkpoint)
+    step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
     evaluate = Evaluator(
         network,
         dataset,
@@ -150,21 +141,3 @@ def _check_drawn(config) -> None:
             f"no synthetic pedestrians in {shown(config.root)}, the folder that the run names: "
             "--config.data.root=FOLDER names another, where they are drawn if they are not there"
         )
-
-
-def _restore(
-    network: models.Network, config, workdir: str, checkpoint: str | int
-) -> tuple[int, dict]:
-    """The step that `checkpoint` means, and the network's variables there."""
-    image = jnp.zeros((1, *config.data.image_size, 3))
-    shapes = dict(jax.eval_shape(network.init, jax.random.key(0), image))
-
-    def read():
-        if not hosts.is_first():
-            return 0, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-        with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
-            step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
-            return step, checkpoints.restore_model(shapes, step)
-
-    step, variables = hosts.tree_from_first(hosts.together(read))
-    return int(step), variables
