@@ -1,1 +1,25 @@
-"""Person re-identification in JAX: PMM and HBFP-Net, their baselines and ablations."""
+"""Person re-identification in JAX: two published networks, one trainer, exact resume.
+
+`load` gives the network of a run as a function of images, and a `Gallery` searches what it says of
+them. Both are imported when they are asked for: this package itself needs nothing.
+"""
+
+import importlib
+
+_PUBLIC = {
+    "Gallery": "reid_jax.gallery",
+    "Model": "reid_jax.inference",
+    "load": "reid_jax.inference",
+}
+
+__all__ = ["Gallery", "Model", "load"]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

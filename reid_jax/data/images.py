@@ -202,7 +202,7 @@ def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) ->
         raise ValueError(
             f"{len(problems):,} of {len(paths):,} files are no images or are damaged: "
             f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete "
-            "them, or leave them out with --config.data.on_bad_image=skip"
+            "them, or leave those of a run out with --config.data.on_bad_image=skip"
         )
 
 

@@ -80,12 +80,12 @@ def extract(
     batch_size: int,
     progress: Callable[[str], object] | None = None,
 ) -> np.ndarray:
-    """Descriptors of images, part after part, each in order, in one array.
+    """What a face says of images, part after part, each in order, in one array.
 
     Memory holds that array and a few batches.
 
     Args:
-        face: from `descriptor_face`.
+        face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
         parts: images, from `reid_jax.data.images.open_images`, and how many of the first to take.
         batch_size: images a call; each part's last batch is padded and what the padding gives is
@@ -93,10 +93,10 @@ def extract(
         progress: called with a line of text now and then; None is silence.
 
     Returns:
-        (N, D) float32, N the sum of all counts.
+        (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.
     """
     total = sum(count for _, count in parts)
-    descriptors, done = None, 0
+    results, done = None, 0
     started = shown = time.monotonic()
     outputs = (
         (face(variables, batch), mask)
@@ -105,9 +105,9 @@ def extract(
     )
     for output, mask in _delayed(outputs, _AHEAD):
         rows = np.asarray(output)[mask]
-        if descriptors is None:
-            descriptors = np.empty((total, rows.shape[1]), np.float32)
-        descriptors[done : done + len(rows)] = rows
+        if results is None:
+            results = np.empty((total, *rows.shape[1:]), np.float32)
+        results[done : done + len(rows)] = rows
         done += len(rows)
         now = time.monotonic()
         if progress and now - shown > _PROGRESS_PERIOD:
@@ -117,7 +117,7 @@ def extract(
                 f"ETA {clock((total - done) / rate)}"
             )
             shown = now
-    return descriptors
+    return results
 
 
 def _delayed(items: Iterable, count: int) -> Iterator:

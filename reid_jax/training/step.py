@@ -1,6 +1,7 @@
 """One training step: a pure function of state and batch, per-device code under `jax.pmap`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,8 +112,8 @@ def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
     )
 
 
-def place(state: TrainState, devices: list[jax.Device]) -> TrainState:
-    """The state on `devices`, placed as the pmapped step returns it.
+def place(state: Any, devices: list[jax.Device]) -> Any:
+    """A tree of arrays, such as the state, on `devices`, placed as the pmapped step returns it.
 
     A state placed otherwise has the step compiled twice: for the first call, and for all later
     ones.

@@ -1,0 +1,177 @@
+"""A trained network as a function of images: descriptors and Grad-CAM.
+
+    import reid_jax
+
+    model = reid_jax.load("runs/pmm")
+    descriptors = model.embed(["anna.jpg", "bert.jpg"])  # float32 (2, 1536)
+    cams = model.gradcam(["anna.jpg", "bert.jpg"])  # float32 (2, 3, 24, 8)
+
+Their Euclidean distance is small where two images show one person; a `Gallery` finds the nearest.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from reid_jax import models
+from reid_jax.data.given import Given, given_images
+from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.training.restore import restore_variables
+from reid_jax.training.step import place
+from reid_jax.training.workdir import read_run
+
+# Images a CPU takes at a time: larger batches are no faster there, and one image pays for all.
+_CPU_BATCH = 8
+
+
+class Model:
+    """A network and its weights, on all devices of this process. `load` makes it from a run.
+
+    Each method is compiled at its first call, once: batches have one size, and the last of a call
+    is filled up.
+
+    Attributes:
+        config: the run's recipe.
+        network: `reid_jax.models.Network`; `network.apply(variables, images)` takes normalised
+            images.
+        variables: {"params", "batch_stats"}.
+        step: of the checkpoint.
+        dim: D, numbers in a descriptor.
+        stage_names: S names, what `gradcam` gives maps of; none where the network has no
+            classifier.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        network: models.Network,
+        variables: dict[str, Any],
+        step: int,
+        *,
+        batch_size: int | None = None,
+    ):
+        """Places the weights.
+
+        Args:
+            config: a recipe; `data.image_size` and `eval` are read.
+            network: of the recipe.
+            variables: its weights.
+            step: of the checkpoint they are from.
+            batch_size: images at a time, rounded up so that devices share them evenly. By default
+                `eval.batch_size` of the recipe, on CPUs 8.
+
+        Raises:
+            ValueError: `batch_size` is below 1.
+        """
+        devices = jax.local_devices()
+        if batch_size is None:
+            batch_size = config.eval.batch_size
+            if devices[0].platform == "cpu":
+                batch_size = min(batch_size, _CPU_BATCH)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.config = config
+        self.network = network
+        self.step = step
+        self.variables = place(variables, devices)
+        self._batch_size = -(-batch_size // len(devices)) * len(devices)
+        self._size = tuple(config.data.image_size)
+        self._describe = descriptor_face(
+            network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
+        )
+        self._gradcam = pmap_face(network, devices, "gradcams")
+        self.dim = self._shape("__call__")[0]
+        self.stage_names = network.stage_names if network.classifies else ()
+
+    def embed(self, images: Given, progress: Callable[[str], object] | None = None) -> np.ndarray:
+        """Descriptors of images, by the recipe's `eval.flip` and `eval.normalize`.
+
+            model.embed("anna.jpg")  # a file: (1, D)
+            model.embed(pathlib.Path("gallery").glob("*.jpg"))  # files: (N, D), in order
+            model.embed(crops)  # uint8 (N, H, W, 3), or a list of (H, W, 3) of any sizes
+
+        Images are resized to the recipe's `data.image_size` as in training. What others are in a
+        call changes nothing of an image's descriptor.
+
+        Args:
+            images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
+                image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
+            progress: called with a line of text now and then; None is silence.
+
+        Returns:
+            (N, D) float32.
+
+        Raises:
+            ValueError: files are missing, damaged or no images, and are named; or pixels have
+                another shape or dtype.
+        """
+        return self._apply(self._describe, "__call__", images, progress)
+
+    def gradcam(self, images: Given, progress: Callable[[str], object] | None = None) -> np.ndarray:
+        """Where each stage sees the evidence for the identity that it takes an image to show.
+
+            cams = model.gradcam("anna.jpg")
+            reid_jax.visualize.overlay(pixels, cams[0, 0])  # over uint8 (H, W, 3), with a colour
+
+        Args:
+            images: as `embed` takes them.
+            progress: as in `embed`.
+
+        Returns:
+            (N, S, h, w) float32, not negative: Grad-CAM of the predicted training identity, a map
+            for each of `stage_names`.
+
+        Raises:
+            ValueError: as `embed`, or the network has no classifier.
+        """
+        if not self.stage_names:
+            raise ValueError(
+                "this network was trained without a classifier (model.classifier), and Grad-CAM is "
+                "of a class"
+            )
+        return self._apply(self._gradcam, "gradcams", images, progress)
+
+    def _apply(self, face: Callable, method: str, images: Given, progress) -> np.ndarray:
+        given = given_images(images, self._size, progress)
+        if not len(given):
+            return np.empty((0, *self._shape(method)), np.float32)
+        return extract(face, self.variables, [(given, len(given))], self._batch_size, progress)
+
+    def _shape(self, method: str) -> tuple[int, ...]:
+        """Of what a face of the network gives for one image."""
+        image = jax.ShapeDtypeStruct((1, *self._size, 3), np.float32)
+
+        def face(variables, image):
+            return self.network.apply(variables, image, method=method)
+
+        return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def load(
+    workdir: str | os.PathLike[str],
+    checkpoint: str | int = "latest",
+    *,
+    batch_size: int | None = None,
+) -> Model:
+    """The network that a run has trained.
+
+        model = reid_jax.load("runs/pmm", "best")
+
+    Args:
+        workdir: folder of a run: its `run.json` and `checkpoints/` are read, nothing is written.
+        checkpoint: `latest`, `best` by mAP, or a step.
+        batch_size: see `Model`.
+
+    Raises:
+        FileNotFoundError: no run, or no such checkpoint.
+        OSError, ValueError: the run or its checkpoint is damaged, or of another network.
+    """
+    config, num_classes = read_run(workdir)
+    network = models.create(config.model, num_classes)
+    network.check(config.data.image_size)
+    step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
+    return Model(config, network, variables, step, batch_size=batch_size)

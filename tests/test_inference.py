@@ -1,0 +1,179 @@
+"""A run's network as a function of images: every kind of image, every size, one compilation."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import reid_jax
+from reid_jax.data import given
+from reid_jax.data.augment import normalize
+from tests import runs
+from tests.compilations import count_compilations
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "pmm"
+    return workdir, *runs.write(workdir, "pmm_synthetic", steps=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return reid_jax.load(run[0])
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """Images of one size, that of the recipe."""
+    return np.random.default_rng(0).integers(0, 256, (11, 96, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(run, crops):
+    """Descriptors of `crops`, without any of what is tested here."""
+    _, _, network, variables = run
+    with jax.numpy_dtype_promotion("standard"):
+        return np.asarray(jax.jit(network.apply)(variables, normalize(crops)))
+
+
+def close(got, expected):
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_pixels_in_any_form_have_the_networks_descriptors(model, crops, expected):
+    assert model.dim == expected.shape[1] == 48
+    close(model.embed(crops), expected)
+    close(model.embed(list(crops)), expected)
+    close(model.embed(iter(crops[:3])), expected[:3])
+    close(model.embed(crops[4]), expected[4:5])
+    close(model.embed(jax.numpy.asarray(crops[:2])), expected[:2])
+    assert model.embed([]).shape == (0, 48)
+
+
+@pytest.mark.parametrize("held", [2**28, 0])
+def test_files_of_any_size_are_resized_as_training_does(model, tmp_path, held, monkeypatch):
+    monkeypatch.setattr(given, "_HELD", held)
+    rng = np.random.default_rng(1)
+    sizes = [(96, 64), (128, 48), (31, 77)]
+    arrays = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    paths = [tmp_path / f"{i}.png" for i in range(len(sizes))]
+    for path, array in zip(paths, arrays, strict=True):
+        Image.fromarray(array).save(path)
+    by_hand = [
+        np.asarray(Image.fromarray(a).resize((64, a.shape[0]), 2).resize((64, 96), 2))
+        for a in arrays
+    ]
+    from_files = model.embed(paths)
+    np.testing.assert_array_equal(from_files, model.embed(np.stack(by_hand)))
+    np.testing.assert_array_equal(from_files, model.embed(arrays))
+    np.testing.assert_array_equal(from_files[1:2], model.embed(str(paths[1])))
+    np.testing.assert_array_equal(from_files, model.embed(sorted(tmp_path.glob("*.png"))))
+
+
+def test_any_number_of_images_is_one_compilation(run, crops):
+    fresh = reid_jax.load(run[0], batch_size=4)
+    with count_compilations() as first:
+        fresh.embed(crops[:1])
+    with count_compilations() as later:
+        for count in (4, 5, 11):
+            fresh.embed(crops[:count])
+    assert first  # The network, and the reshaping of what it gives.
+    assert later == []
+
+
+def test_gradcam_of_every_stage(run, model, crops):
+    _, _, network, variables = run
+    expected = network.apply(variables, normalize(crops[:5]), method="gradcams")
+    assert model.stage_names == ("Stage I", "Stage II", "Stage III")
+    got = model.gradcam(crops[:5])
+    assert got.shape == (5, 3, 6, 4)
+    assert got.max() > 0
+    close(got, np.asarray(expected))
+
+
+def test_flip_and_length_are_the_recipes(tmp_path, crops):
+    def change(config):
+        config.eval.flip = config.eval.normalize = True
+
+    _, network, variables = runs.write(tmp_path / "run", "baseline_synthetic", change=change)
+    images = normalize(crops[:2])
+    both = network.apply(variables, images) + network.apply(variables, images[:, :, ::-1])
+    close(
+        reid_jax.load(tmp_path / "run").embed(crops[:2]),
+        np.asarray(both / np.linalg.norm(both, axis=1, keepdims=True)),
+    )
+
+
+def test_a_network_without_classifier_has_no_gradcam(tmp_path, crops):
+    runs.write(tmp_path / "run", "baseline_synthetic", "triplet,small")
+    model = reid_jax.load(tmp_path / "run")
+    assert model.stage_names == ()
+    with pytest.raises(ValueError, match=r"without a classifier \(model\.classifier\)"):
+        model.gradcam(crops)
+
+
+def test_checkpoints_by_name_and_step(run, model):
+    workdir, _, _, variables = run
+    kernel = ("params", "trunk", "conv1", "kernel")
+
+    def weights(tree):
+        for key in kernel:
+            tree = tree[key]
+        return np.asarray(tree)
+
+    assert model.step == 2
+    np.testing.assert_array_equal(weights(model.variables), weights(variables))
+    best = reid_jax.load(workdir, "best")
+    assert best.step == reid_jax.load(workdir, 1).step == 1
+    assert not np.array_equal(weights(best.variables), weights(variables))
+
+
+def test_bad_images_are_named(model, tmp_path, crops):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.jpg"
+    Image.fromarray(crops[0]).save(good)
+    bad.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"1 of 2 files .*bad\.jpg.*is empty"):
+        model.embed([good, bad])
+    with pytest.raises(ValueError, match=r"gone\.jpg.*No such file"):
+        model.embed(tmp_path / "gone.jpg")
+    with pytest.raises(ValueError, match="paths or pixels, not some of both"):
+        model.embed([good, crops[0]])
+    for wrong, words in [
+        (crops.astype(np.float32), r"image 0 is float32 \(96, 64, 3\); it must be"),
+        (crops[0, :, :, 0], r"image 0 is uint8 \(64,\)"),
+        ([crops[0], crops[0, :0]], r"image 1 is uint8 \(0, 64, 3\)"),
+        ([3], r"image 0 is int64 \(\)"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            model.embed(wrong)
+
+
+def test_bad_runs_and_settings_are_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run\.json is missing"):
+        reid_jax.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .*only \[1, 2\]"):
+        reid_jax.load(run[0], 7)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        reid_jax.load(run[0], batch_size=0)
+
+
+def test_the_package_itself_imports_nothing():
+    program = "import sys, reid_jax; assert 'load' in dir(reid_jax); print('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=pathlib.Path(reid_jax.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        reid_jax.lod  # noqa: B018
