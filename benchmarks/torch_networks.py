@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax.data.augment import MEAN, STD
-from reid_jax.models.resnet import EXPANSION
+from reid_jax.models import resnet
 
 try:
     import torch
@@ -29,6 +29,8 @@ except ImportError as error:
     ) from error
 from torch import nn
 from torch.nn import functional as F
+
+EXPANSION = resnet.Bottleneck.expansion
 
 
 class Bottleneck(nn.Module):
