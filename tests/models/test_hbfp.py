@@ -47,7 +47,7 @@ def wanted(variables, images, train, levels=ALL, pairs=PAIRS, hierarchy=True):
     params, stats = double["params"], double["batch_stats"]
 
     def block(x, name):
-        return reference.bottleneck(x, params[name], stats=None if train else stats[name])
+        return reference.block(x, params[name], stats=None if train else stats[name])
 
     def bfp(name, x, y):
         return reference.bfp(x, y, params[name], None if train else stats[name])
