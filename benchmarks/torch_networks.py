@@ -11,14 +11,14 @@ do.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax.data.augment import MEAN, STD
-from reid_jax.models.resnet import EXPANSION
+from reid_jax.models import resnet
 
 try:
     import torch
@@ -29,6 +29,8 @@ except ImportError as error:
     ) from error
 from torch import nn
 from torch.nn import functional as F
+
+EXPANSION = resnet.Bottleneck.expansion
 
 
 class Bottleneck(nn.Module):
@@ -59,15 +61,17 @@ class Bottleneck(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`reid_jax.models.ResNet`, to its last map."""
+    """`reid_jax.models.ResNet` of plain bottlenecks, to its last map."""
 
-    def __init__(self, depths: Sequence[int], width: int, strides: Sequence[int]):
+    def __init__(self, config: ConfigDict):
         super().__init__()
+        width = config.width
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.blocks = nn.ModuleDict()
         channels = width
-        for stage, (depth, stride) in enumerate(zip(depths, strides, strict=True)):
+        stages = zip(config.depths, config.strides, strict=True)
+        for stage, (depth, stride) in enumerate(stages):
             features = width * 2**stage
             for block in range(depth):
                 self.blocks[f"layer{stage + 1}_{block}"] = Bottleneck(
@@ -129,7 +133,7 @@ class Baseline(nn.Module):
 
     def __init__(self, config: ConfigDict, num_classes: int):
         super().__init__()
-        self.trunk = Trunk(**config.trunk)
+        self.trunk = Trunk(config.trunk)
         self.heads = nn.ModuleList([PooledHead(self.trunk.features, num_classes)])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -147,7 +151,7 @@ class PMM(nn.Module):
     def __init__(self, config: ConfigDict, num_classes: int):
         super().__init__()
         self.block, self.top_k = tuple(config.block), config.top_k
-        self.trunk = Trunk(**config.trunk)
+        self.trunk = Trunk(config.trunk)
         channels = self.trunk.features
         self.extra = Bottleneck(channels, channels // EXPANSION)
         self.heads = nn.ModuleList(
@@ -295,7 +299,8 @@ def create(config: ConfigDict, variables: dict) -> nn.Module:
     """The network that `config`, a recipe's `model`, describes, with our variables.
 
     Args:
-        config: of a baseline with a classifier, or of a PMM with three stages and Hard-Mix.
+        config: of a baseline with a classifier, or of a PMM with three stages and Hard-Mix; with a
+            trunk of plain bottlenecks.
         variables: `params` and `batch_stats` of our network, NumPy.
 
     Returns:

@@ -106,7 +106,14 @@ def recipe() -> ConfigDict:
 # What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
 MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 
-RESNET50 = {"depths": (3, 4, 6, 3), "width": 64, "strides": (1, 2, 2, 1)}
+# ResNet-18 has basic blocks and depths (2, 2, 2, 2), ResNet-34 basic blocks and these depths.
+RESNET50 = {
+    "depths": (3, 4, 6, 3),
+    "width": 64,
+    "strides": (1, 2, 2, 1),
+    "block": "bottleneck",  # or basic
+    "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
+}
 
 # The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and
 # "Baseline(+LS+Cutout)", the one that all later rows build on.
@@ -258,7 +265,7 @@ def small(config: ConfigDict) -> ConfigDict:
     Maps have 12x4 cells, a quarter of the full size, and so a quarter of PMM's blocks: K shrinks
     with them.
     """
-    config.model.trunk = ConfigDict({"depths": (1, 1, 1, 1), "width": 16, "strides": (1, 2, 2, 1)})
+    config.model.trunk = ConfigDict({**RESNET50, "depths": (1, 1, 1, 1), "width": 16})
     config.data.image_size = (192, 64)
     config.data.loader = "memory"
     config.data.identities_per_batch = 8

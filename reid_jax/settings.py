@@ -19,6 +19,7 @@ from reid_jax.data.skipping import POLICIES
 from reid_jax.data.synthetic import MAX_CAMERAS
 from reid_jax.models.hbfp import LEVELS, PAIRS
 from reid_jax.models.pmm import MIXINGS
+from reid_jax.models.resnet import BLOCKS
 from reid_jax.training.optimizer import SCHEDULES
 
 
@@ -178,6 +179,8 @@ _MODEL = {
         "depths": several(_COUNT, 4),
         "width": _COUNT,
         "strides": several(_COUNT, 4),
+        "block": one_of(*BLOCKS),
+        "ibn": SWITCH,
     },
     "dtype": one_of(*models.DTYPES),
 }

@@ -65,15 +65,37 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def bottleneck(x, params, stride=1, stats=None):
-    """ResNet v1.5's bottleneck."""
+def instance_norm(x, params):
+    """Of (B, H, W, C): each channel of each image by its own mean and variance over H and W."""
+    y = np.zeros_like(x)
+    for b, c in np.ndindex(x.shape[0], x.shape[3]):
+        plane = x[b, :, :, c]
+        y[b, :, :, c] = (plane - plane.mean()) / math.sqrt(plane.var() + 1e-5)
+    return y * params["scale"] + params["bias"]
+
+
+def ibn(x, params, stats=None):
+    """IBN-a's norm: instance norm of the first half of channels, batch norm of the others."""
+    half = x.shape[-1] // 2
+    normal = batch_norm(x[..., half:], params["batch"], None if stats is None else stats["batch"])
+    return np.concatenate([instance_norm(x[..., :half], params["instance"]), normal], axis=-1)
+
+
+def block(x, params, stride=1, stats=None):
+    """A block of ResNet v1.5: a bottleneck, or a basic block where there is no third convolution.
+
+    IBN-a's, where the first norm has two parts.
+    """
 
     def norm(y, name):
-        return batch_norm(y, params[name], None if stats is None else stats[name])
+        kind = ibn if "instance" in params[name] else batch_norm
+        return kind(y, params[name], None if stats is None else stats[name])
 
-    y = relu(norm(conv2d(x, params["conv1"]["kernel"]), "bn1"))
-    y = relu(norm(conv2d(y, params["conv2"]["kernel"], stride), "bn2"))
-    y = norm(conv2d(y, params["conv3"]["kernel"]), "bn3")
+    basic = "conv3" not in params
+    y = relu(norm(conv2d(x, params["conv1"]["kernel"], stride if basic else 1), "bn1"))
+    y = norm(conv2d(y, params["conv2"]["kernel"], 1 if basic else stride), "bn2")
+    if not basic:
+        y = norm(conv2d(relu(y), params["conv3"]["kernel"]), "bn3")
     if "downsample_conv" in params:
         x = norm(conv2d(x, params["downsample_conv"]["kernel"], stride), "downsample_bn")
     return relu(x + y)
@@ -86,9 +108,9 @@ def resnet_blocks(x, params, strides, stats=None):
     x = max_pool_3x3_stride_2(x)
     maps = {}
     for name in sorted(name for name in params if name.startswith("layer")):
-        stage, block = (int(part) for part in name.removeprefix("layer").split("_"))
-        stride = strides[stage - 1] if block == 0 else 1
-        x = bottleneck(x, params[name], stride, None if stats is None else stats[name])
+        stage, number = (int(part) for part in name.removeprefix("layer").split("_"))
+        stride = strides[stage - 1] if number == 0 else 1
+        x = block(x, params[name], stride, None if stats is None else stats[name])
         maps[name] = x
     return maps
 

@@ -123,6 +123,8 @@ WRONG = {
     "model.trunk.depths": [(1, 1, 1), (3, 4, 6, 0), 3],
     "model.trunk.width": [0],
     "model.trunk.strides": [(1, 2, 0, 1), (1, 2, 2)],
+    "model.trunk.block": ["Basic", "", None, ("basic",)],
+    "model.trunk.ibn": [1, "True", None],
     "model.classifier": [1],
     "model.global_dim": [0],
     "model.part_dim": [-1],
@@ -164,6 +166,8 @@ def test_a_wrong_value_names_its_leaf(leaf):
         {"augment.erasing_area": (0.1, 0.1), "model.stages": 1, "model.top_k": 99},
         {"augment.cutout_size": 1000, "augment.cutout_probability": 0},
         {"data.image_size": (48, 32), "augment.cutout_size": 32, "model.top_k": 1},
+        {"model.trunk.block": "basic", "model.trunk.ibn": True, "model.trunk.width": 2},
+        {"model.trunk.width": 1},
     ],
 )
 def test_what_a_run_can_have_passes(leaves):
@@ -193,6 +197,11 @@ def test_what_a_run_can_have_passes(leaves):
             "baseline",
             {"data.image_size": (128, 15), "augment.cutout_size": 8},
             r"data\.image_size is \(128, 15\); both sides must be at least the 16 pixels",
+        ),
+        (
+            "bdb",
+            {"model.trunk.ibn": True, "model.trunk.width": 1},
+            r"model\.trunk\.width is 1; model\.trunk\.ibn halves",
         ),
     ],
 )

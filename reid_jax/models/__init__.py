@@ -17,7 +17,7 @@ from reid_jax.models.hbfp import HBFP
 from reid_jax.models.heads import StageOutput
 from reid_jax.models.network import Network
 from reid_jax.models.pmm import PMM
-from reid_jax.models.resnet import ResNet
+from reid_jax.models.resnet import BLOCKS, ResNet
 
 __all__ = [
     "BDB",
@@ -39,13 +39,13 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
     """The network that `config` (the `model` part of a recipe) describes.
 
     Args:
-        config: a ConfigDict with `name`, `dtype`, `trunk` (depths, width, strides) and the
-            network's own leaves.
+        config: a ConfigDict with `name`, `dtype`, `trunk` (depths, width, strides, block, ibn)
+            and the network's own leaves.
         num_classes: training identities.
         axis_name: the pmapped axis whose devices share a batch, or None.
 
     Raises:
-        ValueError: an unknown name or dtype.
+        ValueError: an unknown name, dtype or kind of block.
     """
     settings = dict(config)
     name, dtype, trunk = settings.pop("name"), settings.pop("dtype"), settings.pop("trunk")
@@ -54,6 +54,7 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
     if dtype not in DTYPES:
         raise ValueError(f"model.dtype is {dtype!r}; it must be one of {DTYPES}")
     common = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
-    return NETWORKS[name](
-        num_classes=num_classes, trunk=ResNet(**trunk, **common), **settings, **common
-    )
+    trunk = ResNet(**trunk, **common)
+    if trunk.block not in BLOCKS:
+        raise ValueError(f"model.trunk.block is {trunk.block!r}; it must be one of {tuple(BLOCKS)}")
+    return NETWORKS[name](num_classes=num_classes, trunk=trunk, **settings, **common)

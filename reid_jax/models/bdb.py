@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network
-from reid_jax.models.resnet import EXPANSION, Bottleneck
 from reid_jax.rectangles import inside
 
 
@@ -30,7 +29,7 @@ class BDB(Network):
 
     def setup(self):  # noqa: D102
         common = {"dtype": self.dtype, "axis_name": self.axis_name}
-        self.extra = Bottleneck(self.trunk.features // EXPANSION, **common)
+        self.extra = self.trunk.block_of(stage=4)  # of ResNet-50 2048-512-2048
         self.heads = [
             StageHead(pooling, dim, self.num_classes, **common)
             for pooling, dim in (("average", self.global_dim), ("max", self.part_dim))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from reid_jax.models.bilinear import BFP
 from reid_jax.models.heads import PooledHead
 from reid_jax.models.network import Network
-from reid_jax.models.resnet import Bottleneck
 
 LEVELS = ("low", "middle", "high")
 PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
@@ -45,9 +44,9 @@ class HBFP(Network):
         dims = self.correlation_dim, self.perception_dim
         self.bfp = {pair.replace("&", "_"): BFP(*dims, **common) for pair in self.pairs}
         if self.hierarchy:
-            width, depths = self.trunk.width, self.trunk.depths
-            self.second_res4 = [Bottleneck(4 * width, **common) for _ in range(1, depths[2])]
-            self.second_res5 = [Bottleneck(8 * width, **common) for _ in range(depths[3])]
+            depths, block_of = self.trunk.depths, self.trunk.block_of
+            self.second_res4 = [block_of(stage=3) for _ in range(1, depths[2])]
+            self.second_res5 = [block_of(stage=4) for _ in range(depths[3])]
         self.heads = [PooledHead(self.num_classes, self.lambdas, self.dtype) for _ in self.levels]
 
     def perceived(self, images: jax.Array, train: bool) -> tuple[dict, dict]:

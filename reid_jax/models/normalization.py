@@ -1,7 +1,8 @@
-"""Batch norm (Ioffe and Szegedy, 2015) over all devices, with a backward pass of its own.
+"""Batch norm (Ioffe and Szegedy, 2015) over all devices, and IBN-a's mixture with instance norm.
 
-Automatic differentiation of the formula keeps the centred map and walks over it once for each of
-its uses. The gradient below keeps the map alone, and takes two sums and one pass.
+Batch norm has a backward pass of its own. Automatic differentiation of the formula keeps the
+centred map and walks over it once for each of its uses. The gradient below keeps the map alone, and
+takes two sums and one pass.
 """
 
 import functools
@@ -46,6 +47,55 @@ class BatchNorm(nn.Module):
             mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * batch_mean
             var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * batch_var
         return y.astype(self.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Normalises each channel of each image over its locations, then scales and shifts it.
+
+    In inference as in training: there is nothing to remember (Ulyanov et al., 2016).
+
+    Attributes:
+        dtype: of the result; the computation is in float32.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) of float32 or bfloat16 to (B, H, W, C)."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        x = x.astype(jnp.float32)
+        x = x - x.mean(axis=(1, 2), keepdims=True)
+        # Of centred values: an image of one colour has maps that hardly vary about large means.
+        var = jnp.square(x).mean(axis=(1, 2), keepdims=True)
+        scale, bias = (weights.reshape(1, 1, 1, -1) for weights in (scale, bias))
+        return (x * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(self.dtype)
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN-a (Pan et al., ECCV 2018): instance norm of half the channels, batch norm of the rest.
+
+    Instance norm needs no other image, and so no other device.
+
+    Attributes:
+        train: as `BatchNorm`.
+        dtype: of the result; the computation is in float32.
+        axis_name: the pmapped axis whose devices share a batch, or None.
+    """
+
+    train: bool
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) of float32 or bfloat16 to (B, H, W, C): the first C // 2 by instance."""
+        instance, batch = jnp.split(x, [x.shape[-1] // 2], axis=-1)
+        instance = InstanceNorm(self.dtype, name="instance")(instance)
+        batch = BatchNorm(self.train, self.dtype, self.axis_name, name="batch")(batch)
+        return jnp.concatenate([instance, batch], axis=-1)
 
 
 def _normalize(x, mean, var, scale, bias):

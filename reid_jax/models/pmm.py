@@ -15,7 +15,6 @@ from reid_jax.gradcam import gradcam
 from reid_jax.mixing import Mixture
 from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network, logits_of
-from reid_jax.models.resnet import EXPANSION, Bottleneck
 
 MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
 # Those that change the maps of stages II and III, and those that change the images.
@@ -45,9 +44,7 @@ class PMM(Network):
     top_k: int = 3
 
     def setup(self):  # noqa: D102
-        self.extra = Bottleneck(
-            self.trunk.features // EXPANSION, dtype=self.dtype, axis_name=self.axis_name
-        )
+        self.extra = self.trunk.block_of(stage=4)  # of ResNet-50 2048-512-2048
         self.heads = [
             StageHead(
                 pooling=pooling,

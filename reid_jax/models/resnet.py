@@ -1,21 +1,20 @@
 """ResNet v1.5 trunk (He et al., 2016), as torchvision has it: strides are on 3x3 convolutions.
 
 Both papers take ResNet-50 and keep the last stage's resolution: 384x128 images give maps of 24x8
-cells.
+cells. Other depths, the basic blocks of ResNet-18 and 34, and IBN-a (Pan et al., ECCV 2018) are
+settings.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reid_jax.models.normalization import BatchNorm
+from reid_jax.models.normalization import BatchNorm, InstanceBatchNorm
 from reid_jax.models.stem_pool import stem_pool
-
-EXPANSION = 4
 
 
 def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
@@ -67,34 +66,82 @@ def _product_of_rows(x, kernel, dimension_numbers, **options):
     return rows.reshape(*x.shape[:-1], -1)
 
 
-class Bottleneck(nn.Module):
-    """1x1 down to `features`, 3x3 with the stride, 1x1 up to 4 `features`, added to the shortcut.
+class Block(nn.Module):
+    """What both kinds of blocks have: a branch, added to the shortcut.
 
     The shortcut is a 1x1 projection where shape changes, the input itself elsewhere.
+
+    Attributes:
+        features: channels of the branch's first convolution.
+        stride: of the block's 3x3 convolution, the first of two.
+        ibn: whether `bn1` is IBN-a's norm, half of it instance norm.
+        dtype: of the computation; parameters and batch statistics are float32.
+        axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
     features: int
     stride: int = 1
+    ibn: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
+    expansion: ClassVar[int]  # channels of the block's map, in `features`
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
-
-        def norm(name):
-            return BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
-
-        width = self.features * EXPANSION
-        y = nn.relu(norm("bn1")(pointwise(self.features, dtype=self.dtype, name="conv1")(x)))
-        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y)
-        y = nn.relu(norm("bn2")(y))
-        y = norm("bn3")(pointwise(width, dtype=self.dtype, name="conv3")(y))
+        """(B, H, W, C) to (B, H / stride, W / stride, expansion * features)."""
+        y = self.branch(x, train)
+        width = self.features * self.expansion
         if self.stride != 1 or x.shape[-1] != width:
             x = x[:, :: self.stride, :: self.stride]
             x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
-            x = norm("downsample_bn")(x)
+            x = self.norm("downsample_bn", train)(x)
         return nn.relu(x + y)
+
+    @nn.nowrap
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """The convolutions: (B, H, W, C) to what is added to the shortcut."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def norm(self, name: str, train: bool) -> nn.Module:
+        """The norm of a name: batch norm, but for IBN-a's `bn1`."""
+        kind = InstanceBatchNorm if self.ibn and name == "bn1" else BatchNorm
+        return kind(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
+
+
+class Bottleneck(Block):
+    """1x1 down to `features`, 3x3 with the stride, 1x1 up to 4 `features`: ResNet-50 and deeper."""
+
+    expansion: ClassVar[int] = 4
+
+    @nn.nowrap
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
+        width = self.features * self.expansion
+        y = pointwise(self.features, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(self.norm("bn1", train)(y))
+        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y)
+        y = nn.relu(self.norm("bn2", train)(y))
+        y = pointwise(width, dtype=self.dtype, name="conv3")(y)
+        return self.norm("bn3", train)(y)
+
+
+class BasicBlock(Block):
+    """3x3 with the stride, 3x3: ResNet-18 and 34."""
+
+    expansion: ClassVar[int] = 1
+
+    @nn.nowrap
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """(B, H, W, C) to (B, H / stride, W / stride, features)."""
+        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(self.norm("bn1", train)(y))
+        y = conv(self.features, 3, 1, dtype=self.dtype, name="conv2")(y)
+        return self.norm("bn2", train)(y)
+
+
+BLOCKS = {"bottleneck": Bottleneck, "basic": BasicBlock}
 
 
 class TrunkMaps(NamedTuple):
@@ -109,9 +156,13 @@ class ResNet(nn.Module):
     """The trunk, from normalised images to maps.
 
     Attributes:
-        depths: bottlenecks in res2, res3, res4 and res5. ResNet-50 has (3, 4, 6, 3).
-        width: channels of the stem; res2 to res5 have 4, 8, 16 and 32 times as many.
+        depths: blocks in res2, res3, res4 and res5. ResNet-50 has (3, 4, 6, 3).
+        width: channels of the stem; res2 to res5 have 1, 2, 4 and 8 times as many, times four where
+            blocks are bottlenecks.
         strides: of res2 to res5.
+        block: of `BLOCKS`. `basic` with depths (2, 2, 2, 2) is ResNet-18, with (3, 4, 6, 3)
+            ResNet-34.
+        ibn: whether the first norm of all blocks but res5's is IBN-a's.
         dtype: of the computation; parameters and batch statistics are float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
@@ -119,13 +170,27 @@ class ResNet(nn.Module):
     depths: Sequence[int] = (3, 4, 6, 3)
     width: int = 64
     strides: Sequence[int] = (1, 2, 2, 1)
+    block: str = "bottleneck"
+    ibn: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @property
     def features(self) -> int:
-        """Channels of the last map: 2048 for ResNet-50."""
-        return self.width * 8 * EXPANSION
+        """Channels of the last map: 2048 for ResNet-50, 512 for ResNet-18."""
+        return self.width * 8 * BLOCKS[self.block].expansion
+
+    @nn.nowrap
+    def block_of(self, stage: int, stride: int = 1, name: str | None = None) -> Block:
+        """A new block as res2, ..., res5 have them (`stage` 1, ..., 4), for whoever calls this."""
+        return BLOCKS[self.block](
+            features=self.width * 2 ** (stage - 1),
+            stride=stride,
+            ibn=self.ibn and stage < 4,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name=name,
+        )
 
     def map_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the last map for images of (height, width)."""
@@ -134,13 +199,21 @@ class ResNet(nn.Module):
         return image_size
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaves, for images smaller than a cell of a map."""
+        """Raises ValueError, naming the config leaves, for images smaller than a cell of a map.
+
+        Likewise for too few channels for IBN-a.
+        """
         cell = 4 * math.prod(self.strides)
         if min(image_size) < cell:
             raise ValueError(
                 f"data.image_size is {tuple(image_size)}; both sides must be at least the {cell} "
                 f"pixels that a cell of the trunk's map stands for (model.trunk.strides "
                 f"{tuple(self.strides)})"
+            )
+        if self.ibn and self.width < 2:
+            raise ValueError(
+                f"model.trunk.width is {self.width}; model.trunk.ibn halves the channels of norms, "
+                "which must be two at least"
             )
 
     @nn.compact
@@ -150,14 +223,9 @@ class ResNet(nn.Module):
         x = BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
         x = stem_pool(nn.relu(x))
         maps = {}
-        for stage, (depth, stride) in enumerate(zip(self.depths, self.strides, strict=True)):
+        for stage, (depth, stride) in enumerate(zip(self.depths, self.strides, strict=True), 1):
             for block in range(depth):
-                x = Bottleneck(
-                    features=self.width * 2**stage,
-                    stride=stride if block == 0 else 1,
-                    dtype=self.dtype,
-                    axis_name=self.axis_name,
-                    name=f"layer{stage + 1}_{block}",
-                )(x, train)
-                maps[stage + 2, block + 1] = x
+                name = f"layer{stage}_{block}"
+                x = self.block_of(stage, stride if block == 0 else 1, name)(x, train)
+                maps[stage + 1, block + 1] = x
         return TrunkMaps(maps[4, 1], maps[4, self.depths[2]], x)

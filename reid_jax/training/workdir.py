@@ -27,6 +27,7 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
     "eval": {"flip": False, "normalize": False},
+    "model": {"trunk": {"block": "bottleneck", "ibn": False}},
 }
 
 # Leaves that say where the training images are and which are left out: between runs over the same
@@ -89,9 +90,7 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
-        for section, leaves in _LATER_LEAVES.items():
-            if isinstance(config.get(section), dict):
-                config[section] = leaves | config[section]
+        _add_missing(config, _LATER_LEAVES)
         config, num_classes = ConfigDict(config).lock(), run["num_classes"]
         train_images = run.get("train_images")
         if train_images is not None:
@@ -239,6 +238,15 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(_with_tuples(element) for element in value)
     return value
+
+
+def _add_missing(section: dict[str, Any], leaves: Mapping[str, Any]) -> None:
+    """Gives a section leaves that it lacks, in its sections too; a missing section stays so."""
+    for name, value in leaves.items():
+        if not isinstance(value, Mapping):
+            section.setdefault(name, value)
+        elif isinstance(section.get(name), dict):
+            _add_missing(section[name], value)
 
 
 def _show(leaves: Mapping[str, Any], name: str) -> str:

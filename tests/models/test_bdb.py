@@ -48,7 +48,7 @@ def test_training_equals_numpy_in_float64(variables, images):
     (whole, part), _ = run(variables, images)
     params = reference.in_float64(variables["params"])
     res5 = reference.resnet(np.float64(images), params["trunk"], (1, 2, 2, 1))
-    extra = reference.bottleneck(res5, params["extra"])
+    extra = reference.block(res5, params["extra"])
     rows = rows_dropped(key)
     assert len(rows) == 2
     assert rows[1] == rows[0] + 1
@@ -70,7 +70,7 @@ def test_inference_drops_nothing(variables, images):
     params = reference.in_float64(variables["params"])
     stats = reference.in_float64(variables["batch_stats"])
     res5 = reference.resnet(np.float64(images), params["trunk"], (1, 2, 2, 1), stats["trunk"])
-    extra = reference.bottleneck(res5, params["extra"], stats=stats["extra"])
+    extra = reference.block(res5, params["extra"], stats=stats["extra"])
     want = np.concatenate(
         [
             reference.stage_head(x, params[name], pooling, stats[name])[0]

@@ -24,10 +24,11 @@ ALL = ("low", "middle", "high")
 CLASSES = 5
 
 
-def tiny(depths=(1, 1, 3, 2), **settings):
+def tiny(depths=(1, 1, 3, 2), block="bottleneck", ibn=False, **settings):
     """An HBFP-Net with two blocks of res4 and two of res5 in its second pass."""
     settings = {"correlation_dim": 4, "perception_dim": 6, **settings}
-    return HBFP(num_classes=CLASSES, trunk=ResNet(depths=depths, width=2), **settings)
+    trunk = ResNet(depths=depths, width=2, block=block, ibn=ibn)
+    return HBFP(num_classes=CLASSES, trunk=trunk, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def wanted(variables, images, train, levels=ALL, pairs=PAIRS, hierarchy=True):
     params, stats = double["params"], double["batch_stats"]
 
     def block(x, name):
-        return reference.bottleneck(x, params[name], stats=None if train else stats[name])
+        return reference.block(x, params[name], stats=None if train else stats[name])
 
     def bfp(name, x, y):
         return reference.bfp(x, y, params[name], None if train else stats[name])
@@ -118,6 +119,21 @@ def test_inference_equals_numpy_in_float64(variables, images):
     _, _, maps = wanted(variables, images, train=False)
     got = jax.jit(tiny().apply)(variables, images)
     assert got.shape == (6, 32 + 32 + 64)
+    close(got, np.concatenate(pooled_in_float64(maps), axis=1))
+
+
+@pytest.mark.parametrize(("block", "ibn"), [("basic", True), ("bottleneck", True)])
+def test_with_another_trunk_the_second_pass_has_its_blocks(images, block, ibn):
+    """In res4 with IBN-a's norms, in res5 without, as in the trunk."""
+    network = tiny(block=block, ibn=ibn)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables = reference.random_variables(shapes, np.random.default_rng(2))
+    for number in range(2):
+        assert "instance" in variables["params"][f"second_res4_{number}"]["bn1"]
+        assert "instance" not in variables["params"][f"second_res5_{number}"]["bn1"]
+    _, _, maps = wanted(variables, images, train=False)
+    got = jax.jit(network.apply)(variables, images)
+    assert got.shape == (6, 8 + 8 + 16 if block == "basic" else 32 + 32 + 64)
     close(got, np.concatenate(pooled_in_float64(maps), axis=1))
 
 
@@ -309,13 +325,18 @@ def test_a_baseline_row_has_its_parameters(row):
     assert sum(math.prod(shape) for shape in flat(variables["params"]).values()) == total
 
 
-def test_the_second_pass_starts_from_a_trunk_that_was_replaced(variables, images):
+@pytest.mark.parametrize("block", ["bottleneck", "basic"])
+@pytest.mark.parametrize("ibn", [False, True])
+def test_the_second_pass_starts_from_a_trunk_that_was_replaced(images, block, ibn):
     """As a pretrained one would be: weights and batch statistics, block by block."""
-    shapes = jax.eval_shape(tiny().init, jax.random.key(0), images)
-    other = reference.random_variables(shapes, np.random.default_rng(7))
+    network = tiny(block=block, ibn=ibn)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables, other = (
+        reference.random_variables(shapes, np.random.default_rng(seed)) for seed in (2, 7)
+    )
     given = {kind: {**variables[kind], "trunk": other[kind]["trunk"]} for kind in variables}
     untouched = jax.tree.map(np.copy, given)
-    started = tiny().start(given)
+    started = network.start(given)
     originals = {
         "second_res4_0": "layer3_1",
         "second_res4_1": "layer3_2",
@@ -324,6 +345,8 @@ def test_the_second_pass_starts_from_a_trunk_that_was_replaced(variables, images
     }
     jax.tree.map(np.testing.assert_array_equal, given, untouched)
     assert started.keys() == given.keys()
+    # What is copied has the shapes that the second pass has.
+    jax.tree.map(lambda x, y: np.testing.assert_equal(x.shape, y.shape), started, dict(shapes))
     for kind, tree in started.items():
         assert tree.keys() == given[kind].keys()
         for name, got in tree.items():

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from reid_jax.collectives import AXIS
-from reid_jax.models.normalization import BatchNorm, normalize_batch
+from reid_jax.models.normalization import (
+    BatchNorm,
+    InstanceBatchNorm,
+    InstanceNorm,
+    normalize_batch,
+)
 from tests import reference
 
 
@@ -150,3 +155,126 @@ def test_the_backward_pass_keeps_the_map_and_no_other_array_of_its_size(case):
     _, backward = jax.vjp(normalize_batch, jnp.array(x), scale, bias)
     kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size >= x.size]
     assert len(kept) == 1
+
+
+@pytest.fixture
+def ibn_case(case):
+    """Variables of IBN-a's norm of five channels, two of them by instance, and a map."""
+    x, scale, bias, dy = case
+    variables = {
+        "params": {
+            "instance": {"scale": jnp.array(scale[:2]), "bias": jnp.array(bias[:2])},
+            "batch": {"scale": jnp.array(scale[2:]), "bias": jnp.array(bias[2:])},
+        },
+        "batch_stats": {"batch": {"mean": jnp.full(3, 1.5), "var": jnp.full(3, 0.5)}},
+    }
+    return variables, x, dy
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_ibn_computes_and_remembers_as_float64(ibn_case, train):
+    variables, x, _ = ibn_case
+    got, updates = InstanceBatchNorm(train=train).apply(variables, x, mutable=["batch_stats"])
+    double, stats = reference.in_float64((variables["params"], variables["batch_stats"]))
+    want = reference.ibn(x.astype(np.float64), double, None if train else stats)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    rest = x[..., 2:].astype(np.float64)
+    remembered = {"mean": 0.9 * 1.5 + 0.1 * rest.mean((0, 1, 2))}
+    remembered["var"] = 0.9 * 0.5 + 0.1 * rest.var((0, 1, 2))
+    if not train:
+        remembered = stats["batch"]
+    assert updates["batch_stats"].keys() == {"batch"}  # instances leave nothing to remember
+    for name, value in remembered.items():
+        np.testing.assert_allclose(updates["batch_stats"]["batch"][name], value, rtol=1e-5)
+
+
+def test_an_image_is_normalised_by_instance_whatever_the_others_are(ibn_case):
+    variables, x, _ = ibn_case
+    norm = InstanceBatchNorm(train=True)
+    whole, _ = norm.apply(variables, x, mutable=["batch_stats"])
+    part, _ = norm.apply(variables, x[:2], mutable=["batch_stats"])
+    np.testing.assert_allclose(part[..., :2], whole[:2, ..., :2], rtol=1e-5, atol=1e-5)
+    assert np.abs(part[..., 2:] - whole[:2, ..., 2:]).min(axis=(0, 1, 2)).max() > 1e-3
+
+
+def test_ibns_gradients_equal_differences_of_float64(ibn_case):
+    variables, x, dy = ibn_case
+
+    def ours(params, x):
+        norm = InstanceBatchNorm(train=True)
+        y, _ = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return (y * dy).sum()
+
+    got, dx = jax.grad(ours, argnums=(0, 1))(variables["params"], jnp.array(x))
+    double, map64 = reference.in_float64(variables["params"]), x.astype(np.float64)
+
+    def check(got, value, total):
+        want = reference.numerical_gradient(total, value)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+    check(dx, map64, lambda value: (reference.ibn(value, double) * dy).sum())
+    for part in ("instance", "batch"):
+        for leaf in ("scale", "bias"):
+
+            def total(value, part=part, leaf=leaf):
+                params = {**double, part: {**double[part], leaf: value}}
+                return (reference.ibn(map64, params) * dy).sum()
+
+            check(got[part][leaf], double[part][leaf], total)
+
+
+def test_ibn_on_four_devices_computes_what_one_does(ibn_case):
+    variables, x, dy = ibn_case
+
+    def run(x, dy, axis_name):
+        def apply(params, x):
+            norm = InstanceBatchNorm(train=True, axis_name=axis_name)
+            given = {**variables, "params": params}
+            return norm.apply(given, x, mutable=["batch_stats"])
+
+        y, backward, updates = jax.vjp(apply, variables["params"], x, has_aux=True)
+        params, dx = backward(dy)
+        return (y, dx), updates, params
+
+    (y, dx), updates, params = run(x, dy, None)
+    parts = [value.reshape(4, 2, *value.shape[1:]) for value in (x, dy)]
+    maps, four, shares = jax.pmap(lambda *a: run(*a, AXIS), axis_name=AXIS)(*parts)
+    for got, want in zip(maps, (y, dx), strict=True):
+        np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-4, atol=1e-5)
+    for got, want in zip(*map(jax.tree.leaves, (four, updates)), strict=True):
+        assert got.shape == (4, 3)
+        np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), rtol=1e-5)
+    for got, want in zip(*map(jax.tree.leaves, (shares, params)), strict=True):
+        # Each device has its own images' share.
+        np.testing.assert_allclose(got.sum(axis=0), want, rtol=1e-4, atol=1e-5)
+
+
+def test_ibn_of_bfloat16_is_normalised_in_float32(ibn_case):
+    variables, x, dy = ibn_case
+    half = x.astype(jnp.bfloat16)
+
+    def apply(dtype, x):
+        norm = InstanceBatchNorm(train=True, dtype=dtype)
+        return norm.apply(variables, x, mutable=["batch_stats"])
+
+    got, backward, updates = jax.vjp(lambda x: apply(jnp.bfloat16, x), half, has_aux=True)
+    want, expected = apply(jnp.float32, half.astype(jnp.float32))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
+    jax.tree.map(np.testing.assert_array_equal, updates, expected)
+    (dx,) = backward(dy.astype(jnp.bfloat16))
+    assert dx.dtype == jnp.bfloat16
+
+
+def test_a_map_that_hardly_varies_about_a_large_mean(rng):
+    """As an image of one colour has; the mean of squares less the mean's square would be noise."""
+    x = (30 + 1e-2 * rng.normal(size=(2, 4, 3, 2))).astype(np.float32)
+    params = {"scale": np.array([1.5, 0.5], np.float32), "bias": np.array([0.1, 0.2], np.float32)}
+    got = InstanceNorm().apply({"params": params}, x)
+    want = reference.instance_norm(x.astype(np.float64), reference.in_float64(params))
+    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
+    # One that does not vary at all becomes the bias, and its gradients are finite.
+    flat = jnp.full((2, 4, 3, 2), 7.0)
+    y, backward = jax.vjp(lambda x: InstanceNorm().apply({"params": params}, x), flat)
+    np.testing.assert_allclose(y, np.broadcast_to(params["bias"], flat.shape), rtol=1e-6)
+    assert np.isfinite(backward(jnp.ones_like(y))[0]).all()

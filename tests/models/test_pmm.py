@@ -44,7 +44,7 @@ def test_training_equals_numpy_in_float64(variables, images, trained):
     """Trunk, extra bottleneck, Grad-CAM by finite differences, ranking, mixing, heads."""
     params = reference.in_float64(variables["params"])
     res5 = reference.resnet(images.astype(np.float64), params["trunk"], (1, 2, 2, 1))
-    extra = reference.bottleneck(res5, params["extra"])
+    extra = reference.block(res5, params["extra"])
     outputs, _ = trained
     features = res5
     for stage, pooling in enumerate(("average", "max", "max")):
@@ -89,7 +89,7 @@ def test_inference_equals_numpy_in_float64(variables, images):
     res5 = reference.resnet(
         images.astype(np.float64), params["trunk"], (1, 2, 2, 1), stats["trunk"]
     )
-    extra = reference.bottleneck(res5, params["extra"], stats=stats["extra"])
+    extra = reference.block(res5, params["extra"], stats=stats["extra"])
     want = np.concatenate(
         [
             reference.stage_head(x, params[name], pooling, stats[name])[0]
@@ -164,7 +164,7 @@ def test_cutout_sets_the_ranked_blocks_to_zero(variables, images):
     cam = np.maximum(np.einsum("bhwc,bc->bhw", res5, gradient.mean(axis=(1, 2))), 0)
     mask = np.asarray(mixing.block_mask(jnp.array(cam, jnp.float32), (3, 2), 2), np.float64)
     assert np.all((mask == 0).sum(axis=(1, 2)) == 12)
-    features = mask[..., None] * reference.bottleneck(res5, params["extra"])
+    features = mask[..., None] * reference.block(res5, params["extra"])
     _, logits = reference.stage_head(features, params["heads_1"], "max")
     np.testing.assert_allclose(outputs[1].logits, logits, rtol=1e-4, atol=1e-4)
     assert outputs[1].mixture is None

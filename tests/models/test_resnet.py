@@ -3,8 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reid_jax import models
 from reid_jax.models.resnet import ResNet, kaiming_fan_out
 from tests import reference
+from tests.test_configs import load
+
+# Trunks beside the papers': kinds of blocks, each plain or of IBN-a.
+OTHERS = [("basic", False), ("basic", True), ("bottleneck", True)]
 
 
 def randomised(variables, rng):
@@ -89,6 +94,111 @@ def gradients():
     return variables, images, dy, jax.device_get(jax.jit(jax.grad(total))(variables["params"]))
 
 
+@pytest.mark.parametrize(("block", "ibn"), OTHERS)
+def test_other_trunks_equal_numpy_in_float64(rng, block, ibn):
+    """In inference, in training, and in the statistics that training leaves."""
+    trunk = ResNet(depths=(1, 2, 2, 1), width=6, block=block, ibn=ibn)
+    images = rng.normal(size=(3, 48, 32, 3)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: trunk.init(jax.random.key(0), images, train=False))
+    variables = reference.random_variables(shapes, rng)
+    params, stats = (reference.in_float64(variables[kind]) for kind in ("params", "batch_stats"))
+
+    def check(got, stats, tolerance=1e-5):
+        want = reference.resnet_blocks(np.float64(images), params, (1, 2, 2, 1), stats)
+        for x, name in zip(got, ("layer3_0", "layer3_1", "layer4_0"), strict=True):
+            assert x.shape == want[name].shape
+            error = np.linalg.norm(x - want[name]) / np.linalg.norm(want[name])
+            assert error < tolerance, (name, error)
+
+    check(jax.jit(lambda v, x: trunk.apply(v, x, train=False))(variables, images), stats)
+    empty = {**variables, "batch_stats": jax.tree.map(np.zeros_like, variables["batch_stats"])}
+    apply = jax.jit(lambda v, x: trunk.apply(v, x, train=True, mutable=["batch_stats"]))
+    got, updates = apply(empty, images)
+    check(got, None)
+    # Of nothing 0.9 and 0.1 of the batch's: by them inference is what training was.
+    check(got, jax.tree.map(lambda x: 10 * np.float64(x), updates["batch_stats"]), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("block", "depths", "count"),
+    [
+        ("basic", (2, 2, 2, 2), 11_176_512),
+        ("basic", (3, 4, 6, 3), 21_284_672),
+        ("bottleneck", (3, 4, 23, 3), 42_500_160),
+        ("bottleneck", (3, 8, 36, 3), 58_143_808),
+    ],
+)
+@pytest.mark.parametrize("ibn", [False, True])
+def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, count, ibn):
+    """Without the classifier; IBN-a's norms have as many as those that they replace."""
+    trunk = ResNet(depths=depths, block=block, ibn=ibn)
+    images = jax.ShapeDtypeStruct((1, 384, 128, 3), np.float32)
+    maps, shapes = jax.eval_shape(
+        lambda x: trunk.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    params, stats = shapes["params"], shapes["batch_stats"]
+    assert sum(x.size for x in jax.tree.leaves(params)) == count
+    low, high = (256, 512) if block == "basic" else (1024, 2048)
+    assert [m.shape for m in maps] == [(1, 24, 8, low), (1, 24, 8, low), (1, 24, 8, high)]
+    assert trunk.features == high
+    # The first block of res2 has a projection where channels change alone.
+    assert ("downsample_conv" in params["layer1_0"]) == (block == "bottleneck")
+    names = {"conv1", "bn1", "conv2", "bn2", "downsample_conv", "downsample_bn"}
+    names |= {"conv3", "bn3"} if block == "bottleneck" else set()
+    assert params["layer2_0"].keys() == params["layer4_0"].keys() == names
+    for stage, depth in enumerate(depths):
+        for number in range(depth):
+            norm = params[f"layer{stage + 1}_{number}"]["bn1"]
+            remembered = stats[f"layer{stage + 1}_{number}"]["bn1"]
+            if not ibn or stage == 3:
+                assert norm.keys() == {"scale", "bias"}
+                continue
+            half = (32 << stage,)
+            assert norm.keys() == {"instance", "batch"}
+            assert {x.shape for x in jax.tree.leaves(norm)} == {half}
+            assert remembered.keys() == {"batch"}
+            assert {x.shape for x in jax.tree.leaves(remembered)} == {half}
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize(("block", "ibn"), OTHERS)
+def test_every_network_takes_every_trunk(name, block, ibn):
+    """Shapes of descriptor, Grad-CAM and training; the extra block is one more of res5's."""
+    config = load(f"{name}_market")
+    config.model.trunk.update({"depths": (1, 1, 2, 2), "block": block, "ibn": ibn})
+    network = models.create(config.model, 751)
+    network.check((384, 128))
+    images = jnp.zeros((2, 384, 128, 3))
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    width = 512 if block == "basic" else 2048
+    sizes = {"baseline": width, "bdb": 512 + 1024, "pmm": 3 * 512, "hbfp": 2 * width}
+    descriptors = jax.eval_shape(network.apply, variables, images)
+    assert descriptors.shape == (2, sizes[name])
+    cams = jax.eval_shape(lambda v: network.apply(v, images, method="gradcams"), variables)
+    assert cams.shape == (2, len(network.stage_names), 24, 8)
+    labels = jnp.array([0, 1])
+
+    def train(variables, key):
+        return network.apply(
+            variables, images, labels, key, method="training", mutable=["batch_stats"]
+        )
+
+    outputs, updates = jax.eval_shape(train, variables, jax.random.key(0))
+    assert all(output.logits.shape == (2, 751) for output in outputs)
+    shapes = jax.tree.map(lambda x: x.shape, variables)
+    assert jax.tree.map(lambda x: x.shape, updates["batch_stats"]) == shapes["batch_stats"]
+    jax.tree.map(lambda x, y: None, network.start(shapes), shapes)  # of one structure
+    if name in ("bdb", "pmm"):
+        assert shapes["params"]["extra"] == shapes["params"]["trunk"]["layer4_1"]
+
+
+def test_an_unknown_kind_of_block_is_named():
+    config = load("pmm_market")
+    config.model.trunk.block = "wide"
+    with pytest.raises(ValueError, match=r"model\.trunk\.block is 'wide'; .*'bottleneck', 'basic'"):
+        models.create(config.model, 751)
+
+
 def test_resnet50_has_torchvisions_parameters():
     """23.5 million without the classifier, and maps of 24x8 at 384x128."""
     trunk = ResNet()
@@ -112,9 +222,10 @@ def test_the_last_two_strides_are_settings():
     assert trunk.map_size((64, 32)) == (8, 4)
 
 
-def test_bfloat16_stays_near_float32(standard_promotion, rng):
+@pytest.mark.parametrize(("block", "ibn"), [("bottleneck", False), ("basic", True)])
+def test_bfloat16_stays_near_float32(standard_promotion, rng, block, ibn):
     images = jnp.array(rng.normal(size=(4, 48, 32, 3)), jnp.float32)
-    trunk = ResNet(depths=(1, 1, 1, 1), width=8)
+    trunk = ResNet(depths=(1, 1, 1, 1), width=8, block=block, ibn=ibn)
     variables = trunk.init(jax.random.key(0), images, train=False)
     half = trunk.clone(dtype=jnp.bfloat16)
     want = trunk.apply(variables, images, True, mutable=["batch_stats"])[0].res5

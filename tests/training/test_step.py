@@ -41,8 +41,8 @@ CONFIG = ConfigDict(
 )
 
 
-def build(axis_name, **settings):
-    trunk = ResNet(depths=(1, 1, 1, 1), width=2, axis_name=axis_name)
+def build(axis_name, block="bottleneck", ibn=False, **settings):
+    trunk = ResNet(depths=(1, 1, 1, 1), width=2, block=block, ibn=ibn, axis_name=axis_name)
     settings = {"embedding_dim": 8, "top_k": 1, **settings}
     network = PMM(num_classes=4, trunk=trunk, axis_name=axis_name, **settings)
     schedule = optimizers.create_schedule(CONFIG.optim, 10)
@@ -182,6 +182,31 @@ def test_metrics_add_up(trajectories):
     assert metrics["lr"] == np.float32(1e-3)
     assert 0 <= metrics["accuracy_1"] <= 1
     assert 0 <= metrics["ordered_3"] <= 1
+
+
+@pytest.mark.slow
+def test_basic_blocks_with_ibn_train_on_four_devices_as_on_one(batch):
+    """Losses, statistics and gradients, which reach every parameter."""
+    found = {}
+    for count in (1, 4):
+        devices = jax.devices()[:count]
+        state, step = build(AXIS, block="basic", ibn=True, stages=2)
+        (fed,) = feed([batch], devices)
+        found[count] = jax.device_get(pmap_step(step, devices)(place(state, devices), fed))
+    (one, metrics), (four, others) = found[1], found[4]
+    for name, value in metrics.items():
+        np.testing.assert_allclose(others[name], value, rtol=1e-4, err_msg=name)
+    assert one.batch_stats["trunk"]["layer1_0"]["bn1"].keys() == {"batch"}
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        one.batch_stats,
+        four.batch_stats,
+    )
+    moments = [jax.tree_util.tree_leaves_with_path(s.opt_state[1].mu) for s in (one, four)]
+    for (path, moment), (_, other) in zip(*moments, strict=True):
+        assert np.isfinite(moment).all(), path
+        assert np.any(moment != 0), path
+        assert np.linalg.norm(moment - other) <= 1e-3 * np.linalg.norm(moment) + 1e-6, path
 
 
 def test_one_trunk_forward_and_one_trunk_backward(batch):

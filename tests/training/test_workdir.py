@@ -69,10 +69,34 @@ def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
         content["config"]["eval"]["flip"] = True
         del content["config"]["eval"]["normalize"]
         del content["config"]["data"]["on_bad_image"], content["config"]["data"]["skip_limit"]
+        content["config"]["model"]["trunk"]["ibn"] = True
+        del content["config"]["model"]["trunk"]["block"]
     config, _ = run.read_run(tmp_path)
     assert config.eval.flip
     assert not config.eval.normalize
     assert (config.data.on_bad_image, config.data.skip_limit) == ("error", 0.01)
+    trunk = config.model.trunk
+    assert (trunk.block, trunk.ibn, trunk.width) == ("bottleneck", True, 64)
+
+
+def test_a_run_from_before_other_trunks_goes_on(tmp_path):
+    with edited(tmp_path) as content:
+        trunk = content["config"]["model"]["trunk"]
+        del trunk["block"], trunk["ibn"]
+        assert list(trunk) == ["depths", "strides", "width"]
+    run.check_workdir(tmp_path, make_config(), 4)
+    for leaf, there, here in (("block", "'bottleneck'", "basic"), ("ibn", "False", True)):
+        message = rf"model\.trunk\.{leaf} is {there} there and {here!r} here\. Choose"
+        with pytest.raises(ValueError, match=message):
+            run.check_workdir(tmp_path, make_config(**{f"model__trunk__{leaf}": here}), 4)
+
+
+@pytest.mark.parametrize("trunk", [None, [1], "x"])
+def test_sections_from_before_that_are_none_are_named(tmp_path, trunk):
+    with edited(tmp_path) as content:
+        content["config"]["model"]["trunk"] = trunk
+    with pytest.raises(ValueError, match=r"model\.trunk is .*; it must be a section of leaves"):
+        run.read_run(tmp_path)
 
 
 def test_the_file_says_which_version_wrote_it(tmp_path):
