@@ -299,7 +299,7 @@ def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
 def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):
     names = [
         ["short.png", "a name that is much too long_0001.png", "$x_{1}^2$.png"],
-        ["line\nend\x1b.png", "\udcff人é.png", "never shown.png"],
+        ["line\nend\x1b.png", "\udcff人é\u202e.png", "never shown.png"],
     ]
     _, figure = ranked_lists(
         rng,
@@ -316,10 +316,11 @@ def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):
     query, short, long, formula, another, odd, letters = texts(figure)
     assert (query, short) == ("q.png", "short.png\n0.500")
     assert re.fullmatch(r"a name.*….*1\.png\n1\.00", long)
-    assert formula == "$x_{1}^2$.png\n2.25"  # And no formula, as it is drawn below.
+    assert formula == "$x_{1}^2$.png\n2.25"
+    assert not any(text.get_parse_math() for text in figure.texts)
     assert re.fullmatch(r"another.*….*me\.png", another)
     assert odd == "line□end□.png\n3.00"
-    assert letters == "□□é.png\n4.00"
+    assert letters == "□□é□.png\n4.00"
     check_layout(figure)
 
 
