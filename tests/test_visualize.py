@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 
@@ -295,6 +296,34 @@ def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
     ]
 
 
+def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):
+    names = [
+        ["short.png", "a name that is much too long_0001.png", "$x_{1}^2$.png"],
+        ["line\nend\x1b.png", "\udcff人é\u202e.png", "never shown.png"],
+    ]
+    _, figure = ranked_lists(
+        rng,
+        known=np.array([[True, False, False], [True, False, False]]),
+        query_names=["q.png", "another query of a long name.png"],
+        names=names,
+        **dict.fromkeys(("query_pids", "query_camids", "pids", "camids")),
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["Query", "1 ✓", "2", "3", "Query", "1 ✗", "2", ""]
+    for panel, color in ((1, visualize.RIGHT), (2, "#6B6B6B"), (5, visualize.WRONG)):
+        canvas, top, bottom, left, _ = box(figure, figure.axes[panel])
+        np.testing.assert_allclose(canvas[(top + bottom) // 2, left], to_rgb(color), atol=0.02)
+    query, short, long, formula, another, odd, letters = texts(figure)
+    assert (query, short) == ("q.png", "short.png\n0.500")
+    assert re.fullmatch(r"a name.*….*1\.png\n1\.00", long)
+    assert formula == "$x_{1}^2$.png\n2.25"
+    assert not any(text.get_parse_math() for text in figure.texts)
+    assert re.fullmatch(r"another.*….*me\.png", another)
+    assert odd == "line□end□.png\n3.00"
+    assert letters == "□□é□.png\n4.00"
+    check_layout(figure)
+
+
 def test_ranked_list_figure_is_no_wider_than_a_readme(rng):
     k = 20
     shape = {"correct": np.ones((1, k), bool), "distances": np.ones((1, k))}
@@ -322,6 +351,10 @@ def test_ranked_list_figure_is_no_wider_than_a_readme(rng):
         ({"query_images": np.zeros((2, 8, 8, 3), np.uint8)}, "do not go with gallery_images"),
         ({"gallery_images": np.zeros((2, 3, 8, 8, 3))}, r"gallery_images must be uint8 \(N, k,"),
         ({"distances": np.full((2, 3), np.nan)}, "distances hold NaN"),
+        ({"known": np.ones((2, 2), bool)}, r"known must be of shape \(2, 3\)"),
+        ({"names": ["abc", "ab"], "query_names": "ab"}, "names must hold 3 texts, got 2"),
+        ({"names": ["abc", "abc"], "query_names": "a"}, "query_names must hold 2 texts, got 1"),
+        ({"pids": None}, r"pids must be of shape \(2, 3\)"),
     ],
 )
 def test_ranked_list_figure_bad_input(rng, changes, message):

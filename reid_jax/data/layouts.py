@@ -47,6 +47,9 @@ _LAYOUTS = {
     "folder": _Layout(PATTERN, folders=FOLDERS),
 }
 
+#: The layouts whose file names tell identity and camera.
+NAMED = tuple(_LAYOUTS)
+
 #: The layouts that `read` knows.
 LAYOUTS = (*_LAYOUTS, "msmt17")
 
@@ -241,9 +244,28 @@ def read_extra(folder: str | os.PathLike) -> Split:
         FileNotFoundError: the folder does not exist.
         ValueError: there is no image.
     """
+    paths = find_images(folder, "--gallery-extra")
+    nobody = np.zeros(len(paths), np.int32)
+    return Split(tuple(paths), nobody, nobody)
+
+
+def find_images(folder: str | os.PathLike, option: str) -> list[str]:
+    """All images in a folder or in folders below, as `read_extra` finds them.
+
+    Args:
+        folder: where they are.
+        option: by which it was named, for errors.
+
+    Returns:
+        Their paths, sorted.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: there is no image.
+    """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder!r} (--gallery-extra)")
+        raise FileNotFoundError(f"no folder {folder!r} ({option})")
     paths, waiting, seen = [], [folder], set()
     while waiting:
         path = waiting.pop()
@@ -260,11 +282,39 @@ def read_extra(folder: str | os.PathLike) -> Split:
                     paths.append(entry.path)
         waiting += sorted(folders, reverse=True)
     if not paths:
-        raise ValueError(
-            f"no image ({', '.join(_SUFFIXES)}) in or below {folder!r} (--gallery-extra)"
-        )
-    nobody = np.zeros(len(paths), np.int32)
-    return Split(tuple(sorted(paths)), nobody, nobody)
+        raise ValueError(f"no image ({', '.join(_SUFFIXES)}) in or below {folder!r} ({option})")
+    return sorted(paths)
+
+
+def read_names(
+    paths: Sequence[str],
+    layout: str | None = None,
+    pattern: str | None = None,
+    option: str = "pattern",
+) -> list[tuple[str, str] | None]:
+    """Identities and cameras as the names of files show them, whatever folders they are in.
+
+    Args:
+        paths: N paths.
+        layout: one of `NAMED`; or None, with a pattern.
+        pattern: as `PATTERN`.
+        option: by which the pattern was given, for errors.
+
+    Returns:
+        The (pid, camid) of each, texts; numbers without leading zeros in layouts that have numbers.
+        None where the name shows none.
+
+    Raises:
+        ValueError: the pattern is no regular expression with its groups, or the layout is unknown.
+    """
+    if pattern is None and layout not in _LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; names tell in: {', '.join(NAMED)}")
+    expression = _compiled(pattern or _LAYOUTS[layout].pattern, option)
+    numbered = pattern is None and layout != "folder"
+    fields = [_match(expression, os.path.basename(path)) for path in paths]
+    if numbered:
+        fields = [who and (str(int(who[0])), str(int(who[1]))) for who in fields]
+    return fields
 
 
 def _read_folders(rules: _Layout, root: str, numbered: bool) -> list[Split]:
@@ -321,22 +371,34 @@ def _listing(root: str) -> str:
 
 def _parse(pattern: str, folder: str, names: Sequence[str]) -> list[tuple[str, str]]:
     """The (pid, camid) texts of file names."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"data.pattern {pattern!r} is no regular expression: {error}") from None
-    if not {"pid", "camid"} <= expression.groupindex.keys():
-        raise ValueError(f"data.pattern {pattern!r} lacks the groups (?P<pid>...), (?P<camid>...)")
+    expression = _compiled(pattern, "data.pattern")
     fields = []
     for name in names:
-        match = expression.match(name)
-        if not (match and match["pid"] and match["camid"]):
+        who = _match(expression, name)
+        if who is None:
             raise ValueError(
                 f"no identity and camera in the name of {os.path.join(folder, name)!r}: "
                 f"names must match {pattern!r}"
             )
-        fields.append((match["pid"], match["camid"]))
+        fields.append(who)
     return fields
+
+
+def _compiled(pattern: str, option: str) -> re.Pattern:
+    """The regular expression of a pattern that `option` gives."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{option} {pattern!r} is no regular expression: {error}") from None
+    if not {"pid", "camid"} <= expression.groupindex.keys():
+        raise ValueError(f"{option} {pattern!r} lacks the groups (?P<pid>...), (?P<camid>...)")
+    return expression
+
+
+def _match(expression: re.Pattern, name: str) -> tuple[str, str] | None:
+    """The (pid, camid) texts of a file's name, or None."""
+    match = expression.match(name)
+    return (match["pid"], match["camid"]) if match and match["pid"] and match["camid"] else None
 
 
 def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):

@@ -20,6 +20,7 @@ from reid_jax.evaluation.search import (
     BLOCK_SIZE,
     DISTRACTOR,
     Descriptors,
+    Index,
     Order,
     Rescore,
     Search,
@@ -180,9 +181,11 @@ def match_ranks(
 
 def nearest(
     query: Descriptors,
-    gallery: Descriptors,
+    gallery: Descriptors | Index,
     k: int,
     *,
+    keep: np.ndarray | None = None,
+    own_camera: bool = True,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -190,8 +193,10 @@ def nearest(
 
     Args:
         query: descriptors of Q images.
-        gallery: descriptors of G images.
+        gallery: descriptors of G images, or what `index_gallery` has worked out for them.
         k: length of the ranked lists.
+        keep: bool (G,), the gallery images to search among; None is all.
+        own_camera: False ignores all that a query's own camera saw.
         block_size: see `match_ranks`.
         rescore: see `match_ranks`.
 
@@ -201,11 +206,17 @@ def nearest(
         fewer than k valid gallery images, -1 and infinity.
 
     Raises:
-        ValueError: as `match_ranks`, and if k is below 1.
+        ValueError: as `match_ranks`, if k is below 1, or `keep` is of another shape or dtype.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     search = prepare(query, gallery, block_size, rescore)
+    if keep is not None:
+        if keep.shape != search.valid.shape or keep.dtype != bool:
+            raise ValueError(
+                f"keep must be bool {search.valid.shape}, got {keep.dtype} {keep.shape}"
+            )
+        search = search._replace(valid=search.valid & keep)
     indices = np.full((len(search.query.pids), k), -1, np.int32)
     distances = np.full((len(search.query.pids), k), np.inf, np.float32)
     for orders in take_orders(search):
@@ -215,6 +226,8 @@ def nearest(
                 own = search.same_identity(order.query)
                 own = own[search.gallery.camids[own] == search.query.camids[order.query]]
                 mask(row, own, columns)
+                if not own_camera:
+                    row[search.gallery.camids[columns] == search.query.camids[order.query]] = np.inf
                 best[j] = _merge_nearest(search, order, best[j], row, columns.start, k)
         for order, (found, values) in zip(orders, best, strict=True):
             indices[order.query, : len(found)] = found

@@ -78,16 +78,28 @@ class Order(NamedTuple):
     largest: float = 0.0  # of their absolute values
 
 
+class Index(NamedTuple):
+    """A gallery, and what is worked out once for all searches of it."""
+
+    gallery: Descriptors
+    centre: np.ndarray  # float32 (D,), the mean of the gallery or of its first images
+    averaged: int  # how many those are
+    reach: float  # the largest norm in the gallery, from the centre
+    by_pid: np.ndarray  # the gallery's indices sorted by pid, ascending within a pid
+    sorted_pids: np.ndarray
+
+
 class Search(NamedTuple):
     """A query set, a gallery, and what is worked out once for both."""
 
     query: Descriptors
     gallery: Descriptors
-    centre: np.ndarray  # float32 (D,), the mean of the gallery
-    query_norms: np.ndarray  # float64 (Q,), from the centre
-    reach: float  # the largest norm in the gallery, from the centre
-    by_pid: np.ndarray  # the gallery's indices sorted by pid, ascending within a pid
+    centre: np.ndarray  # these four as in `Index`
+    reach: float
+    by_pid: np.ndarray
     sorted_pids: np.ndarray
+    query_norms: np.ndarray  # float64 (Q,), from the centre
+    valid: np.ndarray  # bool (G,): False for images that no query ranks, as junk
     block_size: int
     tile: tuple[int, int]
     rescore: Rescore | None
@@ -181,14 +193,44 @@ class Search(NamedTuple):
         return margin
 
 
+def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
+    """Checks a gallery and works out what all searches of it need.
+
+    Args:
+        gallery: descriptors of G images.
+        earlier: of the gallery's first images. Then the others alone are looked at, until they are
+            as many: results are exact about any centre, and fastest about the mean.
+
+    Raises:
+        ValueError: as `check_sets`.
+    """
+    count = 0 if earlier is None else len(earlier.gallery.pids)
+    if earlier is None or len(gallery.pids) >= 2 * earlier.averaged:
+        gallery = _check(gallery, "gallery")
+        averaged = len(gallery.pids)
+        centre = np.mean(gallery.features, axis=0, dtype=np.float64).astype(np.float32)
+        reach = np.sqrt(squared_distances(centre, gallery.features).max())
+    else:
+        _, centre, averaged, reach, *_ = earlier
+        new = Descriptors(gallery.features[count:], gallery.pids[count:], gallery.camids[count:])
+        if len(new.pids):
+            new = _check(new, "gallery")
+            reach = max(reach, np.sqrt(squared_distances(centre, new.features).max()))
+    by_pid = np.argsort(gallery.pids, kind="stable")
+    return Index(gallery, centre, averaged, reach, by_pid, gallery.pids[by_pid])
+
+
 def prepare(
-    query: Descriptors, gallery: Descriptors, block_size: int, rescore: Rescore | None = None
+    query: Descriptors,
+    gallery: Descriptors | Index,
+    block_size: int,
+    rescore: Rescore | None = None,
 ) -> Search:
     """Checks the input and works out what all searches need.
 
     Args:
         query: descriptors of Q images.
-        gallery: descriptors of G images.
+        gallery: descriptors of G images, or from `index_gallery` what is worked out for them.
         block_size: gallery images, and at most the smaller of it and 256 queries, whose scores are
             in memory at a time.
         rescore: of each query, or None to order by distance.
@@ -199,27 +241,29 @@ def prepare(
     """
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
-    query, gallery = check_sets(query, gallery)
-    centre = np.mean(gallery.features, axis=0, dtype=np.float64).astype(np.float32)
+    query = _check(query, "query")
+    index = gallery if isinstance(gallery, Index) else index_gallery(gallery)
+    gallery, centre, _, reach, by_pid, sorted_pids = index
+    _check_dimensions(query, gallery)
     query_norms = np.sqrt(squared_distances(centre, query.features))
-    reach = np.sqrt(squared_distances(centre, gallery.features).max())
     if 4 * (query_norms.max() + reach) ** 2 > np.finfo(np.float32).max:
         raise ValueError(
             f"descriptors are as long as {max(query_norms.max(), reach):.1e}, whose square "
             "overflows float32: check the network, or scale the descriptors"
         )
-    by_pid = np.argsort(gallery.pids, kind="stable")
-    queries = min(_TILE[0], block_size)
+    # A few queries do not wait for the product of 256; powers of two are few programs to compile.
+    queries = min(_TILE[0], block_size, 1 << (len(query.pids) - 1).bit_length())
     if rescore is not None:
         queries = min(queries, max(1, _OFFSETS // len(by_pid)))
     return Search(
         query,
         gallery,
         centre,
-        query_norms,
         reach,
         by_pid,
-        gallery.pids[by_pid],
+        sorted_pids,
+        query_norms,
+        gallery.pids != JUNK,
         block_size,
         (queries, min(_TILE[1], block_size)),
         rescore,
@@ -233,12 +277,16 @@ def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, D
         ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
     """
     query, gallery = _check(query, "query"), _check(gallery, "gallery")
+    _check_dimensions(query, gallery)
+    return query, gallery
+
+
+def _check_dimensions(query: Descriptors, gallery: Descriptors) -> None:
     if query.features.shape[1] != gallery.features.shape[1]:
         raise ValueError(
             f"query descriptors have {query.features.shape[1]} dimensions, gallery descriptors "
             f"{gallery.features.shape[1]}: extract both with the same network"
         )
-    return query, gallery
 
 
 def _check(descriptors: Descriptors, name: str) -> Descriptors:
@@ -262,7 +310,8 @@ def _check(descriptors: Descriptors, name: str) -> Descriptors:
             f"{name} descriptors hold NaN or infinity, first in image {bad}: the network that made "
             "them has diverged"
         )
-    return Descriptors(features, pids.astype(np.int64), camids.astype(np.int64))
+    pids, camids = (array.astype(np.int64, copy=False) for array in (pids, camids))
+    return Descriptors(features, pids, camids)
 
 
 def take_orders(
@@ -283,26 +332,36 @@ def take_orders(
 
 
 def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (gallery slice, writable float32 (queries, gallery images) scores), junk at infinity.
+    """Yields (gallery slice, writable float32 (queries, gallery images) scores).
 
-    Every call of the compiled product has one shape, the last tiles being padded.
+    Images that are not valid have infinity, and nothing is computed for them. Every call of the
+    compiled product has one shape, the last tile of a block being padded.
     """
     tile = search.tile[1]
     queries = slice(orders[0].query, orders[-1].query + 1)
     query = _padded(search.query.features[queries], search.tile[0])
-    junk = search.gallery.pids == JUNK
-    for columns in _slices(0, len(junk), search.block_size // tile * tile):
-        tiles = [
-            _scores(query, _padded(search.gallery.features[part], tile), search.centre)
-            for part in _slices(columns.start, columns.stop, tile)
+    for columns in _slices(0, len(search.valid), search.block_size // tile * tile):
+        features, valid = search.gallery.features[columns], search.valid[columns]
+        chosen = None if valid.all() else np.flatnonzero(valid)
+        count = len(features) if chosen is None else len(chosen)
+        tiles = [np.empty((search.tile[0], 0), np.float32)] + [
+            _scores(
+                query,
+                _padded(features[part if chosen is None else chosen[part]], tile),
+                search.centre,
+            )
+            for part in _slices(0, count, tile)
         ]
-        scores = np.concatenate(tiles, axis=1)
-        scores = scores[: len(orders), : columns.stop - columns.start]
+        scores = np.concatenate(tiles, axis=1)[: len(orders), :count]
         if search.rescore is not None:
+            offsets = columns.start + (np.arange(count) if chosen is None else chosen)
             for order, row in zip(orders, scores, strict=True):
                 row *= np.float32(order.weight)
-                row += order.offset[columns].astype(np.float32)
-        scores[:, junk[columns]] = np.inf
+                row += order.offset[offsets].astype(np.float32)
+        if chosen is not None:
+            compact = scores
+            scores = np.full((len(orders), len(features)), np.inf, np.float32)
+            scores[:, chosen] = compact
         yield columns, scores
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 INK = "#222222"
 GREY = "#6B6B6B"
@@ -72,8 +73,35 @@ def text(
 ) -> None:
     """Adds text, by default centred below, at a point in inches from the figure's top left."""
     across, down = figure.get_size_inches()
-    style = {"ha": "center", "va": "top"} | style
+    # Without formulas: a name may hold dollar signs.
+    style = {"ha": "center", "va": "top", "parse_math": False} | style
     figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **style)
+
+
+def fitted(text: str, width: float, size: float) -> str:
+    """A name from elsewhere, made fit for a line of a caption: one that `text` draws as it is.
+
+    What the font lacks or no one could see becomes a box. Where the line is too long its middle is
+    left out.
+
+    Args:
+        text: any.
+        width: inches.
+        size: of the letters, points.
+    """
+    font = get_font(findfont(FontProperties()))
+    font.set_size(size, DPI)
+    text = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "□" for c in text)
+
+    def too_wide(line: str) -> bool:
+        font.set_text(line)
+        return font.get_width_height()[0] / 64 > DPI * width
+
+    line, kept = text, len(text)
+    while kept > 1 and too_wide(line):
+        kept -= 1
+        line = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return line
 
 
 def check_images(images: np.ndarray, name: str, ndim: int) -> None:

@@ -352,3 +352,40 @@ def test_extra_images_that_are_not_there(tree, tmp_path):
     root = tree({"empty": ["readme.txt"]})
     with pytest.raises(ValueError, match=f"no image.*{root}.*--gallery-extra"):
         layouts.read_extra(root)
+
+
+# Names alone --------------------------------------------------------------------------------------
+
+
+def test_names_tell_wherever_files_are():
+    names = ["a/0002_c1s1_000451_03.jpg", "-1_c3s2_1_1.jpg", "b.c/0000_c10s1_1_00.jpg"]
+    assert layouts.read_names(names, "market1501") == [("2", "1"), ("-1", "3"), ("0", "10")]
+    assert layouts.read_names(["x/0007_c02_f1.jpg"], "dukemtmc") == [("7", "2")]
+    assert layouts.read_names(["0007_c2_1.png", "me.png"], "cuhk03") == [("7", "2"), None]
+    assert layouts.read_names(["0007_c02_1.png"], "folder") == [("0007", "02")]
+    pattern = "(?P<camid>[a-z]+)-(?P<pid>.*)-"
+    assert layouts.read_names(["c/d-\udcff-1.jpg", "d--1.jpg"], pattern=pattern) == [
+        ("\udcff", "d"),
+        None,
+    ]
+    for layout in layouts.NAMED:
+        assert layouts.read_names([], layout) == []
+    for layout in (None, "msmt17"):
+        with pytest.raises(ValueError, match=r"unknown layout .*names tell in: market1501, "):
+            layouts.read_names([], layout)
+    with pytest.raises(ValueError, match=r"--names '\[' is no regular expression"):
+        layouts.read_names([], pattern="[", option="--names")
+
+
+def test_images_are_found_below_and_the_option_is_named(tmp_path):
+    for name in ("b.jpg", "a/c.PNG", "a/.d.jpg", "a/e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "round").symlink_to(tmp_path)
+    found = layouts.find_images(tmp_path, "--here")
+    assert found == [str(tmp_path / "a" / "c.PNG"), str(tmp_path / "b.jpg")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no image .*empty.* \(--here\)"):
+        layouts.find_images(tmp_path / "empty", "--here")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.* \(--here\)"):
+        layouts.find_images(tmp_path / "nowhere", "--here")

@@ -161,6 +161,63 @@ def test_rescored_equals_brute_force_with_ties_and_no_weight(
     assert asked == list(range(num_queries))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_queries=st.integers(1, 8),
+    num_gallery=st.integers(1, 40),
+    kept=st.floats(0, 1),
+    own_camera=st.booleans(),
+    block_size=st.sampled_from(BLOCK_SIZES),
+)
+def test_nearest_of_those_kept_and_of_other_cameras(
+    seed, num_queries, num_gallery, kept, own_camera, block_size
+):
+    rng = np.random.default_rng(seed)
+    query, gallery = (random_set(rng, n, scale=2) for n in (num_queries, num_gallery))
+    keep = rng.random(num_gallery) < kept
+    indices, distances = nearest(
+        query,
+        search.index_gallery(gallery),
+        4,
+        keep=keep,
+        own_camera=own_camera,
+        block_size=block_size,
+    )
+    for i in range(num_queries):
+        order, squared = brute_force_order(query, gallery, i)
+        use = keep[order] & (own_camera | (gallery.camids[order] != query.camids[i]))
+        order, squared = order[use][:4], squared[use][:4]
+        missing = 4 - len(order)
+        np.testing.assert_array_equal(indices[i], np.pad(order, (0, missing), constant_values=-1))
+        np.testing.assert_array_equal(
+            distances[i],
+            np.pad(np.sqrt(squared), (0, missing), constant_values=np.inf).astype(np.float32),
+        )
+
+
+@pytest.mark.parametrize("keep", [np.ones(5, bool), np.ones((6, 1), bool), np.ones(6, int)])
+def test_nearest_bad_keep(rng, keep):
+    query, gallery = (random_set(rng, n) for n in (1, 6))
+    with pytest.raises(ValueError, match=r"keep must be bool \(6,\), got"):
+        nearest(query, gallery, 1, keep=keep)
+
+
+def test_nothing_is_computed_of_images_that_are_not_kept(rng, monkeypatch):
+    query, gallery = (random_set(rng, n, first_pid=1) for n in (3, 5000))
+    scores, rows = search._scores, []
+
+    def counted(query, gallery, centre):
+        rows.append((len(query), len(gallery)))
+        return scores(query, gallery, centre)
+
+    monkeypatch.setattr(search, "_scores", counted)
+    keep = np.zeros(5000, bool)
+    keep[2000:2040] = True
+    nearest(query, gallery, 3, keep=keep, block_size=1024)
+    assert rows == [(4, 1024)]  # One tile, and as few queries as a power of two has.
+
+
 @pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-12])
 def test_rescored_near_ties_are_decided_in_float64(rng, noise, monkeypatch):
     # The offsets undo the distances but for a noise that float32 does not show.

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from reid_jax.evaluation.search import prepare, score_blocks
-from tests.evaluation.test_ranking import descriptors
+from reid_jax.evaluation import search
+from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.search import Descriptors, index_gallery, prepare, score_blocks
+from tests.evaluation.test_ranking import brute_force_order, descriptors, random_set
 
 
 @pytest.mark.parametrize("weight", [None, 0.0, 0.3])
@@ -31,3 +33,43 @@ def test_scores_err_by_less_than_half_the_margin(rng, dim, kind, weight):
         low, high = (b.astype(np.float64) for b in search.score_bounds(order, values))
         assert np.all(np.abs(scores[i] - (low + high) / 2) <= (high - low) / 4)
         assert np.all(norms <= search.largest_norm(order, values) * (1 + 1e-6))
+
+
+def first(gallery, count):
+    return Descriptors(gallery.features[:count], gallery.pids[:count], gallery.camids[:count])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_an_index_that_grows_ranks_as_one_of_the_whole_gallery(rng, offset, monkeypatch):
+    query, gallery = (random_set(rng, n, dim=24, integers=False) for n in (6, 300))
+    gallery.features[40:] += np.float32(offset)  # What comes later lies elsewhere.
+    query.features[3:] += np.float32(offset)
+    looked_at = []
+    distances = search.squared_distances
+
+    def counted(point, points, indices=None):
+        looked_at.append(len(points))
+        return distances(point, points, indices)
+
+    index = None
+    for count in (30, 50, 50, 59, 60, 110, 300):
+        monkeypatch.setattr(search, "squared_distances", counted)
+        index = index_gallery(first(gallery, count), index)
+        monkeypatch.undo()
+        norms = np.linalg.norm(index.gallery.features - index.centre.astype(np.float64), axis=1)
+        assert index.reach == pytest.approx(norms.max())
+        found, _ = nearest(query, index, 10)
+        for i in range(6):
+            np.testing.assert_array_equal(
+                found[i], brute_force_order(query, first(gallery, count), i)[0][:10]
+            )
+    # Those that are new, and all where as many have come as there were.
+    assert looked_at == [30, 20, 9, 60, 50, 300]
+
+
+def test_an_index_refuses_new_images_that_are_not_finite(rng):
+    gallery = random_set(rng, 20, integers=False)
+    index = index_gallery(first(gallery, 15))
+    gallery.features[17, 1] = np.nan
+    with pytest.raises(ValueError, match="gallery descriptors hold NaN"):
+        index_gallery(gallery, index)

@@ -1,0 +1,139 @@
+"""The file of a `Gallery`: safetensors, which holds arrays and texts and nothing that runs.
+
+Tensors:
+    features: float32 (N, D).
+    pids, camids: int64 (N,).
+    names: uint8 (B,), all names one after the other in UTF-8. Lone surrogates, as Python has them
+        for bytes of a file's name that are no text, are three bytes each.
+    ends: int64 (N,), where each name ends in `names`.
+
+Metadata:
+    format: of this file.
+    origin: a JSON text in ASCII.
+    crc32: a checksum of the origin and all tensors, by which damage is told.
+"""
+
+import json
+import os
+import pathlib
+import stat
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from reid_jax.console import shown
+
+_FORMAT = "reid_jax gallery 1"
+
+# Each tensor's dtype and number of axes, in the order of the checksum.
+_TENSORS = {
+    "features": (np.float32, 2),
+    "pids": (np.int64, 1),
+    "camids": (np.int64, 1),
+    "names": (np.uint8, 1),
+    "ends": (np.int64, 1),
+}
+
+
+class Arrays(NamedTuple):
+    """What the file holds."""
+
+    features: np.ndarray  # float32 (N, D)
+    pids: np.ndarray  # int64 (N,)
+    camids: np.ndarray  # int64 (N,)
+    names: Sequence[str]
+    origin: str
+
+
+def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
+    """Writes the file, whole or not at all; one that is there is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{shown(path)} is a folder: name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = [name.encode("utf-8", "surrogatepass") for name in arrays.names]
+    tensors = {
+        "features": arrays.features,
+        "pids": arrays.pids,
+        "camids": arrays.camids,
+        "names": np.frombuffer(b"".join(encoded), np.uint8),
+        "ends": np.cumsum([len(name) for name in encoded], dtype=np.int64),
+    }
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    origin = json.dumps(arrays.origin)
+    metadata = {"format": _FORMAT, "origin": origin, "crc32": str(_checksum(tensors, origin))}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            # Opened here first: the library's errors do not say what is wrong as Python's do.
+            part.touch()
+            save_file(tensors, part, metadata)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {shown(path)}: {error}") from None
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> Arrays:
+    """Reads what `write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+        ValueError: it is no such file, or damaged.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{shown(path)} is a folder, a pipe or a device, and no gallery's file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        for name, (dtype, axes) in _TENSORS.items():
+            if tensors[name].dtype != dtype or tensors[name].ndim != axes:
+                raise ValueError(f"its {name} are {tensors[name].dtype} {tensors[name].shape}")
+        if metadata.get("crc32") != str(_checksum(tensors, metadata.get("origin", ""))):
+            raise ValueError("its checksum is another")
+        return _arrays(tensors, json.loads(metadata["origin"]))
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{shown(path)} is no file that Gallery.save wrote, or is damaged: {error}"
+        ) from None
+
+
+def _arrays(tensors: dict[str, np.ndarray], origin: str) -> Arrays:
+    features, pids, camids, names, ends = (tensors[name] for name in _TENSORS)
+    count = len(features)
+    if not (len(pids) == len(camids) == len(ends) == count and isinstance(origin, str)):
+        raise ValueError("its arrays are of several lengths")
+    starts = np.concatenate([[0], ends[:-1]]) if count else ends
+    if (ends < starts).any() or (ends[-1] if count else 0) != len(names):
+        raise ValueError("its names do not end where they should")
+    data = names.tobytes()
+    texts = [
+        data[start:end].decode("utf-8", "surrogatepass")
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
+    return Arrays(features, pids, camids, texts, origin)
+
+
+def _checksum(tensors: dict[str, np.ndarray], origin: str) -> int:
+    checksum = zlib.crc32(origin.encode("utf-8", "surrogatepass"))
+    for name in _TENSORS:
+        array = tensors[name]
+        # Lengths too, lest the border between two arrays move.
+        checksum = zlib.crc32(repr(array.shape).encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+    return checksum

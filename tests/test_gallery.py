@@ -1,0 +1,464 @@
+"""A gallery against brute force in float64, and its file against every kind of damage."""
+
+import gc
+import os
+import subprocess
+import sys
+import tracemalloc
+import weakref
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import reid_jax
+from reid_jax import gallery as gallery_module
+from reid_jax import gallery_file
+from reid_jax.gallery import Gallery
+
+
+def random_gallery(rng, count, dim=4, integers=True):
+    """Few values, identities and cameras, so that ties and every filter occur. And its columns."""
+    draw = rng.integers(-1, 2, (count, dim)) if integers else rng.standard_normal((count, dim))
+    features = draw.astype(np.float32)
+    pids, camids = rng.integers(-1, 5, count), rng.integers(0, 4, count)
+    names = [f"image {i}" for i in range(count)]
+    gallery = Gallery()
+    # In unequal parts.
+    for part in np.split(np.arange(count), np.sort(rng.integers(0, count + 1, 3))):
+        gallery.add(
+            features[part], pids=pids[part], camids=camids[part], names=[names[i] for i in part]
+        )
+    return gallery, features, pids, camids, names
+
+
+def brute_force(features, query, valid, k):
+    """The valid images nearest to one query by a stable sort of float64 distances, and those."""
+    distances = np.sqrt(np.square(features.astype(np.float64) - query).sum(axis=1))
+    order = [i for i in np.argsort(distances, kind="stable") if valid[i]][:k]
+    missing = k - len(order)
+    return [*order, *[-1] * missing], [*distances[order], *[np.inf] * missing]
+
+
+def assert_found(hits, expected, columns):
+    """`expected` holds indices and distances of each query."""
+    indices, distances = (np.array(part) for part in zip(*expected, strict=True))
+    np.testing.assert_array_equal(hits.indices, indices)
+    np.testing.assert_array_equal(hits.distances, distances.astype(np.float32))
+    assert hits.indices.dtype == np.int32
+    assert hits.distances.dtype == np.float32
+    pids, camids, names = columns
+    np.testing.assert_array_equal(hits.pids, np.where(indices < 0, -1, pids[indices]))
+    np.testing.assert_array_equal(hits.camids, np.where(indices < 0, -1, camids[indices]))
+    assert hits.names == tuple(tuple(names[i] if i >= 0 else "" for i in row) for row in indices)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 60),
+    k=st.integers(1, 8),
+    identities=st.none() | st.sets(st.integers(-1, 6)),
+    cameras=st.none() | st.integers(0, 4) | st.sets(st.integers(0, 4)),
+    not_cameras=st.none() | st.lists(st.integers(0, 4), max_size=3),
+    protocol=st.sampled_from(["none", "field", "other cameras", "both"]),
+    block_size=st.sampled_from([1, 5, 32, 16384]),
+)
+def test_search_is_brute_force_with_every_filter(
+    seed, count, k, identities, cameras, not_cameras, protocol, block_size
+):
+    rng = np.random.default_rng(seed)
+    gallery, features, pids, camids, names = random_gallery(rng, count)
+    query = rng.integers(-1, 2, (3, 4)).astype(np.float32)
+    whose, where = rng.integers(-1, 5, 3), rng.integers(0, 4, 3)
+    options = {}
+    if protocol in ("field", "both"):
+        options["pids"] = whose
+    if protocol != "none":
+        options |= {"camids": where, "own_camera": protocol == "field"}
+    hits = gallery.search(
+        query,
+        k,
+        identities=identities,
+        cameras=cameras,
+        not_cameras=not_cameras,
+        block_size=block_size,
+        **options,
+    )
+    valid = pids != -1
+    if identities is not None:
+        valid &= np.isin(pids, list(identities))
+    if cameras is not None:
+        valid &= np.isin(camids, [cameras] if isinstance(cameras, int) else list(cameras))
+    if not_cameras is not None:
+        valid &= ~np.isin(camids, not_cameras)
+    expected = []
+    for i in range(3):
+        own = camids == where[i]
+        if protocol == "field":
+            own &= (pids == whose[i]) & (pids > 0)
+        elif protocol == "none":
+            own[:] = False
+        expected.append(brute_force(features, query[i], valid & ~own, k))
+    assert_found(hits, expected, (pids, camids, names))
+
+
+@pytest.mark.parametrize("block_size", [100, 16384])
+def test_search_is_brute_force_on_real_numbers(rng, block_size):
+    gallery, features, pids, camids, names = random_gallery(rng, 3000, 64, integers=False)
+    query = np.concatenate([features[pids >= 0][:5], rng.standard_normal((5, 64))]).astype("f4")
+    hits = gallery.search(query, 7, block_size=block_size)
+    assert_found(
+        hits, [brute_force(features, q, pids >= 0, 7) for q in query], (pids, camids, names)
+    )
+    # An image that is there is its own nearest, at distance 0.
+    np.testing.assert_array_equal(hits.indices[:5, 0], np.flatnonzero(pids >= 0)[:5])
+    np.testing.assert_array_equal(hits.distances[:5, 0], 0)
+    assert (hits.distances[5:] > 1).all()
+
+
+def test_searches_between_additions_find_what_is_there(rng):
+    gallery, everything = Gallery(), np.empty((0, 8), np.float32)
+    query = rng.standard_normal((2, 8)).astype(np.float32)
+    for count in (1, 2, 1, 7, 0, 40, 1, 1, 100):
+        new = (rng.standard_normal((count, 8)) + len(everything)).astype(np.float32)
+        gallery.add(new)
+        everything = np.concatenate([everything, new])
+        hits = gallery.search(query, 5)
+        nobody = np.zeros(len(everything), int)
+        expected = [brute_force(everything, q, nobody == 0, 5) for q in query]
+        assert_found(hits, expected, (nobody, nobody, [""] * len(everything)))
+
+
+def test_the_gallery_is_worked_out_once(rng, monkeypatch):
+    built = []
+    index = gallery_module.index_gallery
+
+    def counted(descriptors, earlier):
+        built.append(len(descriptors.pids))
+        return index(descriptors, earlier)
+
+    monkeypatch.setattr(gallery_module, "index_gallery", counted)
+    gallery, *_ = random_gallery(rng, 50)
+    for _ in range(3):
+        gallery.search(gallery.features[:2], cameras=[1, 2])
+    gallery.add(gallery.features[:1])
+    gallery.search(gallery.features[:2])
+    gallery.label(pids=3)
+    gallery.search(gallery.features[:2])
+    assert built == [50, 51, 51]
+
+
+def test_what_it_holds_is_shown_and_read_only(rng):
+    gallery = Gallery(origin="pmm, step 3")
+    assert repr(gallery) == "<Gallery of 0 images, 0 numbers each, origin='pmm, step 3'>"
+    assert gallery.features.shape == (0, 0)
+    assert gallery.names == ()
+    features = rng.standard_normal((3, 5)).astype(np.float32)
+    gallery.add(features, names=["a", "b", "c"], camids=2, pids=[4, 5, 6])
+    gallery.add(jnp.asarray(features[0]))
+    gallery.add(features[:1].astype(np.float64))
+    held = [getattr(gallery, name) for name in ("features", "pids", "camids")]
+    np.testing.assert_array_equal(held[0], features[[0, 1, 2, 0, 0]])
+    np.testing.assert_array_equal(held[1], [4, 5, 6, 0, 0])
+    np.testing.assert_array_equal(held[2], [2, 2, 2, 0, 0])
+    assert gallery.names == ("a", "b", "c", "", "")
+    assert [array.dtype for array in held] == [np.float32, np.int64, np.int64]
+    assert (len(gallery), gallery.dim) == (5, 5)
+    assert repr(gallery) == "<Gallery of 5 images, 5 numbers each, origin='pmm, step 3'>"
+    for array in held:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    # What was handed out stays as it was.
+    gallery.add(features, pids=9)
+    gallery.label(pids=[7] * 8)
+    np.testing.assert_array_equal(held[1], [4, 5, 6, 0, 0])
+    np.testing.assert_array_equal(gallery.pids, [7] * 8)
+    np.testing.assert_array_equal(gallery.camids, [2, 2, 2, 0, 0, 0, 0, 0])
+    features[:] = 0  # Of the caller's arrays nothing is kept.
+    assert (gallery.features != 0).all()
+
+
+def test_labels_given_later_are_searched(rng):
+    gallery, features, *_ = random_gallery(rng, 20, integers=False)
+    gallery.label(pids=np.arange(1, 21), camids=3)
+    hits = gallery.search(features[4], 2, identities=[5, 9])
+    np.testing.assert_array_equal(hits.pids[0, 0], 5)
+    assert set(hits.indices[0]) == {4, 8}
+    assert gallery.search(features[4], 1, pids=5, camids=3).indices[0, 0] != 4
+    for wrong in ({"pids": [1, 2]}, {"pids": 3, "camids": [1.5] * 20}):
+        with pytest.raises(ValueError, match=r"pids must be 20|camids must be integers"):
+            gallery.label(**wrong)
+    np.testing.assert_array_equal(gallery.pids, np.arange(1, 21))
+
+
+def test_few_and_none():
+    gallery = Gallery()
+    hits = gallery.search(np.zeros((2, 3)), 4)
+    assert hits.indices.tolist() == [[-1] * 4] * 2
+    assert np.isinf(hits.distances).all()
+    assert hits.names == (("",) * 4,) * 2
+    gallery.add(np.zeros((0, 3)))
+    gallery.add(np.zeros((0, 2)), names=[])
+    assert len(gallery) == 0
+    gallery.add([[1, 2]])
+    assert gallery.search(np.zeros((0, 2)), 3).indices.shape == (0, 3)
+    assert gallery.search([1, 2], 3, identities=[]).indices.tolist() == [[-1] * 3]
+    assert gallery.search([1, 2], 3, not_cameras=[]).indices.tolist() == [[0, -1, -1]]
+
+
+NAN, LONG = np.array([[0, 0], [0, np.nan]]), np.array([[1.0, 0], [0, 2e18]])
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (np.zeros((2, 3)), {}, "3 numbers do not go with this gallery's, of 2"),
+        (np.zeros((2, 2, 1)), {}, r"numbers \(images, dimensions\), got float64 \(2, 2, 1\)"),
+        (np.zeros((2, 0)), {}, r"got float64 \(2, 0\)"),
+        (np.array(["a", "b"]), {}, "descriptors must be numbers"),
+        (NAN, {}, "descriptor 1 holds NaN"),
+        (np.array([[-np.inf, 0]]), {}, "descriptor 0 holds NaN"),
+        (np.array([[0.0, 1e300]]), {}, "descriptor 0 holds NaN or infinity or is longer"),
+        (LONG, {}, "descriptor 1 holds NaN or infinity or is longer"),
+        (np.zeros((2, 2)), {"pids": [1]}, "pids must be 2 integers, one an image, got 1"),
+        (np.zeros((2, 2)), {"pids": [1.0, 2.0]}, "pids must be integers, got float64"),
+        (np.zeros((2, 2)), {"camids": "3"}, "camids must be integers"),
+        (np.zeros((2, 2)), {"camids": [[1], [2]]}, "camids must be integers"),
+        (np.zeros((2, 2)), {"names": ["a"]}, "names must be 2, one an image, got 1"),
+        (np.zeros((2, 2)), {"names": "ab"}, "names must be several texts"),
+        (np.zeros((2, 2)), {"names": [1, 2]}, "names must be texts or paths"),
+    ],
+)
+def test_a_failed_add_changes_nothing(features, options, message):
+    gallery = Gallery()
+    gallery.add([[1.0, 2.0]], pids=3, camids=4, names=["one"])
+    with pytest.raises(ValueError, match=message):
+        gallery.add(features, **options)
+    assert len(gallery) == 1
+    np.testing.assert_array_equal(gallery.features, [[1, 2]])
+    assert (gallery.pids[0], gallery.camids[0], gallery.names) == (3, 4, ("one",))
+    assert gallery.search([1.0, 2.0], 1).indices[0, 0] == 0
+
+
+def test_the_longest_descriptors_are_searched():
+    gallery = Gallery()
+    gallery.add([[1e18, 0.0], [0, 1e18], [-9e17, 0]])
+    assert gallery.search([1e18, 0.0], 3).indices.tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k and block_size must be at least 1, got 0"),
+        ({"block_size": 0}, "k and block_size must be at least 1"),
+        ({"pids": 1}, "pids and own_camera=False need camids"),
+        ({"own_camera": False}, "pids and own_camera=False need camids"),
+        ({"camids": 1}, "camids alone change nothing"),
+        ({"pids": [1, 2], "camids": [1, 2]}, "pids must be 1 integers"),
+        ({"cameras": 1.5}, "cameras must be integers, got float64"),
+        ({"not_cameras": ["a"]}, "not_cameras must be integers"),
+        ({"identities": [[1]]}, "identities must be integers"),
+        ({"features": np.zeros((1, 3))}, "3 numbers do not go with this gallery's images, of 2"),
+        ({"features": NAN}, "descriptor 1 holds NaN"),
+        ({"features": "who.jpg"}, "descriptors must be numbers"),
+    ],
+)
+def test_bad_searches_are_named(options, message):
+    gallery = Gallery()
+    gallery.add([[1.0, 2.0]])
+    with pytest.raises(ValueError, match=message):
+        gallery.search(**{"features": [1.0, 2.0]} | options)
+
+
+def test_images_added_one_by_one_take_memory_and_time_of_their_number():
+    tracemalloc.start()
+    gallery, copied, before = Gallery(), 0, None
+    for i in range(3000):
+        gallery.add(np.full(64, i, np.float32))
+        buffer = gallery.features.base
+        if buffer is not before:
+            copied, before = copied + len(gallery), buffer
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert copied < 2.1 * 3000
+    assert peak < 3.5 * 3000 * 64 * 4
+    np.testing.assert_array_equal(gallery.features[:, 5], np.arange(3000))
+
+
+def test_an_array_that_became_too_small_is_let_go(rng):
+    gallery = Gallery()
+    gallery.add(rng.standard_normal((10, 3)))
+    gallery.search(np.zeros(3))
+    old = weakref.ref(gallery.features.base)
+    gallery.add(rng.standard_normal((1, 3)))
+    gc.collect()
+    assert old() is None
+
+
+def test_a_filter_copies_no_descriptors(rng):
+    gallery = Gallery()
+    gallery.add(rng.standard_normal((40_000, 64)).astype(np.float32), camids=np.arange(40_000) % 2)
+    gallery.search(gallery.features[0], cameras=1, block_size=2048)
+    tracemalloc.start()
+    hits = gallery.search(gallery.features[0], cameras=1, block_size=2048)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert hits.indices[0, 0] % 2 == 1
+    assert peak < gallery.features.nbytes / 8
+
+
+# The file -----------------------------------------------------------------------------------------
+
+
+def same(one, other):
+    for name in ("features", "pids", "camids"):
+        got, expected = getattr(one, name), getattr(other, name)
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+    assert (one.names, one.origin) == (other.names, other.origin)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    names=st.lists(st.text(st.characters()), max_size=6),
+    origin=st.text(st.characters()),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_names_survive(tmp_path_factory, names, origin, seed):
+    rng = np.random.default_rng(seed)
+    gallery = Gallery(origin)
+    numbers = rng.integers(-(2**40), 2**40, (2, len(names)))
+    gallery.add(
+        rng.standard_normal((len(names), 3)), pids=numbers[0], camids=numbers[1], names=names
+    )
+    path = tmp_path_factory.getbasetemp() / "names.gallery"
+    gallery.save(path)
+    loaded = Gallery.load(path)
+    if names:
+        same(loaded, gallery)
+    assert (loaded.names, loaded.origin) == (tuple(names), origin)
+
+
+def test_bytes_that_are_no_text_and_a_loaded_gallery_grows(rng, tmp_path):
+    gallery = Gallery()
+    odd = [b"\xff\xfe name.jpg", b"\xed\xb2\x80", "人 \n.jpg".encode()]
+    gallery.add(rng.standard_normal((3, 8)), names=[os.fsdecode(name) for name in odd])
+    folder = tmp_path / "new" / os.fsdecode(b"na\nme ") / "of it"
+    path = folder / "a gallery.file"
+    gallery.save(path)
+    assert [p.name for p in folder.iterdir()] == ["a gallery.file"]
+    loaded = Gallery.load(str(path))
+    assert [os.fsencode(name) for name in loaded.names] == odd
+    assert loaded.search(gallery.features[1], 1).names == ((loaded.names[1],),)
+    loaded.add(gallery.features[:2], names=["more", "yet"])
+    assert loaded.search(gallery.features[1], 2).indices.tolist() == [[1, 4]]
+    loaded.save(path)  # Over the one that it was read from.
+    same(Gallery.load(path), loaded)
+    assert len(gallery) == 3
+
+
+@pytest.fixture(scope="module")
+def saved_file(tmp_path_factory):
+    gallery = Gallery("pmm")
+    rng = np.random.default_rng(1)
+    names = ["x", "yy", "zzz"]
+    gallery.add(rng.standard_normal((3, 4)), pids=[1, 2, 3], camids=[1, 1, 2], names=names)
+    path = tmp_path_factory.mktemp("saved") / "good.gallery"
+    gallery.save(path)
+    return gallery, path
+
+
+def test_every_cut_and_every_changed_byte_is_told_or_harmless(saved_file, tmp_path):
+    gallery, good = saved_file
+    data, path = good.read_bytes(), tmp_path / "bad.gallery"
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"bad\.gallery' is no file that Gallery\.save wrote"):
+            Gallery.load(path)
+    told = 0
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            same(Gallery.load(path), gallery)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            told += 1
+    assert told > 0.9 * len(data)
+
+
+def tampered(good, path, change):
+    tensors = load_file(good)
+    metadata = {"format": "reid_jax gallery 1", "origin": '"pmm"'}
+    change(tensors, metadata)
+    known = [name for name in gallery_file._TENSORS if name in tensors]
+    if len(known) == len(gallery_file._TENSORS):
+        metadata.setdefault("crc32", str(gallery_file._checksum(tensors, metadata["origin"])))
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: m.update(format="pt"), "its format is 'pt'"),
+        (lambda t, m: t.pop("ends"), "ends"),
+        (lambda t, m: t.update(features=t["features"].astype("f8")), "features are float64"),
+        (lambda t, m: t.update(pids=t["pids"][None]), r"pids are int64 \(1, 3\)"),
+        (lambda t, m: t.update(pids=t["pids"][:2]), "several lengths"),
+        (lambda t, m: t.update(ends=t["ends"] + 1), "names do not end"),
+        (lambda t, m: t.update(ends=t["ends"][[1, 0, 2]]), "names do not end"),
+        (lambda t, m: t.update(names=t["names"] | 128), "invalid"),
+        (lambda t, m: m.update(origin="{}"), "several lengths"),
+        (lambda t, m: m.update(origin="[" * 100_000), "recursion|Expecting"),
+        (lambda t, m: m.update(origin='"other"', crc32="0"), "checksum"),
+        (lambda t, m: t.update(features=t["features"] * np.nan), "descriptor 0 holds NaN"),
+    ],
+)
+def test_files_of_others_are_one_clear_error(saved_file, tmp_path, change, message):
+    path = tmp_path / "others.gallery"
+    tampered(saved_file[1], path, lambda t, m: None)
+    same(Gallery.load(path), saved_file[0])
+    tampered(saved_file[1], path, change)
+    with pytest.raises(ValueError, match=rf"others\.gallery' is .*({message})"):
+        Gallery.load(path)
+
+
+def test_no_such_file_a_folder_and_a_pipe(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Gallery.load(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("", "pipe"):
+        with pytest.raises(ValueError, match="is a folder, a pipe or a device"):
+            Gallery.load(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match="name a file in it"):
+        Gallery().save(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Gallery().save(tmp_path / "file" / "below")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
+
+
+def test_a_save_that_fails_leaves_the_old_file(saved_file, tmp_path, monkeypatch):
+    gallery, good = saved_file
+    path = tmp_path / "kept.gallery"
+    path.write_bytes(good.read_bytes())
+
+    def half(tensors, part, metadata):
+        part.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(gallery_file, "save_file", half)
+    with pytest.raises(OSError, match="No space left"):
+        gallery.save(path)
+    same(Gallery.load(path), gallery)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.gallery"]
+
+
+def test_the_package_alone_is_cheap_and_has_the_gallery():
+    program = "import sys, reid_jax; assert 'jax' not in sys.modules; print(reid_jax.Gallery())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"<Gallery of 0 images, 0 numbers each>\n"
+    assert reid_jax.Gallery is Gallery

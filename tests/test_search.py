@@ -1,0 +1,358 @@
+"""`python -m reid_jax.search` over synthetic pedestrians, with weights that nobody trained."""
+
+import copy
+import functools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_jax import inference, search, visualize
+from reid_jax.console import shown
+from reid_jax.data import layouts
+from reid_jax.data.synthetic.dataset import write_market1501
+from reid_jax.gallery import Gallery
+from tests import runs
+from tests.test_untrusted import NAME
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a run and pedestrians."""
+    folder = tmp_path_factory.mktemp("search")
+    runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
+    write_market1501(
+        folder / "pedestrians",
+        train_identities=2,
+        test_identities=4,
+        train_cameras=2,
+        test_cameras=3,
+        images_per_camera=2,
+        distractors=6,
+        junk=2,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load():
+    """As `inference.load`, each model once."""
+    real = inference.load
+    return functools.cache(lambda workdir, checkpoint="latest": real(workdir, checkpoint))
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch, load):
+    """Another folder to write into, the current one."""
+    monkeypatch.setattr(inference, "load", load)
+    for name in ("run", "pedestrians"):
+        (tmp_path / name).symlink_to(place / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What pictures are asked for."""
+    asked = []
+    figure = visualize.ranked_list_figure
+
+    def kept(*args, **kwargs):
+        asked.append((args, kwargs))
+        return figure(*args, **kwargs)
+
+    monkeypatch.setattr(visualize, "ranked_list_figure", kept)
+    return asked
+
+
+QUERY = "pedestrians/query"
+GALLERY = "pedestrians/bounding_box_test"
+
+
+def run(*arguments):
+    given = ["--workdir", "run", *map(str, arguments)]
+    if "--gallery" not in given:
+        given += ["--gallery", GALLERY]
+    return search.search(search._parser().parse_args(given))
+
+
+def queries():
+    return sorted(map(str, pathlib.Path(QUERY).glob("*.jpg")))
+
+
+def described(paths):
+    return inference.load("run").embed(paths)
+
+
+def rows(said):
+    """The cells of the tables' lines, query by query."""
+    tables = re.split(r"\n\n", said)[1:-1]
+    return [[re.split(r"  +", line.strip()) for line in t.splitlines()[2:]] for t in tables]
+
+
+def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
+    paths = layouts.find_images(GALLERY, "")
+    asked = [paths[7], queries()[0]]
+    hits = run("--query", *asked, "-k", 3)
+    distances = np.linalg.norm(
+        described(asked)[:, None].astype(np.float64) - described(paths)[None], axis=-1
+    )
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(hits.indices, nearest)
+    assert (hits.indices[0, 0], hits.distances[0, 0]) == (7, 0)
+    said = capsys.readouterr().out
+    assert "baseline, step 2 of 'run'\n" in said
+    assert f"describing {len(paths)} images in {GALLERY!r}\nread {len(paths)} of" in said
+    assert said.endswith("\ndrew the nearest 3 into 'search.png'\n")
+    assert [line for line in said.splitlines() if line in map(repr, asked)] == list(
+        map(repr, asked)
+    )
+    expected = [
+        [[str(r + 1), f"{distances[q, i]:.4f}", repr(paths[i])] for r, i in enumerate(nearest[q])]
+        for q in range(2)
+    ]
+    assert rows(said) == expected
+    ((images, listed, _), options) = drawn[0]
+    assert not options["known"].any()
+    assert options["query_names"] == [os.path.basename(path) for path in asked]
+    assert options["names"][1] == [os.path.basename(paths[i]) for i in nearest[1]]
+    np.testing.assert_array_equal(listed[0, 0], images[0])
+    with Image.open(paths[nearest[1, 2]]) as image:
+        pixels = np.asarray(image.resize((64, 96), 2))
+    assert np.abs(listed[1, 2].astype(int) - pixels).mean() < 2
+    with Image.open("search.png") as image:
+        assert image.size[0] > 400
+
+
+def test_names_that_show_identities_filter_and_tell_right_from_wrong(here, capsys, drawn):
+    paths = layouts.find_images(GALLERY, "")
+    who = np.array([re.match(r"(-?\d+)_c(\d+)", os.path.basename(p)).groups() for p in paths], int)
+    asked = queries()[:2]
+    whose = [re.match(r"(\d+)_c(\d+)", os.path.basename(path)).groups() for path in asked]
+    (pid, camera), (_, other) = np.array(whose, int)
+    shutil.copy(asked[0], "somebody.jpg")
+    named = ["--layout", "market1501", "-k", 50, "--query", *asked]
+
+    hits = run(*named, "somebody.jpg")
+    assert set(hits.indices[0][hits.indices[0] >= 0]) == set(np.flatnonzero(who[:, 0] != -1))
+    said = capsys.readouterr().out
+    assert f"\n{asked[0]!r}, identity {pid}, camera {camera}\n" in said
+    assert "\n'somebody.jpg'\n" in said
+    for q, table in enumerate(rows(said)):
+        for (_, _, *labels, path), i in zip(table, hits.indices[q], strict=False):
+            assert (path, labels) == (repr(paths[i]), list(map(str, who[i])))
+    (_, _, correct), options = drawn[0]
+    assert correct.shape == (3, 10)
+    np.testing.assert_array_equal(correct[0], who[hits.indices[0, :10], 0] == pid)
+    assert options["known"].all(axis=1).tolist() == [True, True, False]
+    assert not options["known"][2].any()
+
+    def found(*options):
+        hits = run(*named, *options)
+        return [who[row[row >= 0]] for row in hits.indices]
+
+    for first in found("--camera", other, "--identity", f"{pid:04d}"):
+        assert first.tolist() == [[pid, other]] * len(first)
+        assert len(first) == np.count_nonzero((who == [pid, other]).all(axis=1)) > 0
+    cameras = [set(first[:, 1]) for first in found("--not-camera", other)]
+    assert cameras == [set(who[:, 1]) - {other}] * 2
+    assert [set(first[:, 1]) for first in found("--other-cameras")] == [
+        set(who[:, 1]) - {int(c)} for _, c in whose
+    ]
+    capsys.readouterr()
+    run(*named, "--identity", pid, "--not-camera", *sorted({*who[:, 1]}))
+    assert "no image of the gallery is left to be found" in capsys.readouterr().out
+
+
+def test_identities_and_cameras_may_be_any_text(here, capsys, drawn):
+    folder = here / "own" / "below"
+    folder.mkdir(parents=True)
+    pictures = queries()
+    evil = os.fsdecode(NAME)
+    names = ["anna-lobby-1.jpg", "anna-door-1.jpg", f"bert-{evil}-1.jpg", "0-door-2.jpg"]
+    for path, name in zip(pictures, names, strict=False):
+        shutil.copy(path, folder / name.replace("/", "_"))
+    shutil.copy(pictures[1], here / "anna-yard-7.jpg")
+    shutil.copy(pictures[1], here / "carl-door-7.jpg")
+    options = ["--gallery", "own", "--pattern", "(?P<pid>[^-]+)-(?P<camid>[^-]+)-", "-k", 4]
+    hits = run(*options, "--query", "anna-yard-7.jpg", "carl-door-7.jpg")
+    (_, _, correct), given = drawn[0]
+    assert given["known"].all()
+    for n, person in enumerate(("anna", "carl")):
+        right = [name.startswith(person) for name in given["names"][n]]
+        np.testing.assert_array_equal(correct[n], right)
+    assert sum(correct[0]) == 2
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert evil not in said
+    assert shown(evil.replace("/", "_"))[1:-1] in said
+    assert [len(table) for table in rows(said)] == [4, 4]
+    hits = run(*options, "--query", "carl-door-7.jpg", "--camera", "lobby")
+    assert hits.indices[0, 1] == -1
+    assert hits.names[0][0].endswith("anna-lobby-1.jpg")
+    hits = run(*options, "--query", "carl-door-7.jpg", "--other-cameras")
+    assert not any("-door-" in name for name in hits.names[0])
+
+
+def test_a_number_is_an_identity_like_any_text(here, drawn):
+    """In file names of one's own 0 and -1 are no distractor and no junk."""
+    (here / "own").mkdir()
+    for path, pid in zip(queries(), (0, -1, 5), strict=False):
+        shutil.copy(path, here / "own" / f"{pid}_c0_1.jpg")
+    shutil.copy(queries()[0], "0_c0_7.jpg")
+    options = ["--pattern", r"(?P<pid>-?\d+)_c(?P<camid>\d+)", "--query", "0_c0_7.jpg"]
+    hits = run("--gallery", "own", *options, "-k", 3)
+    assert hits.names[0][0] == "own/0_c0_1.jpg"
+    assert (hits.indices >= 0).all()
+    (_, _, correct), given = drawn[0]
+    assert correct.tolist() == [[True, False, False]]
+    assert given["known"].all()
+
+
+def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatch, drawn):
+    shutil.copytree(GALLERY, "copy")
+    asked = queries()[:1]
+    first = run("--query", *asked, "--gallery", "copy", "--save-gallery", "kept/a.gallery")
+    assert "saved the gallery as 'kept/a.gallery'" in capsys.readouterr().out
+    shutil.rmtree("copy")
+    embed, embedded = inference.Model.embed, []
+
+    def counted(self, images, progress=None):
+        embedded.append(images)
+        return embed(self, images, progress)
+
+    monkeypatch.setattr(inference.Model, "embed", counted)
+    again = run("--query", *asked, "--gallery", "kept/a.gallery", "--output", "again.png")
+    assert embedded == [asked]
+    np.testing.assert_array_equal(again.indices, first.indices)
+    np.testing.assert_array_equal(again.distances, first.distances)
+    said = capsys.readouterr().out
+    assert "10 images cannot be drawn: 'copy/" in said
+    assert said.endswith("drew the nearest 10 into 'again.png'\n")
+    assert np.ptp(drawn[1][0][1]) == 0
+    # Names tell who they are, whenever the gallery was described.
+    hits = run("--query", *asked, "--gallery", "kept/a.gallery", "--layout", "market1501")
+    assert set(hits.pids[0]) > {0}
+
+
+def test_a_gallery_of_another_network_is_refused(here, capsys):
+    asked = ["--query", queries()[0]]
+    run(*asked, "--save-gallery", "of_step_2")
+    with pytest.raises(ValueError, match=r"'of_step_2' are of another network \('baseline, step 2"):
+        run(*asked, "--gallery", "of_step_2", "--checkpoint", 1)
+    gallery = Gallery.load("of_step_2")
+    gallery.origin = ""  # Nobody says.
+    gallery.save("of_somebody")
+    run(*asked, "--gallery", "of_somebody", "--checkpoint", 1)
+    gallery = Gallery()
+    gallery.add(np.zeros((2, 3)))
+    gallery.save("of_three")
+    with pytest.raises(ValueError, match=r"'of_three' are of another network \('', 3 numbers"):
+        run(*asked, "--gallery", "of_three")
+    # Images without names are found as well.
+    gallery = Gallery()
+    gallery.add(described(queries()[:2]))
+    gallery.save("nameless")
+    capsys.readouterr()
+    hits = run(*asked, "--gallery", "nameless", "-k", 3)
+    assert hits.indices[0].tolist() == [0, 1, -1]
+    assert "2 images cannot be drawn" in capsys.readouterr().out
+
+
+def test_what_makes_descriptors_others_makes_another_origin(here):
+    model = copy.copy(inference.load("run"))
+    model.config = copy.deepcopy(model.config)
+    origins = [search._origin(model), search._origin(inference.load("run", 1))]
+    for leaf, value in (("flip", True), ("normalize", True)):
+        model.config.eval[leaf] = value
+        origins.append(search._origin(model))
+    for size in ((80, 64), (80, 72)):
+        model.config.data.image_size = size
+        origins.append(search._origin(model))
+    model.variables = jax.tree.map(lambda x: x + 1e-3, model.variables)
+    origins.append(search._origin(model))
+    assert len(set(origins)) == 7
+    assert search._origin(inference.load("run")) == origins[0]
+    assert re.fullmatch("baseline, step 2, sha256 [0-9a-f]{64}", origins[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--query", "pedestrians"], ValueError, "'pedestrians' .is a folder"),
+        (["--query", "nobody.jpg"], ValueError, "'nobody.jpg' .No such file"),
+        (["--gallery", "nowhere"], FileNotFoundError, "no folder 'nowhere' .--gallery"),
+        (["--gallery", "bad"], ValueError, "1 of 2 files are .*'bad/bad.jpg'"),
+        (["--gallery", "bad/bad.jpg"], ValueError, "bad.jpg' is no file that Gallery.save"),
+        (["--gallery", "empty"], ValueError, "no image .* in or below 'empty' .--gallery"),
+        (["--workdir", "empty"], FileNotFoundError, r"empty/run\.json is missing"),
+        (["--checkpoint", 7], FileNotFoundError, "no checkpoint of step 7"),
+        (["--camera", 1], ValueError, "--camera needs --layout or --pattern"),
+        (["--other-cameras"], ValueError, "--other-cameras needs --layout or --pattern"),
+        (["--layout", "market1501", "--camera", 99], ValueError, "--camera '99': the gallery has"),
+        (["--layout", "market1501", "--not-camera", "x"], ValueError, "--not-camera 'x'"),
+        (["--layout", "market1501", "--identity", 99], ValueError, "--identity '99'"),
+        (["--layout", "market1501", "--other-cameras"], ValueError, "'good.jpg' shows no camera"),
+        (["--layout", "dukemtmc"], ValueError, "no identity and camera in the name of 'pedes"),
+        (["--pattern", "("], ValueError, r"--pattern '\(' is no regular expression"),
+        (["--pattern", "a"], ValueError, "--pattern 'a' lacks the groups"),
+        (["--output", "empty"], IsADirectoryError, "--output 'empty' is a folder"),
+        (["--save-gallery", "empty"], IsADirectoryError, "--save-gallery 'empty' is a folder"),
+        (["--output", "good.jpg/x.png"], OSError, "cannot write --output 'good.jpg/x.png'"),
+    ],
+)
+def test_mistakes_are_named(here, options, error, message):
+    (here / "empty").mkdir()
+    (here / "bad").mkdir()
+    shutil.copy(queries()[0], "good.jpg")
+    shutil.copy("good.jpg", "bad/good.jpg")
+    (here / "bad" / "bad.jpg").write_bytes(b"no image")
+    before = sorted(here.iterdir())
+    query = [] if "--query" in options else ["--query", "good.jpg"]
+    with pytest.raises(error, match=message):
+        run(*query, *options)
+    assert sorted(here.iterdir()) == before
+
+
+def test_the_program(here):
+    def start(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "reid_jax.search", *arguments],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    query = queries()[0]
+    done = start("--workdir=run", f"--gallery={QUERY}", "--query", query, "--top=2")
+    assert done.returncode == 0, done.stderr
+    assert f"     1    0.0000  {query!r}\n" in done.stdout
+    assert (here / "search.png").is_file()
+    done = start("--workdir=run", "--gallery=nowhere", "--query", query)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "FileNotFoundError: no folder 'nowhere' (--gallery)",
+        "(--traceback shows where)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--pattern=a", "--layout=cuhk03"], "not allowed with"), (["--top=0"], "0 is below 1")],
+)
+def test_options_that_cannot_be(options, message, capsys):
+    with pytest.raises(SystemExit):
+        search.main(["--workdir=run", "--gallery=a", "--query=b", *options])
+    assert message in capsys.readouterr().err
