@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -151,9 +152,13 @@ def _as_numpy(tensor: Any, torch: Any) -> np.ndarray:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-    """The first line of an error; PyTorch's go on with how to read the file unsafely."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    first = first if len(first) <= 200 else first[:197] + "..."
-    return ValueError(
-        f"{shown(path)} is damaged, or holds more than weights ({type(error).__name__}: {first})"
-    )
+    """What is wrong, in one line, without PyTorch's advice on how to run what is in the file."""
+    text = str(error)
+    if match := re.search(r"GLOBAL ([\w.]+)", text):
+        return ValueError(
+            f"{shown(path)} holds more than weights: it asks for {match[1]}, and nothing of a file "
+            "is run. Where you trust it, save its tensors alone"
+        )
+    first = next(iter(text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()), "")
+    first = "".join(c for c in first if c.isprintable())[:200]
+    return ValueError(f"{shown(path)} is damaged ({type(error).__name__}: {first})")

@@ -53,10 +53,10 @@ def test_a_file_that_would_run_code_runs_nothing(wrap, torch, tmp_path, monkeypa
     path.write_bytes(wrap(pickle.dumps(evil, 2)))
     heard = []
     monkeypatch.setattr(pickle, "loads", heard.append)
-    message = r"evil\.pth' is damaged, or holds more than weights \(UnpicklingError: [^\n]*\)$"
+    message = r"evil\.pth' holds more than weights: it asks for posix\.mkdir, and nothing .* is run"
     with pytest.raises(ValueError, match=message):
         read_trunk(path)
-    with pytest.raises(SystemExit, match=r"evil\.pth' is damaged, or holds more than weights"):
+    with pytest.raises(SystemExit, match=f"^ValueError: .*{message}"):
         main([str(path), str(tmp_path / "out")])
     assert not canary.exists()
     assert heard == []
@@ -89,7 +89,7 @@ def test_nothing_is_unpickled_by_python_itself(torch, tmp_path):
     )
     good, bad, heard = done.stdout.splitlines()
     assert good.startswith("ResNet of bottleneck blocks")
-    assert "evil.pth' is damaged, or holds more than weights" in bad
+    assert "evil.pth' holds more than weights: it asks for posix.system" in bad
     assert heard == "[]"
 
 
@@ -117,14 +117,14 @@ def test_cut_off_files_are_one_error_that_names_them(torch, tmp_path):
         assert files.read(path).arrays.keys() == tensors.keys()
         for size in (10, 1000, len(data) // 2, len(data) - 30):
             path.write_bytes(data[:size])
-            with pytest.raises(ValueError, match=r"weights\.pth' is damaged, or holds more"):
+            with pytest.raises(ValueError, match=r"weights\.pth' is damaged \([A-Za-z][^\n]*\)$"):
                 files.read(path)
 
 
 def test_tensors_without_plain_numbers_are_told(torch, tmp_path):
     for tensor in (torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")):
         torch.save({"conv1.weight": tensor}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"a\.pth' is damaged, or holds more than weights"):
+        with pytest.raises(ValueError, match=r"a\.pth' is damaged \([A-Za-z][^\n]*\)$"):
             files.read(tmp_path / "a.pth")
 
 
