@@ -22,6 +22,9 @@ from reid_jax.console import shown
 # How PyTorch's files begin: a zip archive, or before version 1.6 a pickle.
 _PYTORCH = (b"PK\x03\x04", b"\x80")
 
+# Before, files could run code in spite of `weights_only` (CVE-2025-32434).
+_SAFE_PYTORCH = (2, 6)
+
 # What programs wrap their weights in.
 _WRAPPERS = ("state_dict", "model")
 # What `DataParallel` puts before every name.
@@ -61,7 +64,7 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
     Raises:
         OSError: there is no such file, or it cannot be read.
         ValueError: it is damaged, or neither of the two, or holds something else than weights.
-        ImportError: it needs PyTorch, which is not installed.
+        ImportError: it needs PyTorch, which is not installed, or too old to be safe.
     """
     path = pathlib.Path(path)
     data = path.read_bytes()
@@ -118,6 +121,12 @@ def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], in
             f"{shown(path)} is a PyTorch checkpoint, and PyTorch is not installed: python -m pip "
             "install torch, or convert it to .safetensors where PyTorch is"
         ) from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_PYTORCH:
+        raise ImportError(
+            f"{shown(path)} is a PyTorch checkpoint, and what loads them safely came with PyTorch "
+            f"{'.'.join(map(str, _SAFE_PYTORCH))}; here is {torch.__version__}: python -m pip "
+            "install --upgrade torch, or convert it to .safetensors elsewhere"
+        )
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # Of whatever type: its unpickler follows the file.

@@ -61,7 +61,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
     if program:
         raise ValueError(
             f"{shown(path)} holds a whole network, {program.upper()}, and not an ImageNet ResNet: "
-            f"`python -m reid_jax.pretrained {path} OUT` converts it to a workdir for eval.py"
+            "`python -m reid_jax.pretrained FILE OUT` converts it to a workdir for eval.py"
         )
     return from_file(file)
 

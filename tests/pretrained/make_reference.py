@@ -21,7 +21,7 @@ PLACES = 24
 NETWORKS = {
     "bottleneck": ("ResNet", {"depths": (1, 2, 2, 1), "width": 4}),
     "basic": ("ResNet", {"block": "basic", "depths": (2, 1, 2, 1), "width": 4}),
-    "ibn": ("ResNet", {"depths": (2, 1, 2, 1), "width": 6, "ibn": True}),
+    "ibn": ("ResNet", {"depths": (2, 1, 2, 1), "width": 5, "ibn": True}),
     "pmm": ("PMM", {"depths": (1, 1, 2, 1), "width": 4, "dim": 8, "classes": 5}),
     "bdb": ("BDB", {"depths": (1, 1, 2, 1), "width": 4, "dims": (8, 12), "classes": 5}),
 }

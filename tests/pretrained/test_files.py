@@ -143,3 +143,10 @@ def test_without_pytorch_the_error_says_what_to_do(tmp_path, monkeypatch):
         files.read(tmp_path / "a.pth")
     with pytest.raises(SystemExit, match=f"^ImportError: .*{message}"):
         main([str(tmp_path / "a.pth"), str(tmp_path / "out")])
+
+
+def test_a_pytorch_that_is_not_safe_is_not_used(torch, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    (tmp_path / "a.pth").write_bytes(zipped(pickle.dumps({}, 2)))
+    with pytest.raises(ImportError, match=r"safely came with PyTorch 2\.6; here is 2\.5\.1\+cpu"):
+        files.read(tmp_path / "a.pth")

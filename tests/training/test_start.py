@@ -89,7 +89,7 @@ def test_the_second_pass_of_hbfp_is_pretrained_too(sources, tmp_path):
     [
         ("basic", r'basic blocks .*give --config\.model\.trunk\.block=basic --config\.model\.trunk'
          r'\.depths="\(2, 1, 2, 1\)", or'),
-        ("ibn", r"IBN-a of width 6, but model\.trunk is a ResNet .* of width 4: give "),
+        ("ibn", r"IBN-a of width 5, but model\.trunk is a ResNet .* of width 4: give "),
     ],
 )  # fmt: skip
 def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message, sources, tmp_path):
