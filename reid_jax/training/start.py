@@ -39,7 +39,12 @@ def first_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str
         return None
 
     def read() -> Trunk:
-        trunk = read_trunk(config.pretrained)
+        try:
+            trunk = read_trunk(config.pretrained)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"model.pretrained is {shown(config.pretrained)}, and there is no such file"
+            ) from error
         check_fits(trunk, models.create(config, num_classes=2).trunk, config.pretrained)
         return trunk
 

@@ -98,7 +98,9 @@ def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message,
     with pytest.raises(ValueError, match=message):
         loop.train(config, str(tmp_path / "run"))
     config.model.pretrained = "no file"
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^model\.pretrained is 'no file', and there is no"
+    ):
         loop.train(config, str(tmp_path / "run"))
     config.model.pretrained = ""
     with pytest.raises(FileNotFoundError, match="no folder"):
@@ -110,6 +112,7 @@ def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message,
         loop.train(config, str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
     """It starts from a file, named from the folder it was started in; then it has checkpoints."""
     config = recipe("baseline", "bottleneck")
