@@ -115,6 +115,10 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
+# The trunk's first weights: a file that `python -m reid_jax.pretrained` wrote, or torchvision's or
+# timm's own. None by default: the trunk starts from random ones.
+PRETRAINED = ""
+
 # The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and
 # "Baseline(+LS+Cutout)", the one that all later rows build on.
 BASELINE_ROWS = ("ls+cutout", "ls", "triplet")
@@ -159,6 +163,7 @@ def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
         {
             "name": "pmm",
             "trunk": dict(RESNET50),
+            "pretrained": PRETRAINED,
             "embedding_dim": 512,
             "stages": 3,
             "mixing": mixing,
@@ -177,6 +182,7 @@ def bdb() -> ConfigDict:
         {
             "name": "bdb",
             "trunk": dict(RESNET50),
+            "pretrained": PRETRAINED,
             "global_dim": 512,
             "part_dim": 1024,
             # Shares of the map's height and width that are dropped.
@@ -214,6 +220,7 @@ def hbfp(row: str = "hbfp+gep") -> ConfigDict:
         {
             "name": "hbfp",
             "trunk": dict(RESNET50),
+            "pretrained": PRETRAINED,
             **HBFP_ROWS[row],
             "correlation_dim": 512,  # L
             "perception_dim": 2048,  # L'
@@ -230,6 +237,7 @@ def baseline(row: str = "ls+cutout") -> ConfigDict:
         {
             "name": "baseline",
             "trunk": dict(RESNET50),
+            "pretrained": PRETRAINED,
             "classifier": row != "triplet",
             "dtype": "float32",  # or bfloat16: of the computation
         }

@@ -182,6 +182,7 @@ _MODEL = {
         "block": one_of(*BLOCKS),
         "ibn": SWITCH,
     },
+    "pretrained": TEXT,
     "dtype": one_of(*models.DTYPES),
 }
 _NETWORKS = {

@@ -125,6 +125,7 @@ WRONG = {
     "model.trunk.strides": [(1, 2, 0, 1), (1, 2, 2)],
     "model.trunk.block": ["Basic", "", None, ("basic",)],
     "model.trunk.ibn": [1, "True", None],
+    "model.pretrained": [None, 0, ("a.pth",)],
     "model.classifier": [1],
     "model.global_dim": [0],
     "model.part_dim": [-1],
@@ -231,7 +232,11 @@ def test_all_problems_are_named_at_once_in_the_order_of_the_recipe():
 @pytest.mark.parametrize(
     ("leaves", "without", "message"),
     [
-        ({"model": 3}, (), r"^model is 3; it must be a section of leaves: name, trunk, dtype$"),
+        (
+            {"model": 3},
+            (),
+            r"^model is 3; it must be a section of leaves: name, trunk, pretrained, dtype$",
+        ),
         ({"epochs": {"x": 1}}, (), r"^epochs is a section of leaves; it must be a whole number"),
         ({}, ("model.name", "optim"), r"\n  optim is missing\n  model\.name is missing$"),
         ({}, ("model.trunk.width",), r"^model\.trunk\.width is missing$"),

@@ -40,7 +40,7 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
 
     Args:
         config: a ConfigDict with `name`, `dtype`, `trunk` (depths, width, strides, block, ibn)
-            and the network's own leaves.
+            and the network's own leaves. `pretrained` is for the trainer, and not read.
         num_classes: training identities.
         axis_name: the pmapped axis whose devices share a batch, or None.
 
@@ -48,6 +48,7 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
         ValueError: an unknown name, dtype or kind of block.
     """
     settings = dict(config)
+    settings.pop("pretrained", None)
     name, dtype, trunk = settings.pop("name"), settings.pop("dtype"), settings.pop("trunk")
     if name not in NETWORKS:
         raise ValueError(f"model.name is {name!r}; it must be one of {sorted(NETWORKS)}")

@@ -6,6 +6,8 @@ A thin layer over Orbax. A folder holds one subfolder a step, and each of those 
     optimizer/    opt_state and step: what resuming needs on top
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
 
+A checkpoint that was made of others' weights has `model/` alone: it can be evaluated, not resumed.
+
 Arrays are stored under the names of their leaves (`params/stem/kernel`), so that a checkpoint of
 another network is recognised, and told leaf by leaf, before a single array is read.
 """
@@ -13,6 +15,7 @@ another network is recognised, and told leaf by leaf, before a single array is r
 import contextlib
 import dataclasses
 import itertools
+import json
 import logging
 import math
 import os
@@ -183,6 +186,25 @@ class Checkpoints:
             values = {name: float(value) for name, value in metrics.items()}
             items["evaluation"] = ocp.args.JsonSave(values)
             self._scores[step] = values[self._best_by]  # The save asks which one is best.
+        return self._save(step, items)
+
+    def save_model(self, variables: PyTree, step: int = 0) -> None:
+        """Writes weights alone, which no run here made; returns once they are written.
+
+        Args:
+            variables: {"params", "batch_stats"} of the network.
+            step: under which they are found.
+
+        Raises:
+            CheckpointWriteError: they could not be written.
+        """
+        variables = jax.device_get(variables)
+        self._save(step, {"model": ocp.args.StandardSave(_as_nested_names(variables))})
+        with self._clear_write_errors():
+            self._manager.wait_until_finished()
+
+    def _save(self, step: int, items: Mapping[str, Any]) -> bool:
+        """Starts to write the items of a step, after the checkpoint before it is written."""
         with self._clear_write_errors():
             self._manager.wait_until_finished()
         self._tidy()
@@ -210,8 +232,10 @@ class Checkpoints:
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             DamagedCheckpointError: no checkpoint in it can be read.
-            ValueError: it is of another network or optimizer; names the first leaf that differs.
+            ValueError: it is of another network or optimizer; names the first leaf that differs. Or
+                it holds weights alone.
         """
+        can_be_resumed(self.folder)
         damaged = []
         for step in sorted(self._all_steps(), reverse=True):
             like = {"model": _model(state_like), "optimizer": _optimizer(state_like)}
@@ -322,6 +346,33 @@ class Checkpoints:
             return traverse_util.flatten_dict(tree, sep="/")
         except Exception as error:  # See `_read`.
             raise _damaged(self.path(step), error) from error
+
+
+def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint in a folder for a run to go on from. Reads no arrays.
+
+    Raises:
+        ValueError: the newest holds weights alone, on purpose.
+    """
+    steps = [path for path in pathlib.Path(folder).glob("*") if path.name.isdigit()]
+    if not steps:
+        return False
+    newest = max(steps, key=lambda path: int(path.name))
+    if _saved_items(newest) == {"model"}:
+        raise ValueError(
+            f"the checkpoint {newest} holds weights alone, which eval.py evaluates; there is no "
+            "optimizer for a run to go on with. Choose another --workdir"
+        )
+    return True
+
+
+def _saved_items(path: pathlib.Path) -> set[str] | None:
+    """The items that a checkpoint was written with, whatever is left of them; None: unknown."""
+    try:
+        metadata = json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
+        return set(metadata["item_handlers"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from reid_jax.training.links import check_links
 from reid_jax.training.metrics import Progress
 from reid_jax.training.preemption import Preemption
 from reid_jax.training.record import Record
+from reid_jax.training.start import first_trunk
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
 from reid_jax.training.workdir import check_workdir, report_skipped
@@ -67,6 +68,7 @@ def _train(
     check_divides(devices, batch_size, "data.identities_per_batch x data.images_per_identity")
     _check_same_recipe(config)
     hosts.together(lambda: check_links(workdir))
+    trunk = first_trunk(config.model, workdir)
     dataset = datasets.load(config.data, say)
     labels, num_classes = dataset.train.labels, dataset.train.num_identities
     sampler = IdentitySampler(
@@ -93,7 +95,7 @@ def _train(
         total_steps, length = config.max_steps, f"max_steps is {config.max_steps}"
     schedule = optimizers.create_schedule(config.optim, steps_per_epoch)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
-    state = create_state(network, optimizer, config.data.image_size, config.seed)
+    state = create_state(network, optimizer, config.data.image_size, config.seed, trunk)
     step = pmap_step(make_step(network, optimizer, schedule, config), devices)
     say(
         f"{config.model.name}: {_count(state.params):,} parameters; {len(dataset.train):,} images "
@@ -166,7 +168,9 @@ def _check_same_recipe(config: ConfigDict) -> None:
     """Raises ValueError where hosts would train by other leaves; data may lie elsewhere."""
     if hosts.count() > 1:
         leaves = flatten_dict(config.to_dict(), sep=".")
-        hosts.check_same("recipe", leaves | {"data.root": ""})
+        # Data and weights may lie elsewhere. That the weights are the same, `first_trunk` checks.
+        elsewhere = {"data.root": "", "model.pretrained": bool(config.model.pretrained)}
+        hosts.check_same("recipe", leaves | elsewhere)
 
 
 def _calendar(config, steps_per_epoch: int, total_steps: int) -> Callable[..., bool]:

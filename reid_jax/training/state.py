@@ -28,20 +28,31 @@ def create_state(
     optimizer: optax.GradientTransformation,
     image_size: tuple[int, int],
     seed: int,
+    trunk: dict[str, Any] | None = None,
 ) -> TrainState:
     """Step 0: the network's initial variables, a function of the seed.
 
     The inference face creates every parameter: its convolutions are shape inference to XLA and are
     dropped.
+
+    Args:
+        network: to be trained.
+        optimizer: of the run.
+        image_size: (H, W), pixels.
+        seed: of the run.
+        trunk: {"params", "batch_stats"} of a pretrained trunk, in place of initial ones.
     """
 
     @jax.jit
-    def create(key):
-        variables = network.start(network.init(key, jnp.zeros((1, *image_size, 3))))
+    def create(key, trunk):
+        variables = network.init(key, jnp.zeros((1, *image_size, 3)))
+        if trunk is not None:
+            variables = {name: {**tree, "trunk": trunk[name]} for name, tree in variables.items()}
+        variables = network.start(variables)
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
 
-    return create(stream_key(seed, "init", 0))
+    return create(stream_key(seed, "init", 0), trunk)
 
 
 STREAMS = ("init", "augment", "mix")

@@ -27,7 +27,7 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
     "eval": {"flip": False, "normalize": False},
-    "model": {"trunk": {"block": "bottleneck", "ibn": False}},
+    "model": {"trunk": {"block": "bottleneck", "ibn": False}, "pretrained": ""},
 }
 
 # Leaves that say where the training images are and which are left out: between runs over the same
@@ -40,6 +40,7 @@ def write_run(
     config: ConfigDict | Mapping[str, Any],
     num_classes: int,
     train_images: Mapping[str, int | str] | None = None,
+    source: Mapping[str, int | str | None] | None = None,
 ) -> None:
     """Writes `run.json` into a workdir, at once or not at all.
 
@@ -48,6 +49,7 @@ def write_run(
         config: nested; its leaves are None, booleans, numbers, strings and tuples of these.
         num_classes: number of training identities, the width of the ID classifiers.
         train_images: from `datasets.fingerprint`, or None not to tell.
+        source: where the weights are from, if no run here made them.
 
     Raises:
         TypeError: a leaf is of another type; names it.
@@ -58,6 +60,8 @@ def write_run(
     run = {"reid_jax": _version(), "num_classes": int(num_classes)}
     if train_images is not None:
         run["train_images"] = dict(train_images)
+    if source is not None:
+        run["source"] = dict(source)
     run["config"] = nested
     write_text_atomically(pathlib.Path(workdir) / NAME, json.dumps(run, indent=2) + "\n")
 
@@ -189,9 +193,14 @@ def report_skipped(
 
 def write_text_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a file such that a kill at any moment leaves the old text or the new, never half."""
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """As `write_text_atomically`, bytes."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -205,10 +214,11 @@ def _version() -> str:
 
 
 def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The config, with a `data.root` that does not depend on the current folder."""
+    """The config, with paths that do not depend on the current folder."""
     nested = ConfigDict(config).to_dict()
-    if nested.get("data", {}).get("root"):
-        nested["data"]["root"] = os.path.abspath(nested["data"]["root"])
+    for section, leaf in (("data", "root"), ("model", "pretrained")):
+        if nested.get(section, {}).get(leaf):
+            nested[section][leaf] = os.path.abspath(nested[section][leaf])
     return nested
 
 

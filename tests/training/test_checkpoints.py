@@ -25,6 +25,7 @@ from reid_jax.training.checkpoints import (
     Checkpoints,
     CheckpointWriteError,
     DamagedCheckpointError,
+    can_be_resumed,
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -532,3 +533,28 @@ def test_orbax_is_quiet_and_its_warnings_are_not(tmp_path, caplog):
     assert (logging.INFO, False) in levels
     assert (logging.INFO, True) not in levels
     assert (logging.WARNING, True) in levels
+
+
+def test_weights_alone_are_evaluated_and_not_resumed(tmp_path):
+    state = make_state(3)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_model(model_of(state))
+        assert checkpoints.latest_step == 0
+        assert_identical(checkpoints.restore_model(model_of(make_state(0))), model_of(state))
+        with pytest.raises(ValueError, match=r"/0 holds weights alone, which eval\.py evaluates"):
+            checkpoints.restore(make_state(0))
+    assert steps_on_disk(tmp_path) == [0]
+    with pytest.raises(ValueError, match="weights alone"):
+        can_be_resumed(tmp_path)
+
+
+def test_a_lost_optimizer_is_damage(two):
+    """Not weights alone: the checkpoint was written with one."""
+    shutil.rmtree(two / "20" / "optimizer")
+    assert can_be_resumed(two)
+    with (
+        Checkpoints(two) as checkpoints,
+        pytest.warns(UserWarning, match="20 is damaged .*is used instead"),
+    ):
+        assert_identical(checkpoints.restore(make_state(0)), make_state(10))
+    assert not can_be_resumed(two / "none")
