@@ -91,7 +91,9 @@ class Bottleneck(nn.Module):
         y = nn.relu(norm("bn2")(y))
         y = norm("bn3")(pointwise(width, dtype=self.dtype, name="conv3")(y))
         if self.stride != 1 or x.shape[-1] != width:
-            x = x[:, :: self.stride, :: self.stride]
+            if self.stride != 1:
+                # Indexing would gather where the batch's size is symbolic, as it is in an export.
+                x = jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, self.stride, self.stride, 1))
             x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
             x = norm("downsample_bn")(x)
         return nn.relu(x + y)
