@@ -175,6 +175,8 @@ def test_facts(exported):
             assert about["bytes"] == len(content)
             assert about["computes_in"] == "float32"
         assert facts["files"]["descriptor.stablehlo"]["jax"] == jax.__version__
+        if "descriptor.onnx" in facts["files"]:
+            assert facts["files"]["descriptor.onnx"]["opset"] == 18
     assert [p.name for p in root.glob(".*")] == []
 
 
@@ -265,3 +267,5 @@ def test_what_the_converter_does_not_know_is_told():
 
     with pytest.raises(ValueError, match=r"jax2onnx .* cannot convert this network: .*stablehlo"):
         onnx.convert(determinants, (8, 8))
+    with pytest.raises(ValueError, match=r"onnxruntime .* cannot run descriptor\.onnx"):
+        onnx.run(b"no model", np.zeros((1, 8, 8, 3), np.uint8))

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Of 2022: runtimes that know newer ones know it, and the networks need nothing newer.
+_OPSET = 18
+
 INSTALL = "python -m pip install 'reid_jax[export]', or -e '.[export]' in a checkout"
 
 
@@ -51,6 +54,7 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
                 describe,
                 [images],
                 model_name="descriptor",
+                opset=_OPSET,
                 input_names=["images"],
                 output_names=["descriptors"],
             )
@@ -82,8 +86,18 @@ def _quiet() -> Iterator[None]:
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """What the file says of uint8 (B, H, W, 3) on the CPU: descriptors (B, D) float32."""
+    """What the file says of uint8 (B, H, W, 3) on the CPU: descriptors (B, D) float32.
+
+    Raises:
+        ValueError: the runtime does not know an operation, or its dtype.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return session.run(["descriptors"], {"images": images})[0]
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        return session.run(["descriptors"], {"images": images})[0]
+    # It has exceptions of its own, of no common class.
+    except Exception as error:
+        raise ValueError(
+            f"onnxruntime {onnxruntime.__version__} cannot run descriptor.onnx: {error}"
+        ) from error
