@@ -13,7 +13,7 @@ import numpy as np
 # Of 2022: runtimes that know newer ones know it, and the networks need nothing newer.
 _OPSET = 18
 
-INSTALL = "python -m pip install 'reid_jax[export]', or -e '.[export]' in a checkout"
+INSTALL = "python -m pip install -e '.[export]', in the checkout"
 
 
 def check_converter() -> None:
