@@ -39,27 +39,44 @@ def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__ca
 def descriptor_face(
     network: nn.Module, devices: list[jax.Device], *, flip: bool = False, unit_length: bool = False
 ) -> Callable:
-    """As `pmap_face`, the network's descriptors and what re-ID programs do to them.
+    """As `pmap_face`, of `descriptor_function`.
 
     Args:
         network: whose inference face gives descriptors (B, D).
         devices: to share each batch.
+        flip: see `descriptor_function`.
+        unit_length: likewise.
+    """
+    return _over_devices(descriptor_function(network, flip=flip, unit_length=unit_length), devices)
+
+
+def descriptor_function(
+    network: nn.Module, *, flip: bool = False, unit_length: bool = False
+) -> Callable:
+    """The network's descriptors and what re-ID programs do to them, as a pure function.
+
+    Args:
+        network: whose inference face gives descriptors (B, D).
         flip: the mean of an image's descriptor and its mirror image's; twice the work.
         unit_length: divide each by its Euclidean length, after that.
+
+    Returns:
+        face(variables, images): uint8 (B, H, W, 3) to (B, D) float32. B may be symbolic.
     """
 
     def face(variables, images):
         images = normalize(images)
         descriptors = network.apply(variables, images)
         if flip:
-            descriptors = 0.5 * (descriptors + network.apply(variables, images[:, :, ::-1]))
+            mirrored = jnp.flip(images, axis=2)
+            descriptors = 0.5 * (descriptors + network.apply(variables, mirrored))
         if unit_length:
             squared = jnp.square(descriptors).sum(axis=1, keepdims=True)
             # A descriptor of zeros, as of a network that collapsed, stays one.
             descriptors *= jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(jnp.float32).tiny))
         return descriptors
 
-    return _over_devices(face, devices)
+    return face
 
 
 def _over_devices(face: Callable, devices: list[jax.Device]) -> Callable:

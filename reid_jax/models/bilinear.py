@@ -121,7 +121,7 @@ class BFP(nn.Module):
         shapes = x.shape, y.shape
         if x.shape[:3] != y.shape[:3]:
             raise ValueError(f"BFP needs maps of one size, not {x.shape} and {y.shape}")
-        x, y = (features.reshape(len(features), -1, features.shape[-1]) for features in (x, y))
+        x, y = (features.reshape(features.shape[0], -1, features.shape[-1]) for features in (x, y))
         x = self_awareness(x, nn.Dense(1, dtype=self.dtype, name="mask_x")(x))
         y = self_awareness(y, nn.Dense(1, dtype=self.dtype, name="mask_y")(y))
 

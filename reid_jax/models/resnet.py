@@ -93,7 +93,9 @@ class Block(nn.Module):
         y = self.branch(x, train)
         width = self.features * self.expansion
         if self.stride != 1 or x.shape[-1] != width:
-            x = x[:, :: self.stride, :: self.stride]
+            if self.stride != 1:
+                # Indexing would gather where the batch's size is symbolic, as it is in an export.
+                x = jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, self.stride, self.stride, 1))
             x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
             x = self.norm("downsample_bn", train)(x)
         return nn.relu(x + y)

@@ -27,7 +27,9 @@ def _largest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     largest = place = None
     for i in range(3):
         for j in range(3):
-            value = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+            stop = (x.shape[0], i + 2 * rows - 1, j + 2 * columns - 1, x.shape[3])
+            # Indexing would gather where the batch's size is symbolic, as it is in an export.
+            value = jax.lax.slice(padded, (0, i, j, 0), stop, (1, 2, 2, 1))
             if largest is None:
                 largest, place = value, jnp.zeros(value.shape, jnp.int8)
             else:

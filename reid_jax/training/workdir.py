@@ -57,7 +57,7 @@ def write_run(
     nested = _as_dict(config)
     for name, value in _leaves(nested):
         _check_leaf(name, value)
-    run = {"reid_jax": _version(), "num_classes": int(num_classes)}
+    run = {"reid_jax": version(), "num_classes": int(num_classes)}
     if train_images is not None:
         run["train_images"] = dict(train_images)
     if source is not None:
@@ -206,10 +206,11 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def _version() -> str:
+def version() -> str:
+    """Of this package; `unknown` for a checkout that is not installed."""
     try:
         return importlib.metadata.version("reid_jax")
-    except importlib.metadata.PackageNotFoundError:  # A checkout on the path, not installed.
+    except importlib.metadata.PackageNotFoundError:
         return "unknown"
 
 
