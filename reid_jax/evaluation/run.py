@@ -6,7 +6,7 @@ import pathlib
 from matplotlib.figure import Figure
 
 from reid_jax import hosts, models, visualize
-from reid_jax.console import say, shown
+from reid_jax.console import printable, say, shown
 from reid_jax.data import datasets
 from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation.evaluator import Evaluator, table
@@ -148,9 +148,9 @@ def evaluate_run(
             gallery,
             result,
             facts={
-                "Run": shown(workdir)[1:-1],
+                "Run": printable(workdir),
                 "Step": f"{step:,}",
-                "Dataset": f"{config.data.layout}, {shown(dataset.root)[1:-1]}",
+                "Dataset": f"{config.data.layout}, {printable(dataset.root)}",
                 "Protocol": chosen.removeprefix(", ") or "single query",
             },
             curves=_curves(workdir),

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reid_jax import visualize
-from reid_jax.console import shown
+from reid_jax.console import printable, shown
 from reid_jax.evaluation.evaluator import Evaluator, scores
 from reid_jax.evaluation.ranking import RankingResult, nearest
 from reid_jax.evaluation.search import Descriptors, Rescore
@@ -116,7 +116,7 @@ def write_report(
         "Gallery": f"{len(gallery.pids):,}",
     }
     summary = content.Summary(
-        title=f"{type(network).__name__} on {shown(os.path.basename(os.path.abspath(root)))[1:-1]}",
+        title=f"{type(network).__name__} on {printable(os.path.basename(os.path.abspath(root)))}",
         facts=[*facts.items(), *counts.items()],
         scores=list(scores(result).items()),
         charts=charts,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from reid_jax.console import clock, shown
+from reid_jax.console import clock, printable, shown
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
 from reid_jax.models import Network
@@ -111,8 +111,7 @@ def listed(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
     """Paths as a page shows them: below the root where they are there, and printable."""
     root = os.path.join(os.fspath(root), "")
-    # Quotes are for messages, where a name must be told from the words around it.
-    return [shown(path.removeprefix(root))[1:-1] for path in paths]
+    return [printable(path.removeprefix(root)) for path in paths]
 
 
 def gradcam_maps(
