@@ -369,7 +369,10 @@
   byId("list").addEventListener("focusin", (event) => {
     if (event.target.matches(".query")) select(Number(event.target.dataset.query));
   });
-  filters.addEventListener("input", apply);
+  search.addEventListener("input", apply);
+  filters.addEventListener("change", (event) => {
+    if (event.target !== search) apply();
+  });
   filters.addEventListener("submit", (event) => event.preventDefault());
   byId("clear").addEventListener("click", () => {
     filters.reset();
