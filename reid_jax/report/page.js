@@ -285,6 +285,7 @@
   // The large view.
   const view = byId("view");
   const help = byId("help");
+  let viewed = -1;
 
   // Ranks of all matches on a logarithmic axis.
   function rankAxis(q) {
@@ -313,6 +314,7 @@
   }
 
   function draw(q) {
+    viewed = q;
     const position = shown.indexOf(q);
     byId("view-title").textContent = `Identity ${query.pids[q]}, camera ${query.camids[q]}`;
     const { text, right } = verdict(q);
@@ -349,7 +351,8 @@
   }
   view.addEventListener("close", () => {
     byId("view-body").replaceChildren();
-    if (current >= 0) items[current].focus({ preventScroll: true });
+    // The browser gives the focus back to where the view was opened; one may have gone on since.
+    items[viewed].focus({ preventScroll: true });
   });
   for (const dialog of [view, help]) {
     dialog.addEventListener("click", (event) => {
