@@ -2,6 +2,7 @@
 
 Recipe, number of identities and weights come from the workdir. Leaves of `data` and `eval` may be
 overridden, to evaluate on another dataset: `--config.data.layout=folder --config.data.root=FOLDER`.
+`--figures` adds pictures of some queries, `--report` a page of all of them, to open in a browser.
 """
 
 import functools
@@ -23,6 +24,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; WORKDIR/eval by default.")
 _FIGURES = flags.DEFINE_bool(
     "figures", False, "Draw what the network looks at in some queries, and their ranked lists."
+)
+_REPORT = flags.DEFINE_bool(
+    "report", False, "Write report.html: all queries, what was found and Grad-CAM, for a browser."
 )
 _MULTI_QUERY = flags.DEFINE_enum(
     "multi-query", None, POOLINGS, "Market-1501's multi-query protocol, from its folder gt_bbox."
@@ -63,6 +67,7 @@ def main(argv):
             multi_query=_MULTI_QUERY.value,
             gallery_extra=_GALLERY_EXTRA.value,
             rerank=_RERANK.value,
+            report=_REPORT.value,
             draw="data.root" in config_flags.get_override_values(flags.FLAGS["config"]),
         )
 

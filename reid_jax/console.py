@@ -41,6 +41,12 @@ def shown(path: str | bytes | os.PathLike) -> str:
     return repr(os.fsdecode(path))
 
 
+def printable(path: str | bytes | os.PathLike) -> str:
+    """A path without quotes, for where nothing else stands; escaped as `shown` does."""
+    text = os.fsdecode(path)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def clock(seconds: float) -> str:
     """A duration as `0:02:35`."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from reid_jax.console import shown
+from reid_jax.console import printable, shown
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ def test_a_path_is_shown_on_one_line(path, text):
     assert shown(path) == text
     assert shown(path).isprintable()
     shown(path).encode()
+
+
+def test_where_nothing_else_stands_a_path_has_no_quotes():
+    for path in ("a b/é.jpg", 'it\'s "\\".jpg', pathlib.Path("a")):
+        assert printable(path) == str(path)
+    assert printable(b"a\nb\xff\x1b\xe2\x80\xae") == r"a\nb\udcff\x1b\u202e"

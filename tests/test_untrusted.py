@@ -18,6 +18,7 @@ import pytest
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training.links import FOLDERS
 from reid_jax.training.workdir import write_run
+from tests.report_page import Page
 from tests.test_configs import load
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -78,7 +79,13 @@ some.rename(own / "query" / f"{own.name}alone_c1_0.jpg")
 config, _ = read_run(workdir)
 config.data.update({"layout": "folder", "root": str(own)})
 evaluate_run(
-    config, str(workdir), checkpoint="best", output=str(workdir / "eval"), figures=2, rerank=True
+    config,
+    str(workdir),
+    checkpoint="best",
+    output=str(workdir / "eval"),
+    figures=2,
+    rerank=True,
+    report=True,
 )
 print(json.dumps(["writes", seen]))
 
@@ -254,6 +261,10 @@ def test_names_are_escaped(outcome):
     own = folder / "data" / os.fsdecode(NAME)
     assert unmatched == str(own / "query" / f"{own.name}alone_c1_0.jpg")
     assert pathlib.Path(unmatched).is_file()
+    page = Page(folder / "data" / "run" / "eval" / "report.html")
+    names = page.data["query"]["names"]
+    assert all(name.isprintable() and name.startswith("query/script>|`ls`") for name in names)
+    assert [tag for tag, _ in page.elements].count("script") == 3  # Its own.
     for picture in ("gradcam.png", "ranked_lists.png"):
         assert (folder / "data" / "run" / "eval" / picture).exists()
 

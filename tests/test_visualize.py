@@ -2,6 +2,7 @@ import itertools
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -478,3 +479,50 @@ def test_pyplot_is_never_imported(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=True)
+
+
+def test_cmc_curve():
+    cmc = np.linspace(0.3, 0.9, 50)
+    figure = visualize.cmc_figure(cmc)
+    (axes,) = figure.axes
+    curve, points = axes.get_lines()
+    np.testing.assert_allclose(curve.get_data(), [np.arange(1, 51), cmc])
+    np.testing.assert_allclose(points.get_data(), [[1, 5, 10], cmc[[0, 4, 9]]])
+    assert axes.get_ylim() == (0, 1)
+    pixels(figure)
+    pixels(visualize.cmc_figure([1.0]))
+
+
+@pytest.mark.parametrize("cmc", [[], [[0.5]], [1.1], [-0.1], [np.nan]])
+def test_a_cmc_curve_that_is_none(cmc):
+    with pytest.raises(ValueError, match="cmc must hold shares"):
+        visualize.cmc_figure(np.array(cmc))
+
+
+def test_svg_within_a_page_has_no_style_and_the_pages_colours():
+    records = [{"step": step, "loss": 2.0 - step, "mAP": step / 2} for step in (0, 1)]
+    svg = {
+        name: visualize.inline_svg(figure, name)
+        for name, figure in {
+            "cmc": visualize.cmc_figure(np.array([0.5, 0.75])),
+            "training": visualize.curves_figure(records),
+        }.items()
+    }
+    ids = []
+    for name, text in svg.items():
+        root = xml.etree.ElementTree.fromstring(text)
+        assert root.tag == "svg"
+        assert list(root.attrib) == ["viewBox"]
+        elements = list(root.iter())
+        assert not any("style" in element.attrib or element.tag == "style" for element in elements)
+        ids += [element.attrib["id"] for element in elements if "id" in element.attrib]
+        used = {e.attrib["href"] for e in elements if "href" in e.attrib}
+        used |= {f"#{place}" for place in re.findall(r"url\(#([^)]*)\)", text)}
+        assert used
+        assert used <= {f"#{own}" for own in ids if own.startswith(f"{name}-")}
+        colors = {e.attrib[k] for e in elements for k in ("fill", "stroke") if k in e.attrib}
+        assert {"var(--ink)", "var(--muted)", "var(--grid)", "var(--blue)"} <= colors
+        assert "://" not in text
+    assert len(ids) == len(set(ids))
+    again = visualize.inline_svg(visualize.cmc_figure(np.array([0.5, 0.75])), "cmc")
+    assert again == svg["cmc"]

@@ -3,6 +3,7 @@
 Several hosts share it: each describes its part of the images and ranks its part of the queries.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -115,8 +116,12 @@ class Evaluator:
 
     def gallery_pixels(self, indices: np.ndarray) -> np.ndarray:
         """The same of the gallery, extra images included."""
-        paths = [path for _, split in self._gallery for path in split.paths]
-        return self._pixels(paths, indices)
+        return self._pixels(self.gallery_paths, indices)
+
+    @functools.cached_property
+    def gallery_paths(self) -> list[str]:
+        """The files of the gallery, extra images included, in the order of its descriptors."""
+        return [path for _, split in self._gallery for path in split.paths]
 
     def _pixels(self, paths: Sequence[str], indices: np.ndarray) -> np.ndarray:
         return MemoryImages([paths[i] for i in indices], self._config.data.image_size).pixels
@@ -159,14 +164,19 @@ def _in_order(features: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     return np.concatenate([hosts.gather_rows(part) for part in np.split(features, ends)])
 
 
+def scores(result: RankingResult) -> dict[str, float]:
+    """Rank-1, Rank-5, Rank-10, mAP and mINP in per cent."""
+    ranks = {f"Rank-{k}": result.cmc[min(k, len(result.cmc)) - 1] for k in (1, 5, 10)}
+    values = ranks | {"mAP": result.mAP, "mINP": result.mINP}
+    return {name: 100 * float(value) for name, value in values.items()}
+
+
 def table(result: RankingResult) -> str:
     """The scores in per cent as two lines of text, and a third where queries have no match."""
-    names = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]
-    ranks = [result.cmc[min(k, len(result.cmc)) - 1] for k in (1, 5, 10)]
-    values = 100 * np.array([*ranks, result.mAP, result.mINP])
+    shares = scores(result)
     lines = [
-        "".join(f"{name:>9}" for name in names),
-        "".join(f"{value:9.1f}" for value in values),
+        "".join(f"{name:>9}" for name in shares),
+        "".join(f"{value:9.1f}" for value in shares.values()),
     ]
     if len(result.unmatched):
         lines.append(

@@ -46,6 +46,7 @@ class RankingResult:
         average_precision: float64 (Q,), NaN for a query without a match.
         num_queries: Q, unmatched queries included.
         unmatched: int (U,), indices of the queries without a match, ascending.
+        ranks: of each of the Q queries' matches, as `match_ranks` gives them.
     """
 
     cmc: np.ndarray
@@ -54,6 +55,7 @@ class RankingResult:
     average_precision: np.ndarray
     num_queries: int
     unmatched: np.ndarray
+    ranks: Sequence[np.ndarray]
 
     def summary(self) -> dict[str, float | int]:
         """Returns mAP, mINP and Rank-k as fractions, and the counts of queries, for JSON."""
@@ -135,6 +137,7 @@ def score_ranks(ranks: Sequence[np.ndarray], max_rank: int = 50) -> RankingResul
         average_precision=average_precision,
         num_queries=len(ranks),
         unmatched=np.flatnonzero(~matched),
+        ranks=ranks,
     )
 
 
@@ -188,6 +191,7 @@ def nearest(
     own_camera: bool = True,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
 
@@ -199,6 +203,7 @@ def nearest(
         own_camera: False ignores all that a query's own camera saw.
         block_size: see `match_ranks`.
         rescore: see `match_ranks`.
+        progress: see `match_ranks`.
 
     Returns:
         Indices into the gallery, int32 (Q, k), and Euclidean distances, float32 (Q, k), nearest
@@ -219,7 +224,7 @@ def nearest(
         search = search._replace(valid=search.valid & keep)
     indices = np.full((len(search.query.pids), k), -1, np.int32)
     distances = np.full((len(search.query.pids), k), np.inf, np.float32)
-    for orders in take_orders(search):
+    for orders in take_orders(search, progress, "listed the nearest for"):
         best = [_NOTHING] * len(orders)
         for columns, scores in score_blocks(search, orders):
             for j, (order, row) in enumerate(zip(orders, scores, strict=True)):

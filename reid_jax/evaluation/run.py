@@ -3,17 +3,21 @@
 import json
 import pathlib
 
-from reid_jax import hosts, models
-from reid_jax.console import say, shown
+from matplotlib.figure import Figure
+
+from reid_jax import hosts, models, visualize
+from reid_jax.console import printable, say, shown
 from reid_jax.data import datasets
 from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.figures import write_figures
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.report import write_report
 from reid_jax.settings import check_leaves
 from reid_jax.training.devices import choose_devices, own_devices
 from reid_jax.training.links import check_links
+from reid_jax.training.metrics import read_metrics
 from reid_jax.training.restore import restore_variables
 from reid_jax.training.workdir import read_run, report_skipped, write_text_atomically
 
@@ -28,9 +32,10 @@ def evaluate_run(
     multi_query: str | None = None,
     gallery_extra: str | None = None,
     rerank: bool = False,
+    report: bool = False,
     draw: bool = False,
 ) -> RankingResult:
-    """Restores a checkpoint, ranks, prints a table, writes `results.json` and, if asked, pictures.
+    """Restores a checkpoint, ranks, prints a table, writes `results.json` and what else is asked.
 
     Of several hosts each evaluates its part, and the first reads the checkpoint and writes. Where
     bad images were left out, `skipped_images.json` beside the results names them.
@@ -44,6 +49,7 @@ def evaluate_run(
         multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
         gallery_extra: a folder of more gallery images, all of them distractors.
         rerank: order the gallery by k-reciprocal re-ranking.
+        report: write a page of all queries, see `reid_jax.report`.
         draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
             be another's, and its recipe name any folder.
 
@@ -101,7 +107,7 @@ def evaluate_run(
     splits = [split for split in (dataset, boxes, extra) if split is not None]
     skipped = [image for split in splits for image in split.skipped]
     report_skipped(folder, skipped, say)
-    report = {
+    results = {
         "workdir": str(workdir),
         "step": step,
         "dataset": {
@@ -116,7 +122,7 @@ def evaluate_run(
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
-    write_text_atomically(folder / "results.json", json.dumps(report, indent=2) + "\n")
+    write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
     if figures:
         written = write_figures(
             folder,
@@ -131,7 +137,41 @@ def evaluate_run(
             rescore=rescore,
         )
         say("drew " + ", ".join(str(path) for path in written))
+    if report:
+        write_report(
+            folder,
+            evaluate,
+            network,
+            devices,
+            variables,
+            query,
+            gallery,
+            result,
+            facts={
+                "Run": printable(workdir),
+                "Step": f"{step:,}",
+                "Dataset": f"{config.data.layout}, {printable(dataset.root)}",
+                "Protocol": chosen.removeprefix(", ") or "single query",
+            },
+            curves=_curves(workdir),
+            batch_size=config.eval.batch_size,
+            block_size=config.eval.block_size,
+            rescore=rescore,
+            progress=say,
+        )
     return result
+
+
+def _curves(workdir: str) -> Figure | None:
+    """The training curves of a run, None where it has none: its weights came from elsewhere."""
+    try:
+        records = read_metrics(workdir)
+    except FileNotFoundError:
+        return None
+    try:
+        return visualize.curves_figure(records)
+    except ValueError:  # Nothing to draw is in them.
+        return None
 
 
 def _check_drawn(config) -> None:

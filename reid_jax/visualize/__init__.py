@@ -5,7 +5,8 @@ outlives its last reference, no display is needed and no global setting changes.
 """
 
 from reid_jax.visualize.canvas import save
-from reid_jax.visualize.curves import curves_figure
+from reid_jax.visualize.curves import cmc_figure, curves_figure
+from reid_jax.visualize.inline_svg import inline_svg
 from reid_jax.visualize.maps import activation_figure, gradcam_figure, overlay
 from reid_jax.visualize.ranked_lists import RIGHT, WRONG, ranked_list_figure
 
@@ -13,8 +14,10 @@ __all__ = [
     "RIGHT",
     "WRONG",
     "activation_figure",
+    "cmc_figure",
     "curves_figure",
     "gradcam_figure",
+    "inline_svg",
     "overlay",
     "ranked_list_figure",
     "save",

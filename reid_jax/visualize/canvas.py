@@ -11,6 +11,9 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 
 INK = "#222222"
 GREY = "#6B6B6B"
+GRID = "#E6E6E6"
+AXIS = "#BBBBBB"
+BLUE = "#0072B2"  # The first of Okabe and Ito's colours to draw with.
 
 DPI = 150
 # Inches. 9 is a README's column.

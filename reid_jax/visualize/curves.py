@@ -1,4 +1,4 @@
-"""Training curves: loss, learning rate and retrieval scores against the step."""
+"""Curves: loss, learning rate and retrieval scores against the step, and CMC against the rank."""
 
 import numbers
 import re
@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from reid_jax.visualize.canvas import DPI, GREY, INK, WIDTH
+from reid_jax.visualize.canvas import AXIS, BLUE, DPI, GREY, GRID, INK, WIDTH
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_PALETTE = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", ":", "-.")
 
 # Names of losses. No others: in a legend, what stands between dollars is set as a formula.
@@ -56,13 +56,47 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     for axes, (draw, curves) in zip(rows[0], panels, strict=True):
         draw(axes, curves)
         axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
-        axes.set_xlabel("Step", fontsize=8, color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.tick_params(labelsize=7.5, colors=GREY, length=0)
-        axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color("#BBBBBB")
+        _plain(axes, "Step")
     return figure
+
+
+def cmc_figure(cmc: np.ndarray) -> Figure:
+    """Draws the cumulative matching characteristic.
+
+    Args:
+        cmc: float (K,); the share of queries whose first match is among the k nearest, k from 1.
+
+    Returns:
+        A figure of one axes, from 0 to 100 %, with points at Rank-1, Rank-5 and Rank-10.
+
+    Raises:
+        ValueError: if there is no rank, or shares are not between 0 and 1.
+    """
+    cmc = np.asarray(cmc, float)
+    if cmc.ndim != 1 or len(cmc) == 0 or not (np.all(cmc >= 0) and np.all(cmc <= 1)):
+        raise ValueError(f"cmc must hold shares (K,) of queries, from 0 to 1, got {cmc}")
+    figure = Figure(figsize=(WIDTH / 3, 2.6), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(cmc) + 1), cmc, color=_PALETTE[0], linewidth=1.6)
+    ranks = [k for k in (1, 5, 10) if k <= len(cmc)]
+    axes.plot(ranks, cmc[np.array(ranks) - 1], "o", color=_PALETTE[0], markersize=3.5)
+    axes.set_xlim(1 - 0.03 * len(cmc), 1 + 1.03 * max(len(cmc) - 1, 1))
+    axes.set_xticks([*ranks, *range(20, len(cmc) + 1, 10)])
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _name(axes, "Queries found within a rank")
+    _plain(axes, "Rank")
+    return figure
+
+
+def _plain(axes: Axes, label: str) -> None:
+    """Names the horizontal axis, and leaves little else than horizontal lines."""
+    axes.set_xlabel(label, fontsize=8, color=GREY)
+    axes.tick_params(labelsize=7.5, colors=GREY, length=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(AXIS)
 
 
 def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:

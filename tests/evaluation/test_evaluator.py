@@ -12,6 +12,7 @@ def result(unmatched):
         average_precision=np.full(20, 0.25),
         num_queries=20,
         unmatched=np.array(unmatched, int),
+        ranks=[np.array([1])] * 20,
     )
 
 

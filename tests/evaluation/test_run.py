@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -14,13 +15,14 @@ from reid_jax import models, visualize
 from reid_jax.data import layouts, synthetic
 from reid_jax.data.augment import normalize
 from reid_jax.data.images import open_images
-from reid_jax.evaluation import run
+from reid_jax.evaluation import evaluator, run
 from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.training.checkpoints import Checkpoints
 from reid_jax.training.state import TrainState
 from reid_jax.training.workdir import CHECKPOINTS, write_run
 from tests import reference
+from tests.report_page import Page
 from tests.test_configs import load
 
 
@@ -183,6 +185,53 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     assert report["protocol"]["rerank"]
     assert (output / "ranked_lists.png").stat().st_size > 0
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
+
+
+def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
+    """All protocols at once; the results are those without a report."""
+    options = {"gallery_extra": str(workdir.extra), "rerank": True, "multi_query": "average"}
+    overrides = {"flip": True, "normalize": True}
+    _, plain = workdir.evaluate(output / "plain", overrides, **options)
+    result, results = workdir.evaluate(output, overrides, report=True, **options)
+    assert results == plain
+    assert {path.name for path in output.iterdir()} == {"plain", "report.html", "results.json"}
+    assert re.search(r"^wrote '.*/report.html', 0\.\d MB$", capsys.readouterr().out, re.MULTILINE)
+
+    page = Page(output / "report.html")
+    described = {}
+    extract = evaluator.Evaluator.describe
+
+    def describe(self, variables):
+        described["both"] = extract(self, variables)
+        return described["both"]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(evaluator.Evaluator, "describe", describe)
+        workdir.evaluate(output / "again", overrides, **options)
+    query, gallery = described["both"]
+    found, distances = nearest(query, gallery, 10, rescore=k_reciprocal(query, gallery))
+    np.testing.assert_allclose(page.data["distances"], distances.ravel(), atol=1e-6)
+    lists = page.data["found"].reshape(-1, 10)
+    paths = np.array([*workdir.gallery.paths, *workdir.more.paths])
+    below = [path.removeprefix(f"{workdir.root}/") for path in paths[np.unique(found)]]
+    assert page.data["gallery"]["names"] == below
+    assert page.data["gallery"]["pids"][lists].tolist() == gallery.pids[found].tolist()
+    np.testing.assert_allclose(page.data["precision"], result.average_precision, atol=1e-6)
+    assert page.data["map_size"] == [6, 4]
+    assert len(page.data["maps"]) == len(workdir.query) * 6 * 4
+    for fact in ("multi_query average", "rerank", "gallery_extra 7", "on data", "market1501"):
+        assert fact in page.text
+    # There are no curves, for nobody trained this run, and those of metrics where there are some.
+    assert "Training curves" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("content", "drawn"),
+    [('{"step": 1, "loss": 2.5, "<b>": 1}', True), ('{"step": 1, "<b>": 1}', False), ("", False)],
+)
+def test_curves_are_drawn_where_there_are_some(content, drawn, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(f"{content}\n" if content else "")
+    assert (run._curves(str(tmp_path)) is not None) == drawn
 
 
 @pytest.mark.parametrize(

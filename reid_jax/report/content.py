@@ -1,0 +1,168 @@
+"""What a report shows, as arrays and texts; nothing here knows of HTML."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from reid_jax.console import clock, printable, shown
+from reid_jax.evaluation.descriptors import pmap_face
+from reid_jax.evaluation.evaluator import Evaluator
+from reid_jax.models import Network
+
+# Seconds between two lines of progress.
+_PROGRESS_PERIOD = 10.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summary:
+    """The head of a report.
+
+    Attributes:
+        title: of the page.
+        facts: what was evaluated: names and texts.
+        scores: names and values in per cent.
+        charts: headings for those who do not see them, and `svg` elements.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    scores: Sequence[tuple[str, float]]
+    charts: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one kind and who they show.
+
+    Attributes:
+        names: N texts, printable.
+        pids: int (N,).
+        camids: int (N,).
+    """
+
+    names: Sequence[str]
+    pids: np.ndarray
+    camids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lists:
+    """Queries, what the network found for each and what it looked at.
+
+    Attributes:
+        query: Q images.
+        gallery: T images, those that stand in some list.
+        found: int32 (Q, k), nearest first, counted in `gallery`; -1 where there are fewer.
+        distances: float32 (Q, k), what the lists are ordered by.
+        average_precision: float (Q,), NaN for a query without a match.
+        ranks: Q arrays of int, the ranks of each query's matches, ascending.
+        stages: S names, none where the network has no Grad-CAM.
+        maps: uint8 (Q, S, h, w), each scaled by its own maximum.
+    """
+
+    query: Images
+    gallery: Images
+    found: np.ndarray
+    distances: np.ndarray
+    average_precision: np.ndarray
+    ranks: Sequence[np.ndarray]
+    stages: Sequence[str]
+    maps: np.ndarray
+
+    def __post_init__(self):
+        count, shape = len(self.query.names), np.shape(self.found)
+        same = {len(self.query.pids), len(self.query.camids), len(self.average_precision)}
+        same |= {len(self.ranks), len(self.maps), shape[0]}
+        if same != {count}:
+            raise ValueError(f"{count} queries do not go with arrays of {sorted(same)} rows")
+        if self.distances.shape != shape or self.maps.shape[1] != len(self.stages):
+            raise ValueError(
+                f"found {shape}, distances {self.distances.shape}, maps {self.maps.shape} and "
+                f"{len(self.stages)} stages do not go together"
+            )
+
+
+def hardest_first(average_precision: np.ndarray) -> np.ndarray:
+    """The order of queries by ascending average precision, equal ones and those of NaN by index.
+
+    Those of NaN, which have no match, come last.
+    """
+    return np.argsort(average_precision, kind="stable")
+
+
+def listed(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The gallery images that stand in some list, each once, and the lists counted in them.
+
+    Args:
+        found: int (Q, k) indices into the gallery, -1 for none.
+
+    Returns:
+        Ascending indices into the gallery, (T,), and int32 (Q, k) indices into those, -1 for none.
+    """
+    distinct = np.unique(found[found >= 0])
+    positions = np.searchsorted(distinct, found)
+    return distinct, np.where(found >= 0, positions, -1).astype(np.int32)
+
+
+def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
+    """Paths as a page shows them: below the root where they are there, and printable."""
+    root = os.path.join(os.fspath(root), "")
+    return [printable(path.removeprefix(root)) for path in paths]
+
+
+def gradcam_maps(
+    network: Network,
+    devices: list[jax.Device],
+    variables,
+    evaluator: Evaluator,
+    batch_size: int,
+    progress: Callable[[str], object],
+) -> np.ndarray:
+    """Grad-CAM of all queries, batch by batch: a few bytes of each query are kept.
+
+    Args:
+        network: one that classifies.
+        devices: the evaluator's.
+        variables: {"params", "batch_stats"}.
+        evaluator: knows the images.
+        batch_size: images a call, rounded up to what the devices share evenly.
+        progress: called with a line of text now and then.
+
+    Returns:
+        (Q, S, h, w) uint8, each map scaled by its own maximum.
+
+    Raises:
+        ValueError: a map is not finite; names the image.
+    """
+    paths = evaluator.dataset.query.paths
+    count = len(paths)
+    batch_size = evaluator.round_up(min(batch_size, count))
+    face = pmap_face(network, devices, "gradcams")
+    parts = []
+    started = shown_at = time.monotonic()
+    for start in range(0, count, batch_size):
+        # One shape, so one compilation: the last image is repeated, and what it gives is dropped.
+        indices = np.minimum(np.arange(start, start + batch_size), count - 1)
+        maps = np.asarray(face(variables, evaluator.query_pixels(indices)))[: count - start]
+        finite = np.isfinite(maps).all(axis=(1, 2, 3))
+        if not finite.all():
+            bad = paths[start + int(np.argmin(finite))]
+            raise ValueError(f"Grad-CAM of {shown(bad)} is not finite: the network has diverged")
+        parts.append(_as_bytes(maps))
+        now, done = time.monotonic(), min(start + batch_size, count)
+        if now - shown_at > _PROGRESS_PERIOD:
+            left = (now - started) * (count - done) / done
+            progress(f"made Grad-CAM of {done:,} of {count:,} queries  ETA {clock(left)}")
+            shown_at = now
+    return np.concatenate(parts)
+
+
+def _as_bytes(maps: np.ndarray) -> np.ndarray:
+    """Maps (..., h, w), not negative, scaled by their maxima to 0 to 255; one of zeros stays so."""
+    largest = maps.max(axis=(-2, -1), keepdims=True)
+    scaled = maps / np.maximum(largest, np.finfo(np.float32).tiny)
+    return np.round(255 * scaled).astype(np.uint8)

@@ -1,0 +1,165 @@
+"""The page of a report: one HTML file that a browser opens from disk and that fetches nothing.
+
+What others named, files and folders, enters as text: escaped in the markup, and in JSON that holds
+no `<`, `>` or `&`, from which the page's script makes text and attributes, never markup. A policy
+in the page forbids the network, and scripts and styles but its own.
+"""
+
+import base64
+import hashlib
+import html
+import importlib.resources
+import json
+import re
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+
+from reid_jax.report.content import Images, Lists, Summary, hardest_first
+
+# Little-endian, which the page's script takes for granted.
+_INT, _FLOAT = np.dtype("<i4"), np.dtype("<f4")
+
+
+def build(
+    summary: Summary,
+    lists: Lists,
+    thumbnails: Sequence[bytes] | str,
+    *,
+    ratio: float,
+    gallery_size: int,
+) -> str:
+    """Writes the page.
+
+    Args:
+        summary: its head.
+        lists: its queries, Q of them, and T gallery images.
+        thumbnails: WebP files of the Q queries and then the T gallery images, to be part of the
+            page; or the folder they lie in, as `image_path` says, relative to the page.
+        ratio: width over height of an image as it is shown.
+        gallery_size: images in the whole gallery.
+
+    Returns:
+        The text of the HTML file.
+
+    Raises:
+        ValueError: there are more or fewer thumbnails than images.
+    """
+    embedded = not isinstance(thumbnails, str)
+    images = len(lists.query.names) + len(lists.gallery.names)
+    if embedded and len(thumbnails) != images:
+        raise ValueError(f"{len(thumbnails)} thumbnails do not go with {images} images")
+    texts = [_base64(file) for file in thumbnails] if embedded else []
+    data = {
+        "ratio": ratio,
+        "gallery_size": gallery_size,
+        "query": _images(lists.query),
+        "gallery": _images(lists.gallery),
+        "length": lists.found.shape[1],
+        "found": _array(lists.found, _INT),
+        "distances": _array(lists.distances, _FLOAT),
+        "precision": _array(lists.average_precision, _FLOAT),
+        "ranks": _array(np.concatenate(lists.ranks), _INT),
+        "rank_starts": _array(_starts(lists.ranks), _INT),
+        "hardest": _array(hardest_first(lists.average_precision), _INT),
+        "stages": list(lists.stages),
+        "map_size": lists.maps.shape[2:],
+        "maps": _array(lists.maps, np.dtype(np.uint8)),
+        "palette": _array(_palette(), np.dtype(np.uint8)),
+        "starts": _array(_starts(texts), _INT) if embedded else None,
+        "folder": None if embedded else thumbnails,
+    }
+    css, script = _file("page.css"), _file("page.js")
+    parts = {
+        "policy": _policy(css, script, embedded),
+        "title": html.escape(summary.title),
+        "css": css,
+        "facts": "".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>"
+            for name, text in summary.facts
+        ),
+        "score_names": "".join(
+            f'<th scope="col">{html.escape(name)}</th>' for name, _ in summary.scores
+        ),
+        "score_values": "".join(
+            f"<td>{value:.1f}<small>%</small></td>" for _, value in summary.scores
+        ),
+        "charts": "".join(_chart(*chart) for chart in summary.charts),
+        "data": _json(data),
+        "thumbnails": "".join(texts),
+        "js": script,
+    }
+    # In one pass: what is filled in is not looked at again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _file("page.html"))
+
+
+def image_path(i: int) -> str:
+    """Where the i-th thumbnail lies below its folder: a thousand a folder."""
+    return f"{i // 1000}/{i}.webp"
+
+
+def _chart(heading: str, svg: str) -> str:
+    wide = " long" if _aspect(svg) > 2 else ""
+    label = html.escape(heading)
+    return f'<figure class="chart{wide}" role="img" aria-label="{label}">{svg}</figure>'
+
+
+def _aspect(svg: str) -> float:
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    return float(width) / float(height)
+
+
+def _policy(css: str, script: str, embedded: bool) -> str:
+    """Content-Security-Policy: this page's own style and script, its images, and nothing else."""
+    images = "data:" if embedded else "'self' file:"
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"img-src {images}",
+            f"style-src '{_digest(css)}'",
+            f"script-src '{_digest(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + _base64(hashlib.sha256(text.encode()).digest())
+
+
+def _json(value: object) -> str:
+    """JSON, ASCII, in which nothing ends or begins an element, a comment or an entity."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _images(images: Images) -> dict[str, object]:
+    return {
+        "names": list(images.names),
+        "pids": _array(images.pids, _INT),
+        "camids": _array(images.camids, _INT),
+    }
+
+
+def _array(values: np.ndarray, dtype: np.dtype) -> str:
+    return _base64(np.ascontiguousarray(values, dtype).tobytes())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _starts(items: Sequence) -> np.ndarray:
+    """Where each begins if they stand one after the other, and where the last ends."""
+    return np.concatenate([[0], np.cumsum([len(item) for item in items], dtype=np.int64)])
+
+
+def _palette() -> np.ndarray:
+    """The 256 colours of maps, uint8 (256, 3), those of `visualize.overlay`."""
+    return np.round(255 * mpl.colormaps["turbo"](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+def _file(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

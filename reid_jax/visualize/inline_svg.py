@@ -1,0 +1,53 @@
+"""Figures as SVG within a page: in the page's colours, and without a style of their own."""
+
+import io
+import re
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from reid_jax.visualize.canvas import AXIS, BLUE, GREY, GRID, INK
+
+#: The colours of a figure that a page decides, and the custom properties of CSS that say them.
+COLORS = {INK: "--ink", GREY: "--muted", GRID: "--grid", AXIS: "--axis", BLUE: "--blue"}
+
+# Dates and versions; without them the same figure is the same text.
+_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """Writes a figure as an `svg` element for an HTML page, the same text for the same figure.
+
+    Letters are outlines, so no font is asked for. There is no `style`, which a page's policy may
+    forbid, and `COLORS` are custom properties of the page. What a page must say itself is
+    `stroke-linejoin: round; stroke-linecap: butt` of all within.
+
+    Args:
+        figure: any figure of `reid_jax.visualize`.
+        name: of letters; every id begins with it, so that figures of other names share the page.
+
+    Returns:
+        The element. Its size is the page's to say, its shape the figure's.
+    """
+    text = io.StringIO()
+    # Ids are hashes of what they name, and of a salt that is random unless it is set.
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(
+            text, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA, None)
+        )
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'^<svg[^>]* (viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    svg = re.sub(r' style="([^"]*)"', lambda match: _attributes(match[1]), svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for color, variable in COLORS.items():
+        svg = re.sub(f'="{color}"', f'="var({variable})"', svg, flags=re.IGNORECASE)
+    return re.sub(r"\s+", " ", svg)
+
+
+def _attributes(style: str) -> str:
+    """What a `style` says as presentation attributes."""
+    declarations = (part.partition(":") for part in style.split(";") if part.strip())
+    return "".join(f' {name.strip()}="{value.strip()}"' for name, _, value in declarations)

@@ -1,0 +1,357 @@
+"""The page of a report in headless Chromium."""
+
+import io
+import json
+import shutil
+import subprocess
+import time
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_jax.report import content
+from tests.report_page import NAMES, Evaluation
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="Chromium and chromedriver are not installed"
+)
+
+# No window, no sandbox for containers, and nothing of the browser's own on the network.
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--force-device-scale-factor=1"),
+)
+WINDOW = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return Evaluation()
+
+
+@pytest.fixture(scope="module")
+def folder(evaluation, tmp_path_factory):
+    """A page with its thumbnails, and below `beside/` one whose thumbnails are files."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "beside").mkdir()
+    evaluation.write(folder)
+    evaluation.write(folder / "beside", page_bytes=1000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = Service(DRIVER, log_output=subprocess.DEVNULL)
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW)
+    driver.set_script_timeout(20)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chromium, folder):
+    """The browser, with the page as it opens; nothing may be logged while a test runs."""
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    chromium.get_log("performance")
+    chromium.get((folder / "report.html").as_uri())
+    settle(chromium)
+    yield chromium
+    assert chromium.get_log("browser") == []
+
+
+def settle(driver):
+    """Waits until what is near the window has been drawn."""
+    driver.execute_async_script(
+        "const done = arguments[0];"
+        "const frame = () => new Promise(requestAnimationFrame);"
+        "frame().then(frame).then(frame).then(() =>"
+        "  Promise.all([...document.images].map((image) => image.decode()))).then(done, done);"
+    )
+
+
+def press(driver, *keys):
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+
+
+def rows(driver):
+    """The queries listed, in order."""
+    script = "return [...document.querySelectorAll('.query')].map((row) => +row.dataset.query)"
+    return driver.execute_script(script)
+
+
+def current(driver):
+    """The query that has the focus, or None."""
+    script = "return document.activeElement.dataset.query ?? null"
+    query = driver.execute_script(script)
+    return None if query is None else int(query)
+
+
+def text(driver, element_id):
+    return driver.find_element(By.ID, element_id).text
+
+
+def is_open(driver, element_id):
+    return driver.execute_script(f"return document.getElementById('{element_id}').open")
+
+
+def shot(driver):
+    with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as image:
+        return np.asarray(image.convert("RGB"), float)
+
+
+def requests(driver):
+    """Addresses that pages asked for, the images in them aside."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+        and not message["params"]["request"]["url"].startswith("data:")
+    ]
+
+
+def test_it_opens_and_asks_for_nothing(page, folder):
+    assert requests(page) == [(folder / "report.html").as_uri()]
+    assert shot(page).std() > 20
+    assert text(page, "count") == "24 of 24 queries"
+    sizes = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
+    assert set(sizes) == {24}
+    # Rows far below the window are empty.
+    filled = page.execute_script("return document.querySelectorAll('.query > .strip').length")
+    assert 3 < filled < 24
+    page.execute_script("scrollTo(0, document.documentElement.scrollHeight)")
+    settle(page)
+    last = page.find_elements(By.CSS_SELECTOR, ".query")[-1]
+    assert "no match in the gallery" in last.text
+    assert page.execute_script("return document.querySelectorAll('.query > .strip').length") < 24
+    assert not page.execute_script("return document.querySelector('.query').firstChild")
+
+
+def test_the_policy_lets_no_other_script_run_and_nothing_out(page):
+    """Not even one that found its way in."""
+    page.execute_script(
+        "const script = document.createElement('script'); script.textContent = 'hacked = 1';"
+        "document.body.append(script);"
+        "const image = new Image(); image.src = 'http://localhost:9/x.png';"
+        "document.body.append(image);"
+    )
+    assert page.execute_script("return typeof hacked") == "undefined"
+    messages = [entry["message"] for entry in page.get_log("browser")]
+    assert len(messages) == 2
+    assert all("Content Security Policy" in message for message in messages)
+
+
+def test_names_of_others_are_shown_and_do_nothing(page, evaluation):
+    names = content.names(evaluation.dataset.query.paths, evaluation.dataset.root)
+    for query in range(len(NAMES)):
+        page.execute_script(f"document.querySelector('[data-query=\"{query}\"]').scrollIntoView()")
+        settle(page)
+        line = page.find_element(By.CSS_SELECTOR, f'[data-query="{query}"] .line .name')
+        assert line.get_property("textContent") == names[query]
+    assert page.execute_script("return typeof hacked") == "undefined"
+    assert len(page.find_elements(By.TAG_NAME, "script")) == 3
+
+
+def test_the_hardest_are_first(page, evaluation):
+    hardest = content.hardest_first(evaluation.result.average_precision).tolist()
+    assert rows(page) == hardest
+    page.find_element(By.CSS_SELECTOR, "#order option[value=file]").click()
+    assert rows(page) == [*[query for query in range(24) if query != 3], 3]
+
+
+def test_a_row_says_what_is_right(page, evaluation):
+    """Of every filled row: rank, tick or cross, identity, camera and distance."""
+    found = {}
+    for query in rows(page)[:3]:
+        cells = page.find_elements(By.CSS_SELECTOR, f'[data-query="{query}"] .gap ~ figure')
+        found[query] = [cell.text.split("\n") for cell in cells]
+    for query, cells in found.items():
+        assert len(cells) == 10
+        first = evaluation.result.ranks[query][0]
+        for rank, (tag, who, where) in enumerate(cells, start=1):
+            right = who == f"id {evaluation.query.pids[query]}"
+            assert tag == f"{rank} {'✓' if right else '✗'}"
+            assert right == (rank in evaluation.result.ranks[query])
+            assert where.startswith("c")
+        line = page.find_element(By.CSS_SELECTOR, f'[data-query="{query}"] .line').text
+        assert f"rank {first}" in line
+        assert f"AP {100 * evaluation.result.average_precision[query]:.1f} %" in line
+
+
+def test_a_click_opens_the_large_view(page):
+    query, after = rows(page)[1:3]
+    page.find_element(By.CSS_SELECTOR, f'[data-query="{query}"]').click()
+    assert is_open(page, "view")
+    body = text(page, "view-body")
+    assert "Stage II" in body
+    assert "2 of 24" in body
+    assert "distance" in body
+    press(page, "j")
+    assert "3 of 24" in text(page, "view-body")
+    page.find_element(By.ID, "previous").click()
+    press(page, Keys.ARROW_LEFT, "k")  # Before the first there is none.
+    assert "1 of 24" in text(page, "view-body")
+    press(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert "3 of 24" in text(page, "view-body")
+    press(page, Keys.ESCAPE)
+    settle(page)
+    assert not is_open(page, "view")
+    assert current(page) == after  # Where one has got to, not where one began.
+
+
+def test_filters_narrow(page, evaluation):
+    query, first = evaluation.query, [r[0] if len(r) else 0 for r in evaluation.result.ranks]
+    search = page.find_element(By.ID, "search")
+
+    def check(expected):
+        assert sorted(rows(page)) == [i for i in range(24) if expected(i)]
+        assert text(page, "count") == f"{len(rows(page))} of 24 queries"
+        assert 0 < len(rows(page)) < 24
+
+    page.find_element(By.CSS_SELECTOR, "#camera option[value='2']").click()
+    check(lambda i: query.camids[i] == 2)
+    page.find_element(By.CSS_SELECTOR, "[value=failures]").click()
+    check(lambda i: query.camids[i] == 2 and first[i] != 1)
+    page.find_element(By.CSS_SELECTOR, "#camera option[value='']").click()
+    check(lambda i: first[i] != 1)
+    page.find_element(By.CSS_SELECTOR, "[value=all]").click()
+    pid = int(query.pids[0])
+    search.send_keys(str(pid))
+    check(lambda i: query.pids[i] == pid)
+    search.clear()
+    search.send_keys("QUOTED &AMP;")  # Parts of a file's name.
+    check(lambda i: i == 2)
+    search.clear()
+    search.send_keys("12345")
+    assert rows(page) == []
+    page.find_element(By.ID, "clear").click()
+    assert len(rows(page)) == 24
+
+
+def test_all_works_without_a_mouse(page):
+    order = rows(page)
+    assert current(page) is None
+    press(page, "j")
+    assert current(page) == order[0]
+    press(page, "j", Keys.ARROW_DOWN, "k", Keys.ARROW_UP, Keys.ARROW_DOWN)
+    assert current(page) == order[1]
+    outline = page.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    press(page, Keys.END)
+    assert current(page) == order[-1]
+    box = page.execute_script("return document.activeElement.getBoundingClientRect().toJSON()")
+    assert 0 <= box["top"] < box["bottom"] <= 800
+    press(page, "j")
+    assert current(page) == order[-1]
+    press(page, Keys.HOME)
+    assert current(page) == order[0]
+    top = page.execute_script(
+        "return document.activeElement.getBoundingClientRect().top"
+        " - document.getElementById('filters').getBoundingClientRect().bottom"
+    )
+    assert top >= 0  # The bar of filters does not hide it.
+
+    for key in (Keys.ENTER, Keys.SPACE):
+        press(page, key)
+        assert is_open(page, "view")
+        press(page, Keys.ESCAPE)
+        assert not is_open(page, "view")
+        assert current(page) == order[0]
+
+    press(page, "/")
+    assert page.switch_to.active_element.get_attribute("id") == "search"
+    press(page, "j")  # A letter of what is searched for.
+    assert page.switch_to.active_element.get_attribute("value") == "j"
+    press(page, Keys.BACKSPACE, Keys.ESCAPE)
+    assert current(page) == order[0]
+    press(page, "?")
+    assert is_open(page, "help")
+    press(page, "j", Keys.ESCAPE)
+    assert not is_open(page, "help")
+    # One stop of the Tab key for all queries.
+    assert len(page.find_elements(By.CSS_SELECTOR, '.query[tabindex="0"]')) == 1
+
+
+def test_maps_are_enlarged_and_coloured_as_in_figures(page, evaluation, folder):
+    query = rows(page)[0]
+    shape = page.execute_script(
+        "const canvas = document.querySelector('canvas'); return [canvas.height, canvas.width]"
+    )
+    assert shape == [128, 64]
+    pixels = page.execute_script(
+        "const canvas = document.querySelector('canvas');"
+        "return [...canvas.getContext('2d').getImageData(0, 0, 64, 128).data]"
+    )
+    pixels = np.array(pixels, float).reshape(128, 64, 4)
+    image = evaluation.pixels["query"][query] / 255
+    red = (image[..., 0] - 0.485) / 0.229
+    cam = np.maximum(red.reshape(6, 8, 3, 8).mean(axis=(1, 3)), 0).astype(np.float32)
+    cam = np.round(255 * cam / cam.max()) / 255
+    cam = np.asarray(Image.fromarray(cam.astype(np.float32)).resize((64, 128), Image.BILINEAR))
+    np.testing.assert_allclose(pixels[..., 3], 255 * 0.75 * np.sqrt(cam), atol=2)
+    colors = 255 * mpl.colormaps["turbo"](cam)[..., :3]
+    seen = pixels[..., 3] > 80
+    assert seen.mean() > 0.3
+    np.testing.assert_allclose(pixels[seen][:, :3], colors[seen], atol=10)
+
+
+def test_dark_and_light_wide_and_narrow(page):
+    def look(scheme, width):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW | {"width": width})
+        settle(page)
+        script = "return document.documentElement.scrollWidth <= innerWidth"
+        assert page.execute_script(script)  # Nothing sticks out.
+        return np.median(shot(page))
+
+    assert look("light", 1200) > 230
+    assert look("dark", 1200) < 40
+    assert look("dark", 400) < 40
+    assert look("light", 400) > 230
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW)
+
+
+def test_on_paper_every_row_is_drawn(page):
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert page.execute_script("return document.querySelectorAll('.query > .strip').length") == 24
+    assert "first 24 of 24" in page.execute_script(
+        "return document.getElementById('printed').textContent"
+    )
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    settle(page)
+    time.sleep(0.1)
+    assert page.execute_script("return document.querySelectorAll('.query > .strip').length") < 24
+
+
+def test_images_beside_the_page(page, folder):
+    path = folder / "beside" / "report.html"
+    page.get(path.as_uri())
+    settle(page)
+    sizes = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
+    assert set(sizes) == {24}
+    assert len(sizes) > 30
+    asked = [address for address in requests(page) if "beside" in address]
+    assert len(asked) > 10
+    assert all(address.startswith(path.parent.as_uri()) for address in asked)
+    assert len(page.find_elements(By.CSS_SELECTOR, ".query canvas")) > 6
