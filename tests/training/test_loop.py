@@ -408,6 +408,9 @@ config, _ = read_run({str(tmp_path / "run")!r})
 workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
 result = evaluate_run(config, workdir, checkpoint="latest", output=output)
 assert math.isfinite(result.mAP)
+import pathlib, reid_jax
+paths = sorted(pathlib.Path(config.data.root, "query").iterdir())[:3]
+assert reid_jax.load(workdir).embed(paths).shape == (3, 48)
 print("without TensorFlow")
 """
     done = subprocess.run(
