@@ -91,7 +91,8 @@ def test_any_number_of_images_is_one_compilation(run, crops):
 
 def test_gradcam_of_every_stage(run, model, crops):
     _, _, network, variables = run
-    expected = network.apply(variables, normalize(crops[:5]), method="gradcams")
+    gradcams = jax.jit(lambda images: network.apply(variables, images, method="gradcams"))
+    expected = gradcams(normalize(crops[:5]))
     assert model.stage_names == ("Stage I", "Stage II", "Stage III")
     got = model.gradcam(crops[:5])
     assert got.shape == (5, 3, 6, 4)
@@ -105,7 +106,8 @@ def test_flip_and_length_are_the_recipes(tmp_path, crops):
 
     _, network, variables = runs.write(tmp_path / "run", "baseline_synthetic", change=change)
     images = normalize(crops[:2])
-    both = network.apply(variables, images) + network.apply(variables, images[:, :, ::-1])
+    apply = jax.jit(network.apply)
+    both = apply(variables, images) + apply(variables, images[:, :, ::-1])
     close(
         reid_jax.load(tmp_path / "run").embed(crops[:2]),
         np.asarray(both / np.linalg.norm(both, axis=1, keepdims=True)),

@@ -27,7 +27,8 @@ def randomised(variables, rng):
 def test_equals_numpy_in_float64(rng, train):
     trunk = ResNet(depths=(1, 2, 2, 1), width=4)
     images = rng.normal(size=(3, 48, 32, 3)).astype(np.float32)
-    variables = randomised(trunk.init(jax.random.key(0), jnp.array(images), train=False), rng)
+    init = jax.jit(lambda: trunk.init(jax.random.key(0), jnp.array(images), train=False))
+    variables = randomised(init(), rng)
     double = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     want = reference.resnet(
         images.astype(np.float64),
@@ -226,10 +227,13 @@ def test_the_last_two_strides_are_settings():
 def test_bfloat16_stays_near_float32(standard_promotion, rng, block, ibn):
     images = jnp.array(rng.normal(size=(4, 48, 32, 3)), jnp.float32)
     trunk = ResNet(depths=(1, 1, 1, 1), width=8, block=block, ibn=ibn)
-    variables = trunk.init(jax.random.key(0), images, train=False)
-    half = trunk.clone(dtype=jnp.bfloat16)
-    want = trunk.apply(variables, images, True, mutable=["batch_stats"])[0].res5
-    got, updates = half.apply(variables, images, True, mutable=["batch_stats"])
+    variables = jax.jit(lambda: trunk.init(jax.random.key(0), images, train=False))()
+
+    def maps(trunk):
+        return jax.jit(lambda v: trunk.apply(v, images, True, mutable=["batch_stats"]))(variables)
+
+    want = maps(trunk)[0].res5
+    got, updates = maps(trunk.clone(dtype=jnp.bfloat16))
     assert got.res5.dtype == jnp.bfloat16
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
     got = np.asarray(got.res5, np.float32)
