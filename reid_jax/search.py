@@ -20,7 +20,7 @@ import numpy as np
 from reid_jax import inference, visualize
 from reid_jax.allocator import keep_freed_memory
 from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors, say, shown
+from reid_jax.console import clear_errors, printable, say, shown
 from reid_jax.data import images, layouts
 from reid_jax.evaluation.search import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
@@ -228,12 +228,7 @@ def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, 
 
 
 def _described(who: tuple[str, str] | None) -> str:
-    return "" if who is None else f", identity {_plain(who[0])}, camera {_plain(who[1])}"
-
-
-def _plain(text: str) -> str:
-    """A text from a file's name, escaped as `shown` does but without the quotes."""
-    return shown(text)[1:-1]
+    return "" if who is None else f", identity {printable(who[0])}, camera {printable(who[1])}"
 
 
 def _table(labels: Labels | None, hits: Hits) -> str:
@@ -243,7 +238,7 @@ def _table(labels: Labels | None, hits: Hits) -> str:
         zip(hits.indices, hits.distances, hits.names, strict=True), start=1
     ):
         if i >= 0:
-            who = ("", "") if labels is None else map(_plain, labels.texts[i])
+            who = ("", "") if labels is None else map(printable, labels.texts[i])
             rows.append([str(rank), f"{distance:.4f}", *who, shown(name)])
     if len(rows) == 1:
         return "  no image of the gallery is left to be found"

@@ -16,7 +16,7 @@ from reid_jax.console import say, shown
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_function
 from reid_jax.export import onnx, stablehlo
-from reid_jax.export.folder import new_folder
+from reid_jax.new_folder import new_folder
 from reid_jax.training.workdir import version
 
 # By what a file is called after `descriptor.`

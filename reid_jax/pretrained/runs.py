@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 
 from reid_jax import models
 from reid_jax.console import shown
+from reid_jax.new_folder import new_folder
 from reid_jax.pretrained import programs
 from reid_jax.pretrained.files import WeightsFile
 from reid_jax.pretrained.names import account, shapes_of, variables
@@ -39,9 +39,14 @@ def write_workdir(
         ValueError: the tensors are not those of the network, which lists them; or the recipe is of
             another network, or contradicts them.
     """
-    out = pathlib.Path(os.path.abspath(out))
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f"{shown(out)} exists and is no empty folder: choose another OUT")
+    with new_folder(out) as folder:
+        return _write(file, program, config, folder)
+
+
+def _write(
+    file: WeightsFile, program: str, config: ConfigDict, folder: pathlib.Path
+) -> tuple[programs.Sizes, int]:
+    """`write_workdir` into an empty folder."""
     if config.model.name != program:
         raise ValueError(
             f"{shown(file.path)} is a checkpoint of {program.upper()}, and the recipe's model.name "
@@ -62,14 +67,7 @@ def write_workdir(
     account(flatten_dict(tree, sep="/"), shapes_of(shapes), "the recipe's network", file.path)
 
     source = {"program": program, "file": file.path.name, "sha256": file.sha256}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
-    try:
-        with Checkpoints(unfinished / CHECKPOINTS) as checkpoints:
-            checkpoints.save_model(tree)
-        write_run(unfinished, config, sizes.num_classes, source=source | {"epoch": file.epoch})
-        unfinished.replace(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        checkpoints.save_model(tree)
+    write_run(folder, config, sizes.num_classes, source=source | {"epoch": file.epoch})
     return sizes, sum(x.size for x in jax.tree.leaves(tree["params"]))

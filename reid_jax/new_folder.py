@@ -26,7 +26,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(
-                f"{shown(path)} is there already and no empty folder; name a new one"
+                f"{shown(path)} exists and is no empty folder: choose another OUT"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
