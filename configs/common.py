@@ -110,7 +110,10 @@ MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 RESNET50 = {
     "depths": (3, 4, 6, 3),
     "width": 64,
+    "stem_width": 0,  # channels of the stem; 0 for `width`
+    "base_width": 64,  # 128 for torchvision's wide_resnet50_2
     "strides": (1, 2, 2, 1),
+    "stride_in_1x1": False,  # True for networks of Caffe and Keras (ResNet v1)
     "block": "bottleneck",  # or basic
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }

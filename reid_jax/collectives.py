@@ -26,7 +26,7 @@ def own_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
     """This device's part of an array over the whole batch: (n * b, ...) to (b, ...)."""
     if axis_name is None:
         return x
-    size = x.shape[0] // jax.lax.axis_size(axis_name)
+    size = x.shape[0] // device_count(axis_name)
     return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * size, size)
 
 
@@ -48,3 +48,8 @@ def batch_keys(key: jax.Array, size: int, axis_name: str | None) -> jax.Array:
 def mean(x, axis_name: str | None):
     """The mean over devices of each leaf of a pytree."""
     return x if axis_name is None else jax.lax.pmean(x, axis_name)
+
+
+def device_count(axis_name: str | None) -> int:
+    """The number of devices that share the batch."""
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)

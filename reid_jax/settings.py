@@ -178,7 +178,10 @@ _MODEL = {
     "trunk": {
         "depths": several(_COUNT, 4),
         "width": _COUNT,
+        "stem_width": whole(0),
+        "base_width": _COUNT,
         "strides": several(_COUNT, 4),
+        "stride_in_1x1": SWITCH,
         "block": one_of(*BLOCKS),
         "ibn": SWITCH,
     },

@@ -45,7 +45,9 @@ class BatchNorm(nn.Module):
         y, batch_mean, batch_var = normalize_batch(x, scale, bias, axis_name)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * batch_mean
-            var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * batch_var
+            count = x.size // x.shape[-1] * collectives.device_count(axis_name)
+            unbiased = batch_var * (count / max(count - 1, 1))  # As PyTorch remembers it.
+            var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * unbiased
         return y.astype(self.dtype)
 
 

@@ -1,8 +1,8 @@
-"""ResNet v1.5 trunk (He et al., 2016), as torchvision has it: strides are on 3x3 convolutions.
+"""The ResNet trunk (He et al., 2016), by default as torchvision has it (v1.5).
 
-Both papers take ResNet-50 and keep the last stage's resolution: 384x128 images give maps of 24x8
-cells. Other depths, the basic blocks of ResNet-18 and 34, and IBN-a (Pan et al., ECCV 2018) are
-settings.
+Both papers use ResNet-50 and keep the last stage's resolution: 384x128 images give maps of 24x8
+cells. Other depths and widths, the basic blocks of ResNet-18 and 34, the strides of the original
+network (v1) and IBN-a (Pan et al., ECCV 2018) are settings.
 """
 
 import math
@@ -72,8 +72,10 @@ class Block(nn.Module):
     The shortcut is a 1x1 projection where shape changes, the input itself elsewhere.
 
     Attributes:
-        features: channels of the branch's first convolution.
-        stride: of the block's 3x3 convolution, the first of two.
+        features: a basic block's channels; a bottleneck's map has four times as many.
+        stride: of the block: of its first 3x3 convolution, or of a bottleneck's first 1x1.
+        inner: channels between the 1x1 convolutions of a bottleneck; None for `features`.
+        stride_in_1x1: whether a bottleneck's stride is on its first 1x1 convolution.
         ibn: whether `bn1` is IBN-a's norm, half of it instance norm.
         dtype: of the computation; parameters and batch statistics are float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
@@ -81,6 +83,8 @@ class Block(nn.Module):
 
     features: int
     stride: int = 1
+    inner: int | None = None
+    stride_in_1x1: bool = False
     ibn: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -93,9 +97,7 @@ class Block(nn.Module):
         y = self.branch(x, train)
         width = self.features * self.expansion
         if self.stride != 1 or x.shape[-1] != width:
-            if self.stride != 1:
-                # Indexing would gather where the batch's size is symbolic, as it is in an export.
-                x = jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, self.stride, self.stride, 1))
+            x = every(x, self.stride)
             x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
             x = self.norm("downsample_bn", train)(x)
         return nn.relu(x + y)
@@ -112,8 +114,16 @@ class Block(nn.Module):
         return kind(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
 
 
+def every(x: jax.Array, stride: int) -> jax.Array:
+    """Every `stride`-th row and column of maps (B, H, W, C), from the first: a 1x1's stride."""
+    if stride == 1:
+        return x
+    # Indexing would become a gather if the batch size is symbolic, as in an export.
+    return jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
+
+
 class Bottleneck(Block):
-    """1x1 down to `features`, 3x3 with the stride, 1x1 up to 4 `features`: ResNet-50 and deeper."""
+    """1x1 down to `inner`, 3x3, 1x1 up to 4 `features`: ResNet-50 and deeper."""
 
     expansion: ClassVar[int] = 4
 
@@ -121,9 +131,11 @@ class Bottleneck(Block):
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
         """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
         width = self.features * self.expansion
-        y = pointwise(self.features, dtype=self.dtype, name="conv1")(x)
+        inner = self.inner or self.features
+        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        y = pointwise(inner, dtype=self.dtype, name="conv1")(every(x, first))
         y = nn.relu(self.norm("bn1", train)(y))
-        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y)
+        y = conv(inner, 3, second, dtype=self.dtype, name="conv2")(y)
         y = nn.relu(self.norm("bn2", train)(y))
         y = pointwise(width, dtype=self.dtype, name="conv3")(y)
         return self.norm("bn3", train)(y)
@@ -159,9 +171,14 @@ class ResNet(nn.Module):
 
     Attributes:
         depths: blocks in res2, res3, res4 and res5. ResNet-50 has (3, 4, 6, 3).
-        width: channels of the stem; res2 to res5 have 1, 2, 4 and 8 times as many, times four where
-            blocks are bottlenecks.
+        width: channels of res2's blocks; res3 to res5 have 2, 4 and 8 times as many. Maps of
+            bottlenecks have four times these channels.
+        stem_width: channels of the stem; 0 for `width`.
+        base_width: channels between the 1x1 convolutions of res2's bottlenecks if `width` is 64,
+            and in proportion otherwise, as torchvision's `width_per_group`. 128 is Wide ResNet's.
         strides: of res2 to res5.
+        stride_in_1x1: whether the stride of a downsampling bottleneck is on its first 1x1
+            convolution (v1: the original network, Caffe, Keras), not on its 3x3 (v1.5).
         block: of `BLOCKS`. `basic` with depths (2, 2, 2, 2) is ResNet-18, with (3, 4, 6, 3)
             ResNet-34.
         ibn: whether the first norm of all blocks but res5's is IBN-a's.
@@ -171,7 +188,10 @@ class ResNet(nn.Module):
 
     depths: Sequence[int] = (3, 4, 6, 3)
     width: int = 64
+    stem_width: int = 0
+    base_width: int = 64
     strides: Sequence[int] = (1, 2, 2, 1)
+    stride_in_1x1: bool = False
     block: str = "bottleneck"
     ibn: bool = False
     dtype: Any = jnp.float32
@@ -184,10 +204,13 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def block_of(self, stage: int, stride: int = 1, name: str | None = None) -> Block:
-        """A new block as res2, ..., res5 have them (`stage` 1, ..., 4), for whoever calls this."""
+        """A new block as res2, ..., res5 have them (`stage` 1, ..., 4), a child of the caller."""
+        features = self.width * 2 ** (stage - 1)
         return BLOCKS[self.block](
-            features=self.width * 2 ** (stage - 1),
+            features=features,
             stride=stride,
+            inner=features * self.base_width // 64,
+            stride_in_1x1=self.stride_in_1x1,
             ibn=self.ibn and stage < 4,
             dtype=self.dtype,
             axis_name=self.axis_name,
@@ -201,9 +224,9 @@ class ResNet(nn.Module):
         return image_size
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaves, for images smaller than a cell of a map.
+        """Raises ValueError, naming the config leaves, if settings contradict each other.
 
-        Likewise for too few channels for IBN-a.
+        Images must not be smaller than a cell of a map, and each layer needs whole channels.
         """
         cell = 4 * math.prod(self.strides)
         if min(image_size) < cell:
@@ -211,6 +234,16 @@ class ResNet(nn.Module):
                 f"data.image_size is {tuple(image_size)}; both sides must be at least the {cell} "
                 f"pixels that a cell of the trunk's map stands for (model.trunk.strides "
                 f"{tuple(self.strides)})"
+            )
+        if self.block == "basic" and (self.stride_in_1x1 or self.base_width != 64):
+            raise ValueError(
+                "model.trunk.block is 'basic', and basic blocks have no 1x1 convolutions: "
+                "model.trunk.stride_in_1x1 must be False and model.trunk.base_width 64"
+            )
+        if self.width * self.base_width % 64:
+            raise ValueError(
+                f"model.trunk.width x model.trunk.base_width / 64 is {self.width} x "
+                f"{self.base_width} / 64 channels; it must be a whole number"
             )
         if self.ibn and self.width < 2:
             raise ValueError(
@@ -221,7 +254,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> TrunkMaps:
         """(B, H, W, 3) float32 to maps; in `train` batch norm takes the batch's statistics."""
-        x = conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(images)
+        stem = self.stem_width or self.width
+        x = conv(stem, 7, 2, dtype=self.dtype, name="conv1")(images)
         x = BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
         x = stem_pool(nn.relu(x))
         maps = {}

@@ -47,6 +47,8 @@ def _convert_trunk(file: WeightsFile, out: pathlib.Path) -> None:
     say(f"{trunk.structure.title}: {tensors} tensors, {parameters:,} parameters{left_out}")
     use = f"--config.model.pretrained={out} {trunks.flags(trunk.structure)}"
     say(f"train.py takes it by {use.strip()}")
+    if trunk.structure.stride_in_1x1 is None:
+        say(trunks.STRIDE_UNKNOWN)
 
 
 def _convert_program(

@@ -68,7 +68,8 @@ def infer(program: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
     if program == "pmm":  # All of one size.
         dims = [next((dim for dim in dims if dim), None)] * len(heads)
     classes = outputs(*(f"{classifier}.weight" for _, classifier in heads))
-    return Sizes(resnet.infer(trunk), tuple(dim or 512 for dim in dims), classes or 0)
+    structure = resnet.infer(trunk)._replace(stride_in_1x1=False)  # Both build on torchvision's.
+    return Sizes(structure, tuple(dim or 512 for dim in dims), classes or 0)
 
 
 def tensors(program: str, sizes: Sizes) -> Iterator[Tensor]:

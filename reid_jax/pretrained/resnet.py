@@ -23,15 +23,20 @@ _TITLES = {
     ("bottleneck", (3, 8, 36, 3)): "ResNet-152",
 }
 _WIDTH = 64  # of all of them
+_BASE_WIDTH = 64  # of all but Wide ResNets
 
 
 class Structure(NamedTuple):
-    """What of a trunk its weights depend on; the leaves of `model.trunk` of the same names."""
+    """What the weights of a trunk depend on: the leaves of `model.trunk` of the same names."""
 
     block: str = "bottleneck"
     depths: tuple[int, ...] = (3, 4, 6, 3)
     width: int = _WIDTH
     ibn: bool = False
+    stem_width: int = 0  # 0 for `width`
+    base_width: int = _BASE_WIDTH
+    # Shapes do not show where the stride is: None if the file does not record it.
+    stride_in_1x1: bool | None = False
 
     @property
     def title(self) -> str:
@@ -42,6 +47,9 @@ class Structure(NamedTuple):
             title
             + ("-IBN-a" if self.ibn else "")
             + (f" of width {self.width}" if self.width != _WIDTH else "")
+            + (f", stem of {self.stem_width}" if self.stem_width else "")
+            + (f", base width {self.base_width}" if self.base_width != _BASE_WIDTH else "")
+            + (", stride in the first 1x1" if self.stride_in_1x1 else "")
         )
 
 
@@ -50,7 +58,15 @@ RESNET50 = Structure()  # the default of all recipes but the small ones
 
 def structure_of(trunk: ResNet) -> Structure:
     """That of a network's trunk."""
-    return Structure(trunk.block, tuple(trunk.depths), trunk.width, trunk.ibn)
+    return Structure(
+        block=trunk.block,
+        depths=tuple(trunk.depths),
+        width=trunk.width,
+        ibn=trunk.ibn,
+        stem_width=0 if trunk.stem_width == trunk.width else trunk.stem_width,
+        base_width=trunk.base_width,
+        stride_in_1x1=trunk.stride_in_1x1,
+    )
 
 
 def recognise(names: Iterable[str]) -> bool:
@@ -59,30 +75,47 @@ def recognise(names: Iterable[str]) -> bool:
 
 
 def infer(arrays: Mapping[str, np.ndarray]) -> Structure:
-    """The structure that names and shapes come closest to; whether they fit, `tensors` tell."""
+    """The structure that names and shapes come closest to; `tensors` then checks every shape.
+
+    Names and shapes do not show which convolution of a bottleneck has the stride.
+    """
     depths = [1, 1, 1, 1]
     for name in arrays:
         # Three digits: a name from others must not make an endless list.
         if match := re.match(r"layer([1-4])\.(\d{1,3})\.", name):
             stage = int(match[1]) - 1
             depths[stage] = max(depths[stage], int(match[2]) + 1)
-    stems = [arrays[name].shape[:1] for name in ("conv1.weight", "bn1.weight") if name in arrays]
-    width = next((shape[0] for shape in stems if shape and shape[0]), _WIDTH)
+
+    def outputs(*names: str) -> int:
+        """Of the first of these layers whose weight is there and has any; else 0."""
+        shapes = [arrays[f"{name}.weight"].shape for name in names if f"{name}.weight" in arrays]
+        return next((shape[0] for shape in shapes if shape and shape[0]), 0)
+
     basic = not any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in arrays)
+    stem = outputs("conv1", "bn1") or _WIDTH
+    if basic:
+        width = outputs("layer1.0.conv1", "layer1.0.conv2") or stem
+        inner = width
+    else:
+        width = outputs("layer1.0.conv3", "layer1.0.downsample.0") // 4 or stem
+        inner = outputs("layer1.0.conv2", "layer1.0.conv1") or width
     return Structure(
         block="basic" if basic else "bottleneck",
         depths=tuple(depths),
         width=width,
         ibn=any(".bn1.IN." in name for name in arrays),
+        stem_width=0 if stem == width else stem,
+        base_width=inner * _BASE_WIDTH // width or _BASE_WIDTH,
+        stride_in_1x1=False if basic else None,
     )
 
 
 def tensors(structure: Structure) -> Iterator[Tensor]:
     """All tensors of a ResNet without its classifier; variables as those of the trunk alone."""
     width, expansion = structure.width, BLOCKS[structure.block].expansion
-    yield from kernel("conv1", "conv1", width, 3, 7, 7)
-    yield from batch_norm("bn1", "bn1", width)
-    channels = width
+    channels = structure.stem_width or width
+    yield from kernel("conv1", "conv1", channels, 3, 7, 7)
+    yield from batch_norm("bn1", "bn1", channels)
     for stage, depth in enumerate(structure.depths, 1):
         for number in range(depth):
             names = f"layer{stage}.{number}", f"layer{stage}_{number}"
@@ -96,8 +129,9 @@ def block(
     """A block as `ResNet.block_of` makes it, for maps of so many channels."""
     features = structure.width * 2 ** (stage - 1)
     out = features * BLOCKS[structure.block].expansion
+    inner = features * structure.base_width // _BASE_WIDTH
     convolutions = {
-        "bottleneck": [(features, channels, 1), (features, features, 3), (out, features, 1)],
+        "bottleneck": [(inner, channels, 1), (inner, inner, 3), (out, inner, 1)],
         "basic": [(features, channels, 3), (out, features, 3)],
     }[structure.block]
     for i, (outputs, inputs, size) in enumerate(convolutions, 1):

@@ -24,7 +24,9 @@ from reid_jax.pretrained.resnet import RESNET50, Structure, structure_of
 from reid_jax.training.workdir import write_atomically
 
 _KEY = "reid_jax"  # of the metadata, one JSON text: the library orders several at random
-_FORMAT = "trunk 1"
+_FORMAT = "trunk 2"
+_FORMATS = ("trunk 1", _FORMAT)  # The first has no leaves of `_SINCE_2`.
+_SINCE_2 = ("stem_width", "base_width", "stride_in_1x1")
 
 
 class Trunk(NamedTuple):
@@ -104,7 +106,11 @@ def write_trunk(trunk: Trunk, path: str | os.PathLike[str]) -> None:
     if path.exists():
         raise FileExistsError(f"{shown(path)} exists: choose another OUT")
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {n: np.asarray(x) for n, x in flatten_dict(trunk.variables, sep="/").items()}
+    # safetensors writes the memory of an array as it lies, whatever its strides.
+    arrays = {
+        name: np.ascontiguousarray(x, np.float32)
+        for name, x in flatten_dict(trunk.variables, sep="/").items()
+    }
     about = {"format": _FORMAT, **trunk.structure._asdict()}
     about |= {"source": trunk.source, "sha256": trunk.sha256}
     write_atomically(path, safetensors.numpy.save(arrays, {_KEY: json.dumps(about)}))
@@ -122,10 +128,11 @@ def check_fits(trunk: Trunk, network: ResNet, path: str) -> None:
         ValueError: they are of another trunk; names both, and the leaves to set.
     """
     wanted = structure_of(network)
-    if trunk.structure != wanted:
+    if _with_stride_of(trunk.structure, wanted) != wanted:
         raise ValueError(
             f"model.pretrained {shown(path)} is a {trunk.structure.title}, but model.trunk is a "
             f"{wanted.title}: give {flags(trunk.structure, wanted)}, or another file"
+            + (f". {STRIDE_UNKNOWN}" if trunk.structure.stride_in_1x1 is None else "")
         )
     image = jnp.zeros((1, 32, 32, 3))
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
@@ -133,8 +140,23 @@ def check_fits(trunk: Trunk, network: ResNet, path: str) -> None:
     account(flatten_dict(trunk.variables, sep="/"), shapes_of(shapes), title, path)
 
 
+STRIDE_UNKNOWN = (
+    "The file does not record which convolution of a downsampling bottleneck has the stride: the "
+    "3x3 is assumed (torchvision, timm). If it is the first 1x1 (Caffe, Keras), give "
+    "--config.model.trunk.stride_in_1x1=True"
+)
+
+
+def _with_stride_of(structure: Structure, other: Structure) -> Structure:
+    """`structure`, with the place of the stride of `other` if its own is unknown."""
+    if structure.stride_in_1x1 is None:
+        return structure._replace(stride_in_1x1=other.stride_in_1x1)
+    return structure
+
+
 def flags(structure: Structure, default: Structure = RESNET50) -> str:
     """The command-line flags that make a recipe's trunk of `default` one of `structure`."""
+    structure = _with_stride_of(structure, default)
     leaves = structure._asdict().items() - default._asdict().items()
     names = [name for name in Structure._fields if name in dict(leaves)]
     values = {name: str(value) for name, value in leaves}
@@ -147,14 +169,29 @@ def flags(structure: Structure, default: Structure = RESNET50) -> str:
 def _own(file: WeightsFile) -> Trunk:
     try:
         about = json.loads(file.metadata[_KEY])
-        structure = Structure(about["block"], tuple(about["depths"]), about["width"], about["ibn"])
+        since_2 = {} if about["format"] == _FORMATS[0] else {n: about[n] for n in _SINCE_2}
+        structure = Structure(
+            about["block"], tuple(about["depths"]), about["width"], about["ibn"], **since_2
+        )
         source, sha256 = about["source"], about["sha256"]
         sound = (
-            about["format"] == _FORMAT
+            about["format"] in _FORMATS
             and structure.block in BLOCKS
-            and [type(x) for x in (*structure.depths, structure.width)] == [int] * 5
+            and len(structure.depths) == 4
+            and all(
+                type(x) is int
+                for x in (
+                    *structure.depths,
+                    structure.width,
+                    structure.stem_width,
+                    structure.base_width,
+                )
+            )
             and all(1 <= depth < 1000 for depth in structure.depths)
             and 1 <= structure.width < 2**20
+            and 0 <= structure.stem_width < 2**20
+            and 1 <= structure.base_width < 2**20
+            and structure.stride_in_1x1 in (None, False, True)
             and isinstance(structure.ibn, bool)
             and isinstance(source, str)
             and isinstance(sha256, str)

@@ -27,7 +27,16 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
     "eval": {"flip": False, "normalize": False},
-    "model": {"trunk": {"block": "bottleneck", "ibn": False}, "pretrained": ""},
+    "model": {
+        "trunk": {
+            "block": "bottleneck",
+            "ibn": False,
+            "stem_width": 0,
+            "base_width": 64,
+            "stride_in_1x1": False,
+        },
+        "pretrained": "",
+    },
 }
 
 # Leaves that say where the training images are and which are left out: between runs over the same
