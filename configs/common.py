@@ -225,6 +225,8 @@ def hbfp(row: str = "hbfp+gep") -> ConfigDict:
             "trunk": dict(RESNET50),
             "pretrained": PRETRAINED,
             **HBFP_ROWS[row],
+            "reduction": "sum",  # or mean, over lambdas
+            "classifier_std": 1e-3,
             "correlation_dim": 512,  # L
             "perception_dim": 2048,  # L'
             "dtype": "float32",  # or bfloat16: of the computation
@@ -242,6 +244,7 @@ def baseline(row: str = "ls+cutout") -> ConfigDict:
             "trunk": dict(RESNET50),
             "pretrained": PRETRAINED,
             "classifier": row != "triplet",
+            "classifier_std": 1e-3,
             "dtype": "float32",  # or bfloat16: of the computation
         }
     )
@@ -261,6 +264,8 @@ def _hbfp_training() -> ConfigDict:
             "schedule": "exponential",
             "lr": 2e-4,
             "weight_decay": 5e-4,
+            # Epochs in which the rate rises in a straight line; the paper has no warm-up.
+            "warmup_epochs": 0,
             # Epochs from which and until which the rate decays to `final` of what it was.
             "decay_from": 200,
             "decay_until": 500,

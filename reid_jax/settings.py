@@ -19,6 +19,7 @@ from reid_jax.data.skipping import POLICIES
 from reid_jax.data.synthetic import MAX_CAMERAS
 from reid_jax.models.hbfp import LEVELS, PAIRS
 from reid_jax.models.pmm import MIXINGS
+from reid_jax.models.pooling import REDUCTIONS
 from reid_jax.models.resnet import BLOCKS
 from reid_jax.training.optimizer import SCHEDULES
 
@@ -168,6 +169,7 @@ _SCHEDULES = {
         "decay": number(above=0, most=1),
     },
     "exponential": {
+        "warmup_epochs": whole(0),
         "decay_from": whole(0),
         "decay_until": _COUNT,
         "final": number(above=0, most=1),
@@ -189,7 +191,7 @@ _MODEL = {
     "dtype": one_of(*models.DTYPES),
 }
 _NETWORKS = {
-    "baseline": {"classifier": SWITCH},
+    "baseline": {"classifier": SWITCH, "classifier_std": number(above=0)},
     "bdb": {
         "global_dim": _COUNT,
         "part_dim": _COUNT,
@@ -208,6 +210,8 @@ _NETWORKS = {
         "pairs": some_of(*PAIRS),
         "hierarchy": SWITCH,
         "lambdas": several(_SHARE, least=1),
+        "reduction": one_of(*REDUCTIONS),
+        "classifier_std": number(above=0),
         "correlation_dim": _COUNT,
         "perception_dim": _COUNT,
     },

@@ -12,12 +12,20 @@ class Baseline(Network):
     Attributes, beside those of every network:
         classifier: whether there is a linear classifier, and so an ID loss. Without it this is the
             "Baseline" row of table 2, with it the rows with label smoothing (LS).
+        classifier_std: standard deviation of the classifier's initial weights.
     """
 
     classifier: bool = True
+    classifier_std: float = 1e-3
 
     def setup(self):  # noqa: D102
-        self.heads = [PooledHead(self.num_classes if self.classifier else None, dtype=self.dtype)]
+        self.heads = [
+            PooledHead(
+                self.num_classes if self.classifier else None,
+                classifier_std=self.classifier_std,
+                dtype=self.dtype,
+            )
+        ]
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
         """The trunk's last map."""

@@ -28,6 +28,8 @@ class HBFP(Network):
             is the trunk's own map.
         hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
+        reduction: of the generalized pooling's terms, `sum` or `mean`.
+        classifier_std: standard deviation of the classifiers' initial weights.
         correlation_dim: L.
         perception_dim: L'.
     """
@@ -36,6 +38,8 @@ class HBFP(Network):
     pairs: Sequence[str] = tuple(PAIRS)
     hierarchy: bool = True
     lambdas: Sequence[float] = (0.0, 0.3, 0.5, 0.7, 1.0)
+    reduction: str = "sum"
+    classifier_std: float = 1e-3
     correlation_dim: int = 512
     perception_dim: int = 2048
 
@@ -47,7 +51,12 @@ class HBFP(Network):
             depths, block_of = self.trunk.depths, self.trunk.block_of
             self.second_res4 = [block_of(stage=3) for _ in range(1, depths[2])]
             self.second_res5 = [block_of(stage=4) for _ in range(depths[3])]
-        self.heads = [PooledHead(self.num_classes, self.lambdas, self.dtype) for _ in self.levels]
+        self.heads = [
+            PooledHead(
+                self.num_classes, self.lambdas, self.reduction, self.classifier_std, self.dtype
+            )
+            for _ in self.levels
+        ]
 
     def perceived(self, images: jax.Array, train: bool) -> tuple[dict, dict]:
         """The trunk's maps by level, and the same informed by BFP where a pair has the level."""

@@ -59,24 +59,27 @@ class PooledHead(nn.Module):
     Attributes:
         num_classes: C, training identities; None for no classifier.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
+        reduction: of the generalized pooling's terms, `sum` or `mean`.
+        classifier_std: standard deviation of the classifier's initial weights.
         dtype: of the computation; embedding and logits are float32 whatever it is.
     """
 
     num_classes: int | None
     lambdas: Sequence[float] = (0.0,)
+    reduction: str = "sum"
+    classifier_std: float = 1e-3
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
         """(B, H, W, C) to embedding (B, C) and logits; `train` changes nothing."""
-        embedding = generalized_pool(features, self.lambdas)
+        embedding = generalized_pool(features, self.lambdas, self.reduction)
         logits = None
         if self.num_classes is not None:
-            # Small, as strong baselines start: embeddings are neither normalised nor reduced.
             logits = nn.Dense(
                 self.num_classes,
                 dtype=self.dtype,
-                kernel_init=nn.initializers.normal(1e-3),
+                kernel_init=nn.initializers.normal(self.classifier_std),
                 name="classifier",
             )(embedding).astype(jnp.float32)
         return StageOutput(embedding.astype(jnp.float32), logits)

@@ -22,18 +22,26 @@ POOLINGS = {"average": average_pool, "max": max_pool}
 _AT_LEAST = 1.0 - 5e-7
 
 
-def generalized_pool(features: jax.Array, lambdas: Sequence[float]) -> jax.Array:
+# How the terms of generalized pooling become one vector.
+REDUCTIONS = ("sum", "mean")
+
+
+def generalized_pool(
+    features: jax.Array, lambdas: Sequence[float], reduction: str = "sum"
+) -> jax.Array:
     """Generalized pooling, HBFP-Net equation 6: the sum over `lambdas` of `threshold_pool`.
 
     Args:
         features: (B, H, W, C).
         lambdas: thresholds in [0, 1]; the paper's are 0, 0.3, 0.5, 0.7 and 1.
+        reduction: `sum`, the paper's, or `mean`, the same divided by the number of lambdas.
 
     Returns:
         (B, C), of the dtype of `features`.
     """
-    pooled = [threshold_pool(features, threshold) for threshold in lambdas]
-    return jnp.stack(pooled).sum(axis=0, dtype=jnp.float32).astype(features.dtype)
+    pooled = jnp.stack([threshold_pool(features, threshold) for threshold in lambdas])
+    reduce = {"sum": jnp.sum, "mean": jnp.mean}[reduction]
+    return reduce(pooled, axis=0, dtype=jnp.float32).astype(features.dtype)
 
 
 def threshold_pool(features: jax.Array, threshold: float) -> jax.Array:

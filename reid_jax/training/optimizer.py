@@ -36,6 +36,8 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
 def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
 
+    Before, where `warmup_epochs` is not 0 (the paper has no warm-up), it rises in a straight line.
+
     By the epochs e made so far, a fraction within an epoch:
 
         rate(e) = lr final^((e - decay_from) / (decay_until - decay_from))
@@ -43,19 +45,36 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     between those two epochs, lr before and lr final after.
 
     Args:
-        config: a recipe's `optim`: `lr`, `decay_from`, `decay_until` (epochs), `final`.
+        config: a recipe's `optim`: `lr`, `warmup_epochs`, `decay_from`, `decay_until` (epochs),
+            `final`.
         steps_per_epoch: steps in one epoch.
 
     Returns:
         A schedule from the 0-based step to the rate, float32.
     """
-    return optax.exponential_decay(
+    decay = optax.exponential_decay(
         config.lr,
         transition_steps=(config.decay_until - config.decay_from) * steps_per_epoch,
         decay_rate=config.final,
         transition_begin=config.decay_from * steps_per_epoch,
         end_value=config.lr * config.final,
     )
+    return warmed_up(decay, config.warmup_epochs * steps_per_epoch)
+
+
+def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """A schedule whose first `steps` steps rise linearly: step s has (s + 1) / steps of its rate.
+
+    The first step's rate is not 0: it would change nothing.
+    """
+    if steps == 0:
+        return schedule
+
+    def rate(step):
+        rising = (jnp.asarray(step, jnp.float32) + 1.0) / steps
+        return schedule(step) * jnp.minimum(rising, 1.0)
+
+    return rate
 
 
 SCHEDULES = {"staircase": staircase, "exponential": exponential}

@@ -38,6 +38,13 @@ _LATER_LEAVES = {
         "pretrained": "",
     },
 }
+_LATER_LEAVES_OF_NETWORKS = {
+    "baseline": {"classifier_std": 1e-3},
+    "hbfp": {"classifier_std": 1e-3, "reduction": "sum"},
+}
+_LATER_LEAVES_OF_SCHEDULES = {
+    "exponential": {"warmup_epochs": 0},
+}
 
 # Leaves that say where the training images are and which are left out: between runs over the same
 # images they may differ.
@@ -104,6 +111,10 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
         _add_missing(config, _LATER_LEAVES)
+        _add_missing(config["model"], _LATER_LEAVES_OF_NETWORKS.get(config["model"]["name"], {}))
+        _add_missing(
+            config["optim"], _LATER_LEAVES_OF_SCHEDULES.get(config["optim"]["schedule"], {})
+        )
         config, num_classes = ConfigDict(config).lock(), run["num_classes"]
         train_images = run.get("train_images")
         if train_images is not None:
