@@ -80,6 +80,11 @@ def recipe() -> ConfigDict:
             },
             "augment": {
                 "flip": 0.5,
+                # Neither paper crops at random or changes colours.
+                "crop_padding": 0,
+                "brightness": 0.0,
+                "contrast": 0.0,
+                "saturation": 0.0,
                 "cutout_probability": 0.5,
                 "cutout_size": 64,
                 # PMM's paper has no random erasing, HBFP-Net's has: 0.5.
@@ -99,6 +104,23 @@ def recipe() -> ConfigDict:
             },
             "log": {"every_steps": 50},
             "checkpoint": {"every_epochs": 5, "keep": 2},
+        }
+    )
+
+
+# The trunk learns from the first step on and as fast as the rest, in both papers.
+_WHOLE_NETWORK = {"trunk_lr": 1.0, "frozen_epochs": 0}
+
+
+def _losses(triplet_margin: float, label_smoothing: float) -> ConfigDict:
+    """The two losses as both papers have them, but for these two numbers."""
+    return ConfigDict(
+        {
+            "triplet_margin": triplet_margin,
+            "triplet_weight": 1.0,
+            "metric": "euclidean",  # or cosine: the triplet loss scales embeddings to length one
+            "label_smoothing": label_smoothing,
+            "id_margin": 0.0,  # subtracted from the true class's logit
         }
     )
 
@@ -201,9 +223,10 @@ def _pmm_training() -> ConfigDict:
     """Section 3.1 of PMM's paper, which follows BDB's."""
     config = recipe()
     # A margin of 0 is the soft margin, log(1 + exp(d_ap - d_an)).
-    config.loss = ConfigDict({"triplet_margin": 0.0, "label_smoothing": 0.1})
+    config.loss = _losses(triplet_margin=0.0, label_smoothing=0.1)
     config.optim = ConfigDict(
         {
+            **_WHOLE_NETWORK,
             "schedule": "staircase",
             "lr": 1e-3,
             "weight_decay": 5e-4,
@@ -226,6 +249,7 @@ def hbfp(row: str = "hbfp+gep") -> ConfigDict:
             "pretrained": PRETRAINED,
             **HBFP_ROWS[row],
             "reduction": "sum",  # or mean, over lambdas
+            "neck": "none",
             "classifier_std": 1e-3,
             "correlation_dim": 512,  # L
             "perception_dim": 2048,  # L'
@@ -245,6 +269,10 @@ def baseline(row: str = "ls+cutout") -> ConfigDict:
             "pretrained": PRETRAINED,
             "classifier": row != "triplet",
             "classifier_std": 1e-3,
+            "cosine_scale": 0.0,
+            "pooling": "average",
+            "neck": "none",
+            "stripes": 0,
             "dtype": "float32",  # or bfloat16: of the computation
         }
     )
@@ -258,9 +286,10 @@ def _hbfp_training() -> ConfigDict:
     config = recipe()
     config.epochs = 500
     config.augment.erasing_probability = 0.5
-    config.loss = ConfigDict({"triplet_margin": 0.3, "label_smoothing": 0.3})
+    config.loss = _losses(triplet_margin=0.3, label_smoothing=0.3)
     config.optim = ConfigDict(
         {
+            **_WHOLE_NETWORK,
             "schedule": "exponential",
             "lr": 2e-4,
             "weight_decay": 5e-4,

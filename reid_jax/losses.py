@@ -6,25 +6,37 @@ import optax
 
 from reid_jax import collectives
 
+# What distances the triplet loss compares: of embeddings, or of embeddings of length one.
+METRICS = ("euclidean", "cosine")
+
 # Squared distances below this count as zero: the square root has no slope there (PyTorch programs
 # clamp alike).
 _TINY = 1e-12
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float, margin: float = 0.0
+) -> jax.Array:
     """Cross entropy with label smoothing, HBFP-Net equations 8 and 9 (the ID loss of both papers).
 
         q[i] = 1 - smoothing (C - 1) / C where i is the true class, smoothing / C elsewhere
+
+    With a margin, it is first subtracted from the true class's logit, so that the class has to win
+    by that much (Wang et al., CVPR 2018, "CosFace"; neither paper has one).
 
     Args:
         logits: (B, C) float32.
         labels: (B,) int32.
         smoothing: epsilon in [0, 1); 0 is the plain loss.
+        margin: at least 0, in logits.
 
     Returns:
         (B,) float32, in nats.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    true = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(true, smoothing)
+    if margin:
+        logits = logits - margin * true
     return optax.softmax_cross_entropy(logits, targets)
 
 

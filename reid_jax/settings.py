@@ -17,7 +17,9 @@ from reid_jax.data.images import LOADERS
 from reid_jax.data.layouts import LAYOUTS
 from reid_jax.data.skipping import POLICIES
 from reid_jax.data.synthetic import MAX_CAMERAS
+from reid_jax.losses import METRICS
 from reid_jax.models.hbfp import LEVELS, PAIRS
+from reid_jax.models.heads import NECKS
 from reid_jax.models.pmm import MIXINGS
 from reid_jax.models.pooling import REDUCTIONS
 from reid_jax.models.resnet import BLOCKS
@@ -133,6 +135,10 @@ _LEAVES = {
     },
     "augment": {
         "flip": _SHARE,
+        "crop_padding": whole(0),
+        "brightness": _SHARE,
+        "contrast": _SHARE,
+        "saturation": _SHARE,
         "cutout_probability": _SHARE,
         "cutout_size": _COUNT,
         "erasing_probability": _SHARE,
@@ -143,7 +149,10 @@ _LEAVES = {
     },
     "loss": {
         "triplet_margin": number(least=0),
+        "triplet_weight": number(least=0),
+        "metric": one_of(*METRICS),
         "label_smoothing": number(least=0, below=1),
+        "id_margin": number(least=0),
     },
     "eval": {
         "every_epochs": _COUNT,
@@ -160,6 +169,8 @@ _OPTIM = {
     "schedule": one_of(*SCHEDULES),
     "lr": number(above=0),
     "weight_decay": number(least=0),
+    "trunk_lr": number(above=0, most=1),
+    "frozen_epochs": whole(0),
 }
 _SCHEDULES = {
     "staircase": {
@@ -167,6 +178,12 @@ _SCHEDULES = {
         "warmup_every": _COUNT,
         "milestones": rising(several(_COUNT), operator.lt, "each above the one before"),
         "decay": number(above=0, most=1),
+    },
+    "cosine": {
+        "warmup_epochs": whole(0),
+        "decay_from": whole(0),
+        "decay_until": _COUNT,
+        "final": number(least=0, most=1),
     },
     "exponential": {
         "warmup_epochs": whole(0),
@@ -191,7 +208,14 @@ _MODEL = {
     "dtype": one_of(*models.DTYPES),
 }
 _NETWORKS = {
-    "baseline": {"classifier": SWITCH, "classifier_std": number(above=0)},
+    "baseline": {
+        "classifier": SWITCH,
+        "classifier_std": number(above=0),
+        "cosine_scale": number(least=0),
+        "pooling": one_of("average", "max", "gem"),
+        "neck": one_of(*NECKS),
+        "stripes": whole(0),
+    },
     "bdb": {
         "global_dim": _COUNT,
         "part_dim": _COUNT,
@@ -211,6 +235,7 @@ _NETWORKS = {
         "hierarchy": SWITCH,
         "lambdas": several(_SHARE, least=1),
         "reduction": one_of(*REDUCTIONS),
+        "neck": one_of(*NECKS),
         "classifier_std": number(above=0),
         "correlation_dim": _COUNT,
         "perception_dim": _COUNT,
@@ -352,7 +377,7 @@ def _of_data(data) -> Iterator[str]:
 
 
 def _of_schedule(optim) -> Iterator[str]:
-    if optim.schedule == "exponential":
+    if optim.schedule in ("exponential", "cosine"):
         if optim.decay_until <= optim.decay_from:
             yield (
                 f"optim.decay_until is {optim.decay_until}; it must be above optim.decay_from, "

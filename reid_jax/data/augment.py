@@ -14,6 +14,9 @@ from reid_jax.rectangles import inside
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+# Weights of red, green and blue in an image's luma (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+
 # Rectangles of random erasing to try before an image is left whole.
 _DRAWS = 100
 
@@ -75,15 +78,54 @@ def random_erasing(
     return jnp.where(erased[:, :, None], 0.0, image)
 
 
+def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
+    """The image (H, W, 3), shifted by at most `padding` pixels in each direction.
+
+    It is padded by that much on all sides with 0, and a crop of the old size is taken at a
+    uniformly random place (He et al., 2016, section 4.2). Applied after normalisation, so 0 is
+    ImageNet's mean colour.
+    """
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    row_key, column_key = jax.random.split(key)
+    top = jax.random.randint(row_key, (), 0, 2 * padding + 1)
+    left = jax.random.randint(column_key, (), 0, 2 * padding + 1)
+    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+
+def color_jitter(
+    key: jax.Array, image: jax.Array, brightness: float, contrast: float, saturation: float
+) -> jax.Array:
+    """Colours of a normalised image (H, W, 3) under other light, as torchvision's `ColorJitter`.
+
+    Brightness multiplies the image, contrast moves it from the mean of its luma, and saturation
+    from the luma of each pixel, in this order, each by a factor uniform over 1 - x to 1 + x. Values
+    are of RGB in [0, 1], and clipped to that after each.
+    """
+    mean, std = jnp.array(MEAN, jnp.float32), jnp.array(STD, jnp.float32)
+    image = image * std.reshape(1, 1, 3) + mean.reshape(1, 1, 3)
+    strengths = jnp.array([brightness, contrast, saturation], jnp.float32)
+    factors = 1.0 + strengths * jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
+
+    def luma(image):
+        return (image * jnp.array(LUMA, jnp.float32).reshape(1, 1, 3)).sum(axis=-1, keepdims=True)
+
+    image = jnp.clip(image * factors[0], 0.0, 1.0)
+    grey = luma(image).mean()
+    image = jnp.clip(grey + factors[1] * (image - grey), 0.0, 1.0)
+    image = jnp.clip(luma(image) + factors[2] * (image - luma(image)), 0.0, 1.0)
+    return (image - mean.reshape(1, 1, 3)) / std.reshape(1, 1, 3)
+
+
 def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = None) -> jax.Array:
-    """Flip, normalisation, random erasing and cutout of this device's part of a batch.
+    """Flip, colours, crop, random erasing and cutout of this device's part of a batch, normalised.
 
     Args:
         key: typed key, equal on all devices.
         images: (b, H, W, 3) uint8.
         config: a recipe's `augment`: probabilities in [0, 1] of `flip`, `erasing_probability` and
             `cutout_probability`; `erasing_area`, least and largest share of an image;
-            `erasing_aspect`, least and largest height by width; `cutout_size` in pixels.
+            `erasing_aspect`, least and largest height by width; `cutout_size` and `crop_padding`
+            in pixels; `brightness`, `contrast` and `saturation`, see `color_jitter`.
         axis_name: the pmapped axis, or None.
 
     Returns:
@@ -92,7 +134,15 @@ def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = N
 
     def one(key, image):
         flip_key, cutout_key, erasing_key = jax.random.split(key, 3)
+        # Of keys of their own: what came later leaves the numbers of the others as they were.
+        color_key, crop_key = (jax.random.fold_in(key, stream) for stream in range(2))
         image = normalize(random_flip(flip_key, image, config.flip)[None])[0]
+        if config.brightness or config.contrast or config.saturation:
+            image = color_jitter(
+                color_key, image, config.brightness, config.contrast, config.saturation
+            )
+        if config.crop_padding:
+            image = random_crop(crop_key, image, config.crop_padding)
         image = random_erasing(
             erasing_key,
             image,

@@ -29,6 +29,7 @@ class HBFP(Network):
         hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
         reduction: of the generalized pooling's terms, `sum` or `mean`.
+        neck: of each level's head, `none` or `batch_norm`.
         classifier_std: standard deviation of the classifiers' initial weights.
         correlation_dim: L.
         perception_dim: L'.
@@ -39,6 +40,7 @@ class HBFP(Network):
     hierarchy: bool = True
     lambdas: Sequence[float] = (0.0, 0.3, 0.5, 0.7, 1.0)
     reduction: str = "sum"
+    neck: str = "none"
     classifier_std: float = 1e-3
     correlation_dim: int = 512
     perception_dim: int = 2048
@@ -53,7 +55,13 @@ class HBFP(Network):
             self.second_res5 = [block_of(stage=4) for _ in range(depths[3])]
         self.heads = [
             PooledHead(
-                self.num_classes, self.lambdas, self.reduction, self.classifier_std, self.dtype
+                self.num_classes,
+                pooling="generalized",
+                lambdas=self.lambdas,
+                reduction=self.reduction,
+                neck=self.neck,
+                classifier_std=self.classifier_std,
+                **common,
             )
             for _ in self.levels
         ]

@@ -36,7 +36,7 @@ class Network(nn.Module):
         """Inference: normalised images (B, H, W, 3) to descriptors (B, D) float32."""
         maps = self.maps(images, train=False)
         outputs = [head(x, train=False) for head, x in zip(self.heads, maps, strict=True)]
-        return jnp.concatenate([output.embedding for output in outputs], axis=-1)
+        return jnp.concatenate([output.described for output in outputs], axis=-1)
 
     def training(
         self, images: jax.Array, labels: jax.Array, key: jax.Array

@@ -25,18 +25,22 @@ class BatchNorm(nn.Module):
         train: whether to take the batch's statistics and remember them, or the remembered ones.
         dtype: of the result; the computation is in float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
+        bias: whether channels are shifted.
     """
 
     train: bool
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., C) of float32 or bfloat16 to (..., C)."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        bias = jnp.zeros(channels)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, channels)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:

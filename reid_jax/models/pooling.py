@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +18,32 @@ def max_pool(features: jax.Array) -> jax.Array:
 
 
 POOLINGS = {"average": average_pool, "max": max_pool}
+
+# Values below this count as this in generalized-mean pooling: x^p has no slope at 0 if p < 1.
+_LEAST = 1e-6
+
+
+class GeneralizedMean(nn.Module):
+    """Generalized-mean pooling (Radenovic et al., TPAMI 2019) with one learnt exponent.
+
+        y = (mean over locations of max(x, 1e-6)^p)^(1 / p)
+
+    p = 1 is average pooling, and large p approaches max pooling.
+
+    Attributes:
+        start: the first value of p.
+    """
+
+    start: float = 3.0
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, H, W, C) to (B, C), computed in float32, of the dtype of `features`."""
+        p = self.param("p", nn.initializers.constant(self.start), (1,))[0]
+        logs = jnp.log(jnp.maximum(features.astype(jnp.float32), _LEAST))
+        pooled = jnp.exp(jnp.log(jnp.exp(p * logs).mean(axis=(1, 2))) / p)
+        return pooled.astype(features.dtype)
+
 
 # A value right at a threshold is kept, whichever way float32 rounds both.
 _AT_LEAST = 1.0 - 5e-7

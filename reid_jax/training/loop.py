@@ -94,7 +94,7 @@ def _train(
     if 0 < config.max_steps < total_steps:
         total_steps, length = config.max_steps, f"max_steps is {config.max_steps}"
     schedule = optimizers.create_schedule(config.optim, steps_per_epoch)
-    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    optimizer = optimizers.create_optimizer(config.optim, schedule, steps_per_epoch)
     state = create_state(network, optimizer, config.data.image_size, config.seed, trunk)
     step = pmap_step(make_step(network, optimizer, schedule, config), devices)
     say(

@@ -1,5 +1,6 @@
 """The papers' optimizer: Adam with L2 regularisation in the gradient, rate by epoch."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -62,6 +63,32 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     return warmed_up(decay, config.warmup_epochs * steps_per_epoch)
 
 
+def cosine(config, steps_per_epoch: int) -> optax.Schedule:
+    """Warm-up, a constant rate, then half a cosine (Loshchilov and Hutter, ICLR 2017).
+
+    By the epochs e made so far, a fraction within an epoch:
+
+        x = (e - decay_from) / (decay_until - decay_from)
+        rate(e) = lr (final + (1 - final) (1 + cos(pi x)) / 2)
+
+    between those two epochs, lr before and lr final after.
+
+    Args:
+        config: a recipe's `optim`: `lr`, `warmup_epochs`, `decay_from`, `decay_until` (epochs),
+            `final`.
+        steps_per_epoch: steps in one epoch.
+
+    Returns:
+        A schedule from the 0-based step to the rate, float32.
+    """
+    first = config.decay_from * steps_per_epoch
+    length = (config.decay_until - config.decay_from) * steps_per_epoch
+    decay = optax.cosine_decay_schedule(config.lr, length, alpha=config.final)
+    return warmed_up(
+        lambda step: decay(jnp.maximum(step - first, 0)), config.warmup_epochs * steps_per_epoch
+    )
+
+
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
     """A schedule whose first `steps` steps rise linearly: step s has (s + 1) / steps of its rate.
 
@@ -77,7 +104,7 @@ def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
     return rate
 
 
-SCHEDULES = {"staircase": staircase, "exponential": exponential}
+SCHEDULES = {"staircase": staircase, "exponential": exponential, "cosine": cosine}
 
 
 def create_schedule(config, steps_per_epoch: int) -> optax.Schedule:
@@ -85,14 +112,35 @@ def create_schedule(config, steps_per_epoch: int) -> optax.Schedule:
     return SCHEDULES[config.schedule](config, steps_per_epoch)
 
 
-def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create_optimizer(
+    config, schedule: optax.Schedule, steps_per_epoch: int = 1
+) -> optax.GradientTransformation:
     """Adam whose gradient includes `weight_decay` times every parameter.
 
     L2 in the gradient is scaled by Adam's second moment like the rest of it: this is PyTorch's
     `Adam(weight_decay)`, which the authors use, and not AdamW.
+
+    Args:
+        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the trunk's rate as a share of the
+            others'; `frozen_epochs`, in which the trunk does not move at all.
+        schedule: from the 0-based step to the rate.
+        steps_per_epoch: steps in one epoch.
     """
-    return optax.chain(
+    adam = (
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_adam(),
         optax.scale_by_learning_rate(schedule),
     )
+    if config.trunk_lr == 1.0 and not config.frozen_epochs:
+        return optax.chain(*adam)
+    frozen = config.frozen_epochs * steps_per_epoch
+
+    def share(step):
+        return jnp.where(step < frozen, 0.0, config.trunk_lr)
+
+    return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _is_of_the_trunk))
+
+
+def _is_of_the_trunk(params):
+    """A tree of booleans, for `optax.masked`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "trunk", params)

@@ -12,6 +12,7 @@ from reid_jax import collectives, losses
 from reid_jax.collectives import AXIS
 from reid_jax.data.augment import augment
 from reid_jax.models import Network
+from reid_jax.models.heads import unit_length
 from reid_jax.training.devices import own_devices
 from reid_jax.training.state import TrainState, stream_key
 
@@ -47,6 +48,7 @@ def make_step(
         negative). A stage without logits has no `loss/id` and no `accuracy`.
     """
     margin, smoothing = config.loss.triplet_margin or None, config.loss.label_smoothing
+    id_margin = config.loss.id_margin
 
     def loss_of(params, state, images, labels):
         outputs, updates = network.apply(
@@ -58,22 +60,27 @@ def make_step(
             mutable=["batch_stats"],
         )
         total, metrics = jnp.float32(0.0), {}
-        for stage, (embedding, logits, mixture) in enumerate(outputs, start=1):
-            shown = labels
+        for stage, output in enumerate(outputs, start=1):
+            logits, mixture, shown = output.logits, output.mixture, labels
             if mixture is not None:
                 shown = jnp.where(mixture.share > 0.5, mixture.labels, labels)
             if logits is not None:
-                identity = losses.cross_entropy(logits, labels, smoothing)
+                identity = losses.cross_entropy(logits, labels, smoothing, id_margin)
                 if mixture is not None:
-                    other = losses.cross_entropy(logits, mixture.labels, smoothing)
+                    other = losses.cross_entropy(logits, mixture.labels, smoothing, id_margin)
                     identity += mixture.share * (other - identity)
                 identity = identity.mean()
                 total += identity
                 metrics[f"loss/id_{stage}"] = identity
                 metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == shown).mean()
+            if output.embedding is None:
+                continue
+            embedding = output.embedding
+            if config.loss.metric == "cosine":
+                embedding = unit_length(embedding)
             positive, negative = losses.batch_hard_distances(embedding, shown, axis_name)
             triplet = losses.triplet(positive, negative, margin).mean()
-            total += triplet
+            total += config.loss.triplet_weight * triplet
             metrics[f"loss/triplet_{stage}"] = triplet
             metrics[f"ordered_{stage}"] = (positive < negative).mean()
         return total, ({"loss": total, **metrics}, updates["batch_stats"])

@@ -26,6 +26,9 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 # Leaves that came later, with what programs did before: a run without them is read as if it had.
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
+    "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
+    "loss": {"triplet_weight": 1.0, "metric": "euclidean", "id_margin": 0.0},
+    "optim": {"trunk_lr": 1.0, "frozen_epochs": 0},
     "eval": {"flip": False, "normalize": False},
     "model": {
         "trunk": {
@@ -39,8 +42,14 @@ _LATER_LEAVES = {
     },
 }
 _LATER_LEAVES_OF_NETWORKS = {
-    "baseline": {"classifier_std": 1e-3},
-    "hbfp": {"classifier_std": 1e-3, "reduction": "sum"},
+    "baseline": {
+        "classifier_std": 1e-3,
+        "cosine_scale": 0.0,
+        "pooling": "average",
+        "neck": "none",
+        "stripes": 0,
+    },
+    "hbfp": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
 }
 _LATER_LEAVES_OF_SCHEDULES = {
     "exponential": {"warmup_epochs": 0},

@@ -51,7 +51,7 @@ def test_training_equals_numpy_in_float64(variables, images):
             variables, images, LABELS, jax.random.key(5), method="training", mutable=["batch_stats"]
         )
 
-    ((embedding, logits, _),), _ = run(variables, images)
+    ((embedding, logits, *_),), _ = run(variables, images)
     params = reference.in_float64(variables["params"])
     pooled = reference.resnet(np.float64(images), params["trunk"], STRIDES).mean(axis=(1, 2))
     classifier = params["heads_0"]["classifier"]
