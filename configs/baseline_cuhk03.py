@@ -10,7 +10,8 @@ Measured with this code: the CUHK03 rows of the README, `detected,small` from sc
 the training split.
 
 Strings: `detected` (default) or `labeled`; a row of table 2: `ls+cutout` (default), `ls` or
-`triplet`; `small` (narrow trunk, 192x64 images, trains on a CPU).
+`triplet`; `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
+ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -18,10 +19,10 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, row, small = common.parse(
-        string, ("detected", "labeled"), common.BASELINE_ROWS, ("small",)
+    boxes, row, size = common.parse(
+        string, ("detected", "labeled"), common.BASELINE_ROWS, common.SIZES
     )
     config = common.baseline(row)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.small(config) if small else config
+    return common.sized(config, size)

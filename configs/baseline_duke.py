@@ -8,7 +8,8 @@ Published: nothing; the paper's table 2 is of Market-1501.
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
 Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (narrow trunk, 192x64
-images, trains on a CPU).
+images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs,
+see `common.half`).
 """
 
 from configs import common
@@ -16,8 +17,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    row, small = common.parse(string, common.BASELINE_ROWS, ("small",))
+    row, size = common.parse(string, common.BASELINE_ROWS, common.SIZES)
     config = common.baseline(row)
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
-    return common.small(config) if small else config
+    return common.sized(config, size)

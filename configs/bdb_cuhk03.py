@@ -11,7 +11,8 @@ table 2, "BDB*"); detected 76.4 and 73.5, labeled 79.4 and 76.7 by its authors (
 Measured with this code: the CUHK03 row of the README, `detected,small` from scratch on a part of
 the training split.
 
-Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU);
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -19,8 +20,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, small = common.parse(string, ("detected", "labeled"), ("small",))
+    boxes, size = common.parse(string, ("detected", "labeled"), common.SIZES)
     config = common.bdb()
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.small(config) if small else config
+    return common.sized(config, size)

@@ -9,7 +9,8 @@ Published from ImageNet weights: Rank-1 87.1, mAP 74.5 with batches of 64, as he
 "BDB*"); Rank-1 89.0, mAP 76.0 by its authors (HBFP-Net's table 1, "BDB+Cut").
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
-Strings: `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
+ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -17,8 +18,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (small,) = common.parse(string, ("small",))
+    (size,) = common.parse(string, common.SIZES)
     config = common.bdb()
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
-    return common.small(config) if small else config
+    return common.sized(config, size)

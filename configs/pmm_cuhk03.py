@@ -11,7 +11,8 @@ Measured with this code: the CUHK03 row of the README, `detected,small` from scr
 the training split.
 
 Strings: `detected` (default) or `labeled`; `hardmix` (default), `cutout`, `cutmix` or
-`attentive_cutmix`, the rows of table 3; `small` (narrow trunk, 192x64 images, trains on a CPU).
+`attentive_cutmix`, the rows of table 3; `small` (narrow trunk, 192x64 images, trains on a CPU);
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -19,8 +20,10 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, mixing, small = common.parse(string, ("detected", "labeled"), common.MIXINGS, ("small",))
+    boxes, mixing, size = common.parse(
+        string, ("detected", "labeled"), common.MIXINGS, common.SIZES
+    )
     config = common.pmm(top_k=8, mixing=mixing)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.small(config) if small else config
+    return common.sized(config, size)

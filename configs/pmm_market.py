@@ -8,7 +8,8 @@ Published (table 2, from ImageNet weights, batch 64): Rank-1 94.1, mAP 85.2.
 Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
 
 Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
-(narrow trunk, 192x64 images, trains on a CPU).
+(narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64
+images, 16 or 40 epochs, see `common.half`).
 """
 
 from configs import common
@@ -16,8 +17,8 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    mixing, size = common.parse(string, common.MIXINGS, common.SIZES)
     config = common.pmm(top_k=3, mixing=mixing)
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"
-    return common.small(config) if small else config
+    return common.sized(config, size)
