@@ -409,6 +409,7 @@ def half(config: ConfigDict, epochs: int = 16) -> ConfigDict:
     config.epochs = epochs
     config.eval.every_epochs = epochs // 8
     config.checkpoint.every_epochs = 1
+    config.checkpoint.keep = 1
     config.log.every_steps = 20
     if config.model.name == "pmm":
         config.model.top_k = max(1, config.model.top_k // 4)

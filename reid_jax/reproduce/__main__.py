@@ -67,7 +67,7 @@ def reproduce(name: str, settings: Settings, dry_run: bool = False) -> None:
         say(f"\n[{number}/{len(runs)}] {run.row.name}, {title}, seed {run.seed}\n{run.command}")
         carry_out(run, settings.checkout)
         table = report.write(name, settings, absent)
-    say(f"\n{table}\n{settings.workdir / name}.md and .json hold this table")
+    say(f"\n{table}\n{settings.workdir / name}.md, .json and .png hold this table")
 
 
 def _stop(*unused_signal) -> None:

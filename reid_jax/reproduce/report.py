@@ -1,4 +1,4 @@
-"""The two forms of a table, JSON and Markdown."""
+"""The forms of a table: JSON, Markdown and a picture of its curves."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from reid_jax.reproduce.curves import draw
 from reid_jax.reproduce.runs import Settings, finished, make_run
 from reid_jax.reproduce.tables import DATASETS, TABLES, Row, Table
 from reid_jax.training.links import check_links
@@ -13,7 +14,7 @@ from reid_jax.training.workdir import write_text_atomically
 
 
 def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
-    """Writes a table as it stands to `NAME.json` and `NAME.md` in the workdir.
+    """Writes a table as it stands to `NAME.json`, `NAME.md` and `NAME.png` in the workdir.
 
     Args:
         name: key of `TABLES`.
@@ -33,6 +34,7 @@ def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
     as_json = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(settings.workdir / f"{name}.json", as_json + "\n")
     write_text_atomically(settings.workdir / f"{name}.md", markdown)
+    draw(TABLES[name], settings, settings.workdir / f"{name}.png")
     return markdown
 
 
@@ -125,7 +127,9 @@ def _explanation(content: dict[str, Any]) -> str:
     if content["note"]:
         sentences.append(content["note"])
     if _is_published(content):
-        sentences.append("The published networks start from ImageNet weights, these from scratch.")
+        sentences.append("The published networks start from ImageNet weights.")
+    if not any(leaf.startswith("model.pretrained=") for leaf in settings["overrides"]):
+        sentences.append("These networks start from random weights.")
     changed = [
         *(
             ["`small`, a narrow network on small images, no cutout or erasing"]

@@ -5,7 +5,7 @@ outlives its last reference, no display is needed and no global setting changes.
 """
 
 from reid_jax.visualize.canvas import save
-from reid_jax.visualize.curves import cmc_figure, curves_figure
+from reid_jax.visualize.curves import cmc_figure, comparison_figure, curves_figure
 from reid_jax.visualize.inline_svg import inline_svg
 from reid_jax.visualize.maps import activation_figure, gradcam_figure, overlay
 from reid_jax.visualize.ranked_lists import RIGHT, WRONG, ranked_list_figure
@@ -15,6 +15,7 @@ __all__ = [
     "WRONG",
     "activation_figure",
     "cmc_figure",
+    "comparison_figure",
     "curves_figure",
     "gradcam_figure",
     "inline_svg",

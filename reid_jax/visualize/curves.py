@@ -90,6 +90,53 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
     return figure
 
 
+def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -> Figure:
+    """Draws one retrieval score of many runs against the epoch, an axes for each group of runs.
+
+    Args:
+        panels: by the title of an axes its curves, by name: epochs (n,) and shares (n,) in [0, 1].
+        metric: name of the score.
+
+    Returns:
+        A figure whose axes share one scale; legends list the last value of each curve, best first.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    panels = {title: curves for title, curves in panels.items() if curves}
+    if not panels:
+        raise ValueError("there is no curve to draw")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(
+        figsize=(WIDTH * columns / 3, 3.2 * rows), dpi=DPI, layout="constrained", facecolor="white"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values())
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+        best_first = sorted(curves.items(), key=lambda curve: -curve[1][1][-1])
+        for place, (name, (epochs, shares)) in enumerate(best_first):
+            axes.plot(
+                epochs,
+                shares,
+                color=_PALETTE[place % len(_PALETTE)],
+                linestyle=_STYLES[place // len(_PALETTE) % len(_STYLES)],
+                linewidth=1.4,
+                label=f"{shares[-1]:.1%}  {name}",
+                **_dots(epochs),
+            )
+        # Room for the legend above the curves.
+        axes.set_ylim(0, top * (1.1 + 0.07 * max(map(len, panels.values()))))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _name(axes, f"{title}, {metric}")
+        _plain(axes, "Epoch")
+        _legend(axes, "upper left")
+    return figure
+
+
 def _plain(axes: Axes, label: str) -> None:
     """Names the horizontal axis, and leaves little else than horizontal lines."""
     axes.set_xlabel(label, fontsize=8, color=GREY)

@@ -1,0 +1,25 @@
+r"""The strong baseline of this project, see `common.strong`, on CUHK03-NP, both kinds of boxes.
+
+    python train.py --config=configs/strong_cuhk03.py:detected --workdir=runs/strong_cuhk03 \
+        --config.data.root=cuhk03-np/detected
+
+Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
+images; labeled boxes: 7,368 and 5,328.
+Published: nothing, this recipe is of no paper.
+Measured with this code: `detected,half` and `detected,half40` on a part of the training split, see
+the README's table. Not measured at full size.
+
+Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU);
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    boxes, size = common.parse(string, ("detected", "labeled"), common.SIZES)
+    config = common.strong()
+    config.data.layout = "cuhk03"
+    config.data.root = f"data/cuhk03-np/{boxes}"
+    return common.sized(config, size)

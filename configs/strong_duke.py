@@ -1,0 +1,23 @@
+r"""The strong baseline of this project, see `common.strong`, on DukeMTMC-reID.
+
+    python train.py --config=configs/strong_duke.py --workdir=runs/strong_duke \
+        --config.data.root=DukeMTMC-reID
+
+Data: 702 training identities, 16,522 training, 2,228 query and 17,661 gallery images.
+Published: nothing, this recipe is of no paper.
+Not measured at full size: neither ImageNet's ResNet-50 nor this data set was at hand.
+
+Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
+ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    (size,) = common.parse(string, common.SIZES)
+    config = common.strong()
+    config.data.layout = "dukemtmc"
+    config.data.root = "data/DukeMTMC-reID"
+    return common.sized(config, size)

@@ -1,0 +1,23 @@
+r"""The strong baseline of this project, see `common.strong`, on Market-1501.
+
+    python train.py --config=configs/strong_market.py --workdir=runs/strong_market \
+        --config.data.root=Market-1501-v15.09.15
+
+Data: 751 training identities, 12,936 training, 3,368 query and 15,913 gallery images.
+Published: nothing, this recipe is of no paper.
+Not measured at full size: neither ImageNet's ResNet-50 nor this data set was at hand.
+
+Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
+ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+"""
+
+from configs import common
+
+
+def get_config(string=None):
+    """The recipe; see the module's docstring."""
+    (size,) = common.parse(string, common.SIZES)
+    config = common.strong()
+    config.data.layout = "market1501"
+    config.data.root = "data/Market-1501-v15.09.15"
+    return common.sized(config, size)
