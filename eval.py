@@ -11,13 +11,14 @@ import os
 from absl import app, flags
 from ml_collections import config_flags
 
-from reid_jax import hosts, recipe_flags
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors
+from reid_jax import recipe_flags
 from reid_jax.evaluation.multi_query import POOLINGS
-from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training.workdir import read_run
+from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.runs.workdir import read_run
+from reid_jax.runtime import hosts
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.compilation_cache import keep_compiled
+from reid_jax.runtime.messages import clear_errors
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the number of a step.")

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_jax import gallery_file
-from reid_jax.console import shown
+from reid_jax.evaluation.distances import BLOCK_SIZE, Descriptors, Index, index_gallery
 from reid_jax.evaluation.ranking import nearest
-from reid_jax.evaluation.search import BLOCK_SIZE, Descriptors, Index, index_gallery
+from reid_jax.runtime.messages import shown
 
 # No descriptor may be longer: squares of the distances between such do not overflow float32.
 _LONGEST = 1e18

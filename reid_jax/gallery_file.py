@@ -25,7 +25,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from reid_jax.console import shown
+from reid_jax.runtime.messages import shown
 
 _FORMAT = "reid_jax gallery 1"
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from reid_jax import collectives
+from reid_jax.runtime import collectives
 
 # Squared distances below this count as zero: the square root has no slope there (PyTorch programs
 # clamp alike).

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from reid_jax.data.layouts import Dataset, Split
+from reid_jax.evaluation.distances import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking
-from reid_jax.evaluation.search import Descriptors
 from reid_jax.report import write_report
 
 # Of a file's name, what HTML, scripts, JSON, terminals and UTF-8 would take for theirs.

@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from reid_jax import models
-from reid_jax.settings import check
+from reid_jax.runs.settings import check
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from reid_jax import inference, search, visualize
-from reid_jax.console import shown
 from reid_jax.data import layouts
 from reid_jax.data.synthetic.dataset import write_market1501
 from reid_jax.gallery import Gallery
-from tests import runs
+from reid_jax.runtime.messages import shown
+from tests import random_runs
 from tests.test_untrusted import NAME
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def place(tmp_path_factory):
     """A folder with a run and pedestrians."""
     folder = tmp_path_factory.mktemp("search")
-    runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
+    random_runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
     write_market1501(
         folder / "pedestrians",
         train_identities=2,

@@ -8,10 +8,10 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from reid_jax import hosts
-from reid_jax.data.images import visit_shared
+from reid_jax.data.decoding import visit_shared
 from reid_jax.data.memory import MemoryImages
-from reid_jax.training.preemption import Preemption
+from reid_jax.runtime import hosts
+from reid_jax.runtime.preemption import Preemption
 
 
 def check_talk():

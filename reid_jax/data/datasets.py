@@ -5,12 +5,13 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from reid_jax import hosts
+from reid_jax.runtime.progress import Progress
 from reid_jax.data import layouts, skipping, synthetic
+from reid_jax.runtime import hosts
 
 
 def load(
-    config, progress: Callable[[str], object] | None = None, *, to_train: bool = True
+    config, progress: Progress = None, *, to_train: bool = True
 ) -> layouts.Dataset:
     """Lists the images of `config`, a recipe's `data`; draws synthetic pedestrians on first use.
 
@@ -57,7 +58,7 @@ def _read(config) -> layouts.Dataset:
 
 
 def load_multi_query(
-    dataset: layouts.Dataset, config, progress: Callable[[str], object] | None = None
+    dataset: layouts.Dataset, config, progress: Progress = None
 ) -> layouts.Split:
     """As `layouts.read_multi_query`, without bad images where `config`, a `data`, skips them."""
     boxes = hosts.together(lambda: layouts.read_multi_query(dataset))
@@ -67,7 +68,7 @@ def load_multi_query(
 
 
 def load_extra(
-    folder: str | os.PathLike, config, progress: Callable[[str], object] | None = None
+    folder: str | os.PathLike, config, progress: Progress = None
 ) -> layouts.Split:
     """As `layouts.read_extra`, without bad images where `config`, a `data`, skips them."""
     extra = hosts.together(lambda: layouts.read_extra(folder))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from reid_jax.console import shown
 from reid_jax.data import msmt17
+from reid_jax.runtime.messages import shown
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from reid_jax import hosts
-from reid_jax.data import images
+from reid_jax.runtime.progress import Progress
+from reid_jax.data import decoding
+from reid_jax.runtime import hosts
 
 
 class MemoryImages:
-    """The loader `memory` of `images.open_images`.
+    """The loader `memory` of `loaders.open_images`.
 
     Attributes:
         pixels: (N, H, W, 3) uint8 RGB.
@@ -19,7 +20,7 @@ class MemoryImages:
         self,
         paths: Sequence[str],
         size: tuple[int, int],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
         shared: bool = False,
     ):
@@ -28,16 +29,16 @@ class MemoryImages:
         pixels = np.empty((count, *size, 3), np.uint8)
 
         def keep(i, data, image):
-            pixels[i] = np.asarray(images.resize(image, size))
+            pixels[i] = np.asarray(decoding.resize(image, size))
 
-        visit = images.visit_shared if shared else images.visit
-        images.raise_problems(paths, visit(paths, keep, progress))
+        visit = decoding.visit_shared if shared else decoding.visit
+        decoding.raise_problems(paths, visit(paths, keep, progress))
         self.pixels = hosts.gather_rows(pixels) if shared else pixels
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Gathers batches, as `images.Images.batches` says."""
+        """Gathers batches, as `loaders.Images.batches` says."""
         for indices in index_batches:
             yield self.pixels[indices]

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reid_jax.collectives import AXIS
+from reid_jax.runtime.progress import Progress
 from reid_jax.data.memory import MemoryImages
+from reid_jax.runtime.collectives import AXIS
 
 # Of a device's memory, what images may take. What a network needs is known only once its step is
 # compiled, after minutes of decoding. At full size it is several GiB, more than the images of any
@@ -17,7 +18,7 @@ _SHARE = 0.5
 
 
 class DeviceImages:
-    """The loader `device` of `images.open_images`: every device holds all images.
+    """The loader `device` of `loaders.open_images`: every device holds all images.
 
     What travels to gather a batch is its indices.
     """
@@ -27,7 +28,7 @@ class DeviceImages:
         paths: Sequence[str],
         size: tuple[int, int],
         devices: list[jax.Device],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
         shared: bool = False,
     ):

@@ -5,14 +5,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reid_jax.data import images
+from reid_jax.runtime.progress import Progress
+from reid_jax.data import decoding
 from reid_jax.data.layouts import Split
 
 POLICIES = ("error", "skip")
 
 
 def skip_bad(
-    split: Split, config, name: str, progress: Callable[[str], object] | None = None
+    split: Split, config, name: str, progress: Progress = None
 ) -> Split:
     """The split without its bad images, if those are to be skipped.
 
@@ -36,12 +37,12 @@ def skip_bad(
         return split
     if progress:
         progress(f"checking the images of {name}")
-    problems = images.visit_shared(split.paths, lambda i, data, image: None, progress)
+    problems = decoding.visit_shared(split.paths, lambda i, data, image: None, progress)
     bad = [(split.paths[i], problem) for i, problem in problems]
     if len(bad) > config.skip_limit * len(split):
         raise ValueError(
             f"{len(bad):,} of the {len(split):,} images of {name} are bad, and data.skip_limit is "
-            f"{config.skip_limit:g} of them: {images.first_few(bad)}"
+            f"{config.skip_limit:g} of them: {decoding.first_few(bad)}"
         )
     keep = np.ones(len(split), bool)
     keep[[i for i, _ in problems]] = False

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.collectives import AXIS
-from reid_jax.console import clock
+from reid_jax.runtime.progress import Progress
 from reid_jax.data.augment import normalize
-from reid_jax.data.images import Images
+from reid_jax.data.loaders import Images
 from reid_jax.data.pipeline import eval_batches
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.messages import clock
 
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 10.0
@@ -95,7 +96,7 @@ def extract(
     variables,
     parts: Sequence[tuple[Images, int]],
     batch_size: int,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> np.ndarray:
     """What a face says of images, part after part, each in order, in one array.
 
@@ -104,7 +105,7 @@ def extract(
     Args:
         face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
-        parts: images, from `reid_jax.data.images.open_images`, and how many of the first to take.
+        parts: images, from `reid_jax.data.decoding.open_images`, and how many of the first to take.
         batch_size: images a call; each part's last batch is padded and what the padding gives is
             dropped.
         progress: called with a line of text now and then; None is silence.

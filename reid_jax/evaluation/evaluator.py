@@ -10,15 +10,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from reid_jax import hosts
-from reid_jax.data.images import Images, open_images
+from reid_jax.runtime.progress import Progress
 from reid_jax.data.layouts import Dataset, Split
+from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.memory import MemoryImages
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
 from reid_jax.evaluation.descriptors import descriptor_face, extract
+from reid_jax.evaluation.distances import Descriptors, Rescore
 from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
-from reid_jax.evaluation.search import Descriptors, Rescore
+from reid_jax.runtime import hosts
 
 
 class Evaluator:
@@ -30,7 +31,7 @@ class Evaluator:
         dataset: Dataset,
         config,
         devices: list[jax.Device],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
         boxes: Split | None = None,
         pooling: str = "average",

@@ -14,7 +14,7 @@ import collections
 import numpy as np
 
 from reid_jax.data.layouts import Split
-from reid_jax.evaluation.search import Descriptors
+from reid_jax.evaluation.distances import Descriptors
 
 #: The ways to pool that `pool` knows.
 POOLINGS = ("average", "max")

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.evaluation.search import (
+from reid_jax.runtime.progress import Progress
+from reid_jax.evaluation.distances import (
     BLOCK_SIZE,
     DISTRACTOR,
     Descriptors,
@@ -76,7 +77,7 @@ def evaluate_ranking(
     block_size: int = BLOCK_SIZE,
     max_rank: int = 50,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the ranked lists, see `score_ranks`.
 
@@ -147,7 +148,7 @@ def match_ranks(
     *,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> list[np.ndarray]:
     """Counts the rank of every match of every query.
 
@@ -191,7 +192,7 @@ def nearest(
     own_camera: bool = True,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
 
@@ -245,7 +246,7 @@ def neighbours(
     k: int,
     *,
     block_size: int = BLOCK_SIZE,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest of every image among all, itself included, and how far the furthest is.
 

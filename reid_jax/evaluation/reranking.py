@@ -16,14 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.evaluation.ranking import neighbours
-from reid_jax.evaluation.search import (
+from reid_jax.runtime.progress import Progress
+from reid_jax.evaluation.distances import (
     BLOCK_SIZE,
     Descriptors,
     Rescore,
     check_sets,
     squared_distances,
 )
+from reid_jax.evaluation.ranking import neighbours
 
 # Rows whose entries are worked on at a time: some megabytes.
 _ROWS = 256
@@ -37,7 +38,7 @@ def k_reciprocal(
     k2: int = 6,
     weight: float = 0.3,
     block_size: int = BLOCK_SIZE,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> Rescore:
     """Prepares re-ranking, for `rescore` of `match_ranks`, `nearest` and `evaluate_ranking`.
 

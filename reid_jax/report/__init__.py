@@ -15,14 +15,15 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from reid_jax.runtime.progress import Progress
 from reid_jax import visualize
-from reid_jax.console import printable, shown
+from reid_jax.evaluation.distances import Descriptors, Rescore
 from reid_jax.evaluation.evaluator import Evaluator, scores
 from reid_jax.evaluation.ranking import RankingResult, nearest
-from reid_jax.evaluation.search import Descriptors, Rescore
 from reid_jax.models import Network
 from reid_jax.report import content, page, thumbnails
-from reid_jax.training.workdir import write_text_atomically
+from reid_jax.runs.workdir import write_text_atomically
+from reid_jax.runtime.messages import printable, shown
 
 PAGE = "report.html"
 IMAGES = "report_images"  # beside it, where images do not fit into it
@@ -51,7 +52,7 @@ def write_report(
     rescore: Rescore | None = None,
     length: int = 10,
     page_bytes: int = PAGE_BYTES,
-    progress: Callable[[str], object],
+    progress: Progress,
 ) -> pathlib.Path:
     """Writes `report.html`, whole or not at all: a kill leaves an earlier one as it was.
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from reid_jax.console import clock, printable, shown
+from reid_jax.runtime.progress import Progress
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
 from reid_jax.models import Network
+from reid_jax.runtime.messages import clock, printable, shown
 
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 10.0
@@ -120,7 +121,7 @@ def gradcam_maps(
     variables,
     evaluator: Evaluator,
     batch_size: int,
-    progress: Callable[[str], object],
+    progress: Progress,
 ) -> np.ndarray:
     """Grad-CAM of all queries, batch by batch: a few bytes of each query are kept.
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from reid_jax.console import shown
 from reid_jax.data import datasets, layouts
-from reid_jax.data.images import open_images
+from reid_jax.data.loaders import open_images
+from reid_jax.runtime.messages import shown
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import common
-from reid_jax.data.images import open_images
+from reid_jax.data.loaders import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.mixing import Mixture
