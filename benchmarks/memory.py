@@ -52,7 +52,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For conf
 from benchmarks import input as inputs
 from benchmarks import networks, output, ranking
 from reid_jax.data import datasets
-from reid_jax.data.layouts import Dataset
+from reid_jax.data.splits import Dataset
 from reid_jax.programs import train
 from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.devices import choose_devices

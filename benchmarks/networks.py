@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
 from benchmarks import output
-from reid_jax import models
+from reid_jax import models, schedules
 from reid_jax.models.hbfp import LEVELS
 from reid_jax.models.pooling import generalized_pool
 from reid_jax.runtime.allocator import keep_freed_memory
@@ -92,7 +92,7 @@ def prepare(
     classes = _num_classes(config)
     network = models.create(config.model, classes, AXIS)
     network.check(size)
-    schedule = optimizers.create_schedule(config.optim, max(1, classes // per_batch))
+    schedule = schedules.create_schedule(config.optim, max(1, classes // per_batch))
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     create = functools.partial(create_state, network, optimizer, size, config.seed)
 

@@ -61,7 +61,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For benc
 
 from benchmarks import output, peers
 from reid_jax.evaluation import ranking
-from reid_jax.evaluation.distances import Descriptors
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.devices import choose_devices

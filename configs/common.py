@@ -104,7 +104,7 @@ def recipe() -> ConfigDict:
 
 
 # What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
-MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
+PAPER_MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 
 # ResNet-18 has basic blocks and depths (2, 2, 2, 2), ResNet-34 basic blocks and these depths.
 RESNET50 = {
@@ -160,7 +160,7 @@ HBFP_ROWS = {
 
 
 def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
-    """PMM as its paper trains it, for `top_k` masked blocks and one of `MIXINGS`."""
+    """PMM as its paper trains it, for `top_k` masked blocks and one of `PAPER_MIXINGS`."""
     config = _pmm_training()
     config.model = ConfigDict(
         {

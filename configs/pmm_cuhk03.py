@@ -19,7 +19,9 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, mixing, small = common.parse(string, ("detected", "labeled"), common.MIXINGS, ("small",))
+    boxes, mixing, small = common.parse(
+        string, ("detected", "labeled"), common.PAPER_MIXINGS, ("small",)
+    )
     config = common.pmm(top_k=8, mixing=mixing)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"

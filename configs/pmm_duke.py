@@ -16,7 +16,7 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    mixing, small = common.parse(string, common.PAPER_MIXINGS, ("small",))
     config = common.pmm(top_k=6, mixing=mixing)
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"

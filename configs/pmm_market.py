@@ -16,7 +16,7 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    mixing, small = common.parse(string, common.PAPER_MIXINGS, ("small",))
     config = common.pmm(top_k=3, mixing=mixing)
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"

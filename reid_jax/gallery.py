@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_jax import gallery_file
-from reid_jax.evaluation.distances import BLOCK_SIZE, Descriptors, Index, index_gallery
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.distances import BLOCK_SIZE, Index, index_gallery
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.runtime.messages import shown
 

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from reid_jax.runtime.progress import Progress
 from reid_jax import models
 from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
 
 # Images a CPU takes at a time: larger batches are no faster there, and one image pays for all.
@@ -88,9 +88,7 @@ class Model:
         self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
 
-    def embed(
-        self, images: ImagesLike, progress: Progress = None
-    ) -> np.ndarray:
+    def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Descriptors of images, by the recipe's `eval.flip` and `eval.normalize`.
 
             model.embed("anna.jpg")  # a file: (1, D)
@@ -114,9 +112,7 @@ class Model:
         """
         return self._apply(self._describe, "__call__", images, progress)
 
-    def gradcam(
-        self, images: ImagesLike, progress: Progress = None
-    ) -> np.ndarray:
+    def gradcam(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Where each stage sees the evidence for the identity that it takes an image to show.
 
             cams = model.gradcam("anna.jpg")

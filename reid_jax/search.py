@@ -19,7 +19,7 @@ import numpy as np
 
 from reid_jax import inference, visualize
 from reid_jax.data import decoding, layouts
-from reid_jax.evaluation.distances import DISTRACTOR, JUNK
+from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
 from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.compilation_cache import keep_compiled

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.data.layouts import Dataset, Split
-from reid_jax.evaluation.distances import Descriptors
+from reid_jax.data.splits import Dataset, Split
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.report import write_report
 

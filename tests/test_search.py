@@ -16,7 +16,7 @@ from PIL import Image
 
 from reid_jax import inference, search, visualize
 from reid_jax.data import layouts
-from reid_jax.data.synthetic.dataset import write_market1501
+from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
 from reid_jax.runtime.messages import shown
 from tests import random_runs
@@ -34,13 +34,16 @@ def place(tmp_path_factory):
     random_runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
     write_market1501(
         folder / "pedestrians",
-        train_identities=2,
-        test_identities=4,
-        train_cameras=2,
-        test_cameras=3,
-        images_per_camera=2,
-        distractors=6,
-        junk=2,
+        Contents(
+            train_identities=2,
+            test_identities=4,
+            train_cameras=2,
+            test_cameras=3,
+            images_per_camera=2,
+            distractors=6,
+            junk=2,
+        ),
+        None,
     )
     return folder
 

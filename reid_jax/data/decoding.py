@@ -7,16 +7,15 @@ import itertools
 import os
 import stat
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from reid_jax.runtime.progress import Progress
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import shown
+from reid_jax.runtime.progress import Progress, Tracker
 
 #: Of files and images that are larger nothing is decoded: they are bad.
 MAX_BYTES = 2**28
@@ -54,18 +53,31 @@ def visit(
     paths: Sequence[str],
     use: Callable[[int, bytes, Image.Image], None],
     progress: Progress = None,
+    team: hosts.Team = hosts.ALONE,
 ) -> list[tuple[int, str]]:
     """Reads and decodes every file, in parallel.
 
     Args:
         paths: N files.
         use: called with (i, bytes of file i, its upright RGB image), from several threads, in any
-            order. A file for which it raises is bad too.
-        progress: as in `loaders.open_images`.
+            order. A file for which it raises is bad too. i counts from the first file of this
+            host's part.
+        progress: as in `loaders.open_images`, of this host's part.
+        team: who reads the files.
 
     Returns:
-        Of each bad file, in order, its index and what is wrong with it.
+        For each bad file among all N, in order, its index and what is wrong with it.
     """
+    own = team.part(len(paths))
+    problems = _visit(paths[own], use, progress)
+    found = team.values([(own.start + i, problem) for i, problem in problems])
+    return [(i, problem) for i, problem in found]
+
+
+def _visit(
+    paths: Sequence[str], use: Callable[[int, bytes, Image.Image], None], progress: Progress
+) -> list[tuple[int, str]]:
+    """`visit` by this host."""
     _hush()
 
     def job(i: int) -> str | None:
@@ -77,40 +89,18 @@ def visit(
         return None
 
     bad = []
-    shown_at = time.monotonic()
     every = range(len(paths))
     blocks = (every[start : start + _BLOCK] for start in every[::_BLOCK])
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        Tracker(progress, len(paths), "read", show=(), period=_PROGRESS_PERIOD, ends=True) as read,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         problems = itertools.chain.from_iterable(pool.map(job, block) for block in blocks)
         for i, problem in enumerate(problems):
             if problem:
                 bad.append((i, problem))
-            done, now = i + 1, time.monotonic()
-            if progress and (done == len(paths) or now - shown_at > _PROGRESS_PERIOD):
-                progress(f"read {done:,} of {len(paths):,} images")
-                shown_at = now
+            read.update(i + 1)
     return bad
-
-
-def visit_shared(
-    paths: Sequence[str],
-    use: Callable[[int, bytes, Image.Image], None],
-    progress: Progress = None,
-) -> list[tuple[int, str]]:
-    """As `visit`, where several hosts pass the same paths: each reads `hosts.own_part` of them.
-
-    Args:
-        paths: N files.
-        use: as in `visit`; i counts from the first file of this host's part.
-        progress: as in `loaders.open_images`, of this host's part.
-
-    Returns:
-        The bad files of all N, on every host.
-    """
-    own = hosts.own_part(len(paths))
-    bad = visit(paths[own], use, progress)
-    every = hosts.gather([(own.start + i, problem) for i, problem in bad])
-    return [(i, problem) for part in every for i, problem in part]
 
 
 def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:

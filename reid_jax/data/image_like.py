@@ -1,15 +1,15 @@
 """Images that a caller hands over: paths of files, or pixels of any size."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
-from reid_jax.runtime.progress import Progress
 from reid_jax.data import decoding, loaders
 from reid_jax.data.memory import MemoryImages
 from reid_jax.data.streamed import StreamedImages
+from reid_jax.runtime.progress import Progress
 
 Path = str | os.PathLike[str]
 #: What `as_images` takes.

@@ -1,10 +1,13 @@
 """Images of files, all checked first, then delivered in batches by one of three loaders."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
 import numpy as np
+
+from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 #: The loaders that `open_images` knows.
 LOADERS = ("tfdata", "memory", "device")
@@ -37,7 +40,7 @@ def open_images(
     progress: Progress = None,
     devices: list[jax.Device] | None = None,
     *,
-    shared: bool = False,
+    team: hosts.Team = hosts.ALONE,
 ) -> Images:
     """Reads every file once, checks that it decodes, and makes a loader of the images.
 
@@ -60,8 +63,8 @@ def open_images(
             silence.
         devices: those that train on the images. None, as for evaluation, is for images that the
             host delivers: `device` is then as `memory`.
-        shared: several hosts pass the same paths. Each reads and decodes its part of the files, and
-          sends what comes of them to the others.
+        team: who reads and decodes the files. With `hosts.EVERYBODY`, each host does its part and
+          sends the result to the others.
 
     Returns:
         The images, in the order of the paths.
@@ -74,13 +77,13 @@ def open_images(
     if loader == "tfdata":
         from reid_jax.data.tfdata import TfdataImages
 
-        return TfdataImages(paths, size, progress, shared=shared)
+        return TfdataImages(paths, size, progress, team=team)
     if loader == "device" and devices is not None:
         from reid_jax.data.on_device import DeviceImages
 
-        return DeviceImages(paths, size, devices, progress, shared=shared)
+        return DeviceImages(paths, size, devices, progress, team=team)
     if loader in ("memory", "device"):
         from reid_jax.data.memory import MemoryImages
 
-        return MemoryImages(paths, size, progress, shared=shared)
+        return MemoryImages(paths, size, progress, team=team)
     raise ValueError(f"unknown loader {loader!r} (data.loader); known: {', '.join(LOADERS)}")

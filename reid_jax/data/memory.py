@@ -1,12 +1,12 @@
 """Images decoded once and held in memory, without TensorFlow."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from reid_jax.runtime.progress import Progress
 from reid_jax.data import decoding
 from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 
 class MemoryImages:
@@ -22,18 +22,16 @@ class MemoryImages:
         size: tuple[int, int],
         progress: Progress = None,
         *,
-        shared: bool = False,
+        team: hosts.Team = hosts.ALONE,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`."""
-        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
-        pixels = np.empty((count, *size, 3), np.uint8)
+        pixels = np.empty((len(paths[team.part(len(paths))]), *size, 3), np.uint8)
 
         def keep(i, data, image):
             pixels[i] = np.asarray(decoding.resize(image, size))
 
-        visit = decoding.visit_shared if shared else decoding.visit
-        decoding.raise_problems(paths, visit(paths, keep, progress))
-        self.pixels = hosts.gather_rows(pixels) if shared else pixels
+        decoding.raise_problems(paths, decoding.visit(paths, keep, progress, team))
+        self.pixels = team.rows(pixels)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -3,13 +3,13 @@
 import collections
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from reid_jax.runtime.progress import Progress
 from reid_jax.data import decoding
 from reid_jax.runtime.messages import shown
+from reid_jax.runtime.progress import Progress
 
 # Batches decoded ahead of the one who asks.
 _AHEAD = 2

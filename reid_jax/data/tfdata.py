@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from reid_jax.runtime.progress import Progress
 from reid_jax.data import decoding
 from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 # TensorFlow prints paragraphs about itself as it is imported, unless told before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -42,15 +42,14 @@ class TfdataImages:
         size: tuple[int, int],
         progress: Progress = None,
         *,
-        shared: bool = False,
+        team: hosts.Team = hosts.ALONE,
     ):
         """Reads and checks every file; arguments and errors are those of `open_images`."""
         tf.config.set_visible_devices([], "GPU")  # They are JAX's.
         self._size = size
         # The one copy: Python's own bytes objects, of which a batch's are handed to TensorFlow at a
         # time. A tensor of all would be a second copy, while it is made at least.
-        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
-        self._encoded: list[bytes] = [b""] * count
+        self._encoded: list[bytes] = [b""] * len(paths[team.part(len(paths))])
         shapes = set()
 
         def keep(i, data, image):
@@ -63,11 +62,9 @@ class TfdataImages:
             self._encoded[i] = data
             shapes.add((image.height, image.width))
 
-        visit = decoding.visit_shared if shared else decoding.visit
-        decoding.raise_problems(paths, visit(paths, keep, progress))
-        if shared:
-            self._encoded = hosts.gather_bytes(self._encoded)
-            shapes = {tuple(shape) for part in hosts.gather(list(shapes)) for shape in part}
+        decoding.raise_problems(paths, decoding.visit(paths, keep, progress, team))
+        self._encoded = team.files(self._encoded)
+        shapes = {tuple(shape) for shape in team.values(list(shapes))}
         # What all files measure, where that is the same and not much more than is asked for.
         self._shape = None
         if len(shapes) == 1:
@@ -160,7 +157,7 @@ def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def _resize_batch(batch: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """`decoding.resize` on (B, h, w, 3) uint8, compiled, in the same integers: as many RGB images."""
+    """`decoding.resize` on (B, h, w, 3) uint8, compiled, in the same integers."""
     height, width = size
     # One program an axis: in one for both, XLA would sum along rows again for each of the sums
     # along columns.

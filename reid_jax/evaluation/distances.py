@@ -11,8 +11,6 @@ weight of each query's own and an offset of each of its gallery images (`reranki
 their bounds follow.
 """
 
-import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,11 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.runtime.progress import Progress
-from reid_jax.runtime.messages import clock
-
-JUNK = -1
-DISTRACTOR = 0
+from reid_jax.data.identities import DISTRACTOR, JUNK
+from reid_jax.evaluation.descriptor_sets import Descriptors, check, check_dimensions
+from reid_jax.runtime.progress import Progress, Tracker
 
 BLOCK_SIZE = 16384
 
@@ -47,26 +43,8 @@ _RESCORE_SLACK = 4 * 2.0**-24
 # Offsets in memory at a time, 256 MiB: all of a tile's queries have theirs up to 131,072 images.
 _OFFSETS = 2**25
 
-# Seconds between two lines of progress.
-_PROGRESS_PERIOD = 10.0
-
 # Rows whose float64 differences are held at a time: few enough to stay in a core's cache.
 _EXACT_ROWS = 128
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Descriptors:
-    """Descriptors of N images and who they show.
-
-    Attributes:
-        features: float32 (N, D).
-        pids: int32 (N,), the identities; -1 is junk, 0 a distractor.
-        camids: int32 (N,), the cameras.
-    """
-
-    features: np.ndarray
-    pids: np.ndarray
-    camids: np.ndarray
 
 
 class Order(NamedTuple):
@@ -207,7 +185,7 @@ def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
     """
     count = 0 if earlier is None else len(earlier.gallery.pids)
     if earlier is None or len(gallery.pids) >= 2 * earlier.averaged:
-        gallery = _check(gallery, "gallery")
+        gallery = check(gallery, "gallery")
         averaged = len(gallery.pids)
         centre = np.mean(gallery.features, axis=0, dtype=np.float64).astype(np.float32)
         reach = np.sqrt(squared_distances(centre, gallery.features).max())
@@ -215,7 +193,7 @@ def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
         _, centre, averaged, reach, *_ = earlier
         new = Descriptors(gallery.features[count:], gallery.pids[count:], gallery.camids[count:])
         if len(new.pids):
-            new = _check(new, "gallery")
+            new = check(new, "gallery")
             reach = max(reach, np.sqrt(squared_distances(centre, new.features).max()))
     by_pid = np.argsort(gallery.pids, kind="stable")
     return Index(gallery, centre, averaged, reach, by_pid, gallery.pids[by_pid])
@@ -242,10 +220,10 @@ def prepare(
     """
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
-    query = _check(query, "query")
+    query = check(query, "query")
     index = gallery if isinstance(gallery, Index) else index_gallery(gallery)
     gallery, centre, _, reach, by_pid, sorted_pids = index
-    _check_dimensions(query, gallery)
+    check_dimensions(query, gallery)
     query_norms = np.sqrt(squared_distances(centre, query.features))
     if 4 * (query_norms.max() + reach) ** 2 > np.finfo(np.float32).max:
         raise ValueError(
@@ -271,65 +249,17 @@ def prepare(
     )
 
 
-def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, Descriptors]:
-    """Returns both sets as NumPy arrays.
-
-    Raises:
-        ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
-    """
-    query, gallery = _check(query, "query"), _check(gallery, "gallery")
-    _check_dimensions(query, gallery)
-    return query, gallery
-
-
-def _check_dimensions(query: Descriptors, gallery: Descriptors) -> None:
-    if query.features.shape[1] != gallery.features.shape[1]:
-        raise ValueError(
-            f"query descriptors have {query.features.shape[1]} dimensions, gallery descriptors "
-            f"{gallery.features.shape[1]}: extract both with the same network"
-        )
-
-
-def _check(descriptors: Descriptors, name: str) -> Descriptors:
-    """Returns the descriptors as NumPy arrays, or says what is wrong with them."""
-    features = np.asarray(descriptors.features, np.float32)
-    pids, camids = np.asarray(descriptors.pids), np.asarray(descriptors.camids)
-    if features.ndim != 2:
-        raise ValueError(f"{name} descriptors must be (images, dimensions), got {features.shape}")
-    if 0 in features.shape:
-        raise ValueError(f"the {name} set is empty: its descriptors are {features.shape}")
-    for label, array in (("pids", pids), ("camids", camids)):
-        if array.shape != features.shape[:1] or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} {label} must be integers of shape {features.shape[:1]}, one an image, "
-                f"got {array.dtype} {array.shape}"
-            )
-    # The extremes carry NaN and infinity without a mask as large as the descriptors.
-    if not (np.isfinite(features.min()) and np.isfinite(features.max())):
-        bad = next(i for i, row in enumerate(features) if not np.isfinite(row).all())
-        raise ValueError(
-            f"{name} descriptors hold NaN or infinity, first in image {bad}: the network that made "
-            "them has diverged"
-        )
-    pids, camids = (array.astype(np.int64, copy=False) for array in (pids, camids))
-    return Descriptors(features, pids, camids)
-
-
 def take_orders(
     search: Search,
     progress: Progress = None,
-    what: str = "ranked the gallery for",
+    verb: str = "ranked the gallery for",
 ) -> Iterator[list[Order]]:
-    """Yields the orders of as many queries as a tile holds at a time, and says how far that is."""
+    """Yields the orders of as many queries as a tile holds at a time, and reports progress."""
     total = len(search.query.pids)
-    started = shown = time.monotonic()
-    for queries in _slices(0, total, search.tile[0]):
-        yield [search.order(i) for i in range(queries.start, queries.stop)]
-        now = time.monotonic()
-        if progress and now - shown > _PROGRESS_PERIOD:
-            left = (now - started) * (total - queries.stop) / queries.stop
-            progress(f"{what} {queries.stop:,} of {total:,} images  ETA {clock(left)}")
-            shown = now
+    with Tracker(progress, total, verb) as tracker:
+        for queries in _slices(0, total, search.tile[0]):
+            yield [search.order(i) for i in range(queries.start, queries.stop)]
+            tracker.update(queries.stop)
 
 
 def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, np.ndarray]]:

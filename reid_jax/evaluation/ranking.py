@@ -11,16 +11,15 @@ The count is exact although the bulk of the work is in float32, see `search`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.runtime.progress import Progress
+from reid_jax.data.identities import DISTRACTOR
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.distances import (
     BLOCK_SIZE,
-    DISTRACTOR,
-    Descriptors,
     Index,
     Order,
     Rescore,
@@ -30,6 +29,7 @@ from reid_jax.evaluation.distances import (
     score_blocks,
     take_orders,
 )
+from reid_jax.runtime.progress import Progress
 
 # The nearest of no images, and their values.
 _NOTHING = (np.empty(0, np.int64), np.empty(0))

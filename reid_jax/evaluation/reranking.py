@@ -11,20 +11,14 @@ all else is sparse: a row of the encoding has some tens of entries. The arithmet
 that of a row involves no other row of its block, so that the result depends on no block size.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.runtime.progress import Progress
-from reid_jax.evaluation.distances import (
-    BLOCK_SIZE,
-    Descriptors,
-    Rescore,
-    check_sets,
-    squared_distances,
-)
+from reid_jax.evaluation.descriptor_sets import Descriptors, check_sets
+from reid_jax.evaluation.distances import BLOCK_SIZE, Rescore, squared_distances
 from reid_jax.evaluation.ranking import neighbours
+from reid_jax.runtime.progress import Progress
 
 # Rows whose entries are worked on at a time: some megabytes.
 _ROWS = 256

@@ -1,44 +1,82 @@
 """Evaluation of a run's checkpoint, on the run's own dataset or another."""
 
+import dataclasses
 import json
 import pathlib
+from typing import Any
 
-from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
-from reid_jax import models, visualize
+from reid_jax import models
 from reid_jax.data import datasets
+from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.synthetic.dataset import RECORD
-from reid_jax.evaluation.evaluator import Evaluator, table
-from reid_jax.evaluation.ranking import RankingResult
-from reid_jax.evaluation.reranking import k_reciprocal
-from reid_jax.report import write_report
-from reid_jax.report.figures import write_figures
-from reid_jax.runs.metrics import read_metrics
+from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.settings import check_leaves
-from reid_jax.runs.symlinks import check_links
-from reid_jax.runs.workdir import read_run, report_skipped, write_text_atomically
+from reid_jax.runs.symlinks import check_symlinks
+from reid_jax.runs.workdir import read_run, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.devices import choose_devices, own_devices
-from reid_jax.runtime.messages import printable, say, shown
+from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import say, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What an evaluation does beyond the standard protocol, if anything.
+
+    Attributes:
+        multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
+        gallery_extra: a folder of more gallery images, all of them distractors.
+        rerank: order the gallery by k-reciprocal re-ranking.
+    """
+
+    multi_query: str | None = None
+    gallery_extra: str | None = None
+    rerank: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """The evaluation of a checkpoint, and where its weights and images are from.
+
+    Attributes:
+        config: the run's recipe, perhaps with other `data` or `eval`.
+        workdir: the run's folder.
+        step: of the checkpoint.
+        protocol: what differs from the standard protocol, by name, as in `results.json`.
+        evaluation: descriptors and scores.
+    """
+
+    config: ConfigDict
+    workdir: str
+    step: int
+    protocol: dict[str, Any]
+    evaluation: Evaluation
+
+    @property
+    def protocol_text(self) -> str:
+        """The protocol in words: `multi_query average, rerank`; "" for the standard one."""
+        return ", ".join(
+            name if value is True else f"{name} {value}"
+            for name, value in self.protocol.items()
+            if value
+        )
 
 
 def evaluate_run(
-    config,
+    config: ConfigDict,
     workdir: str,
     *,
     checkpoint: str | int,
     output: str,
-    figures: int = 0,
-    multi_query: str | None = None,
-    gallery_extra: str | None = None,
-    rerank: bool = False,
-    report: bool = False,
+    protocol: Protocol = Protocol(),
     draw: bool = False,
-) -> RankingResult:
-    """Restores a checkpoint, ranks, prints a table, writes `results.json` and what else is asked.
+) -> EvaluatedRun:
+    """Restores a checkpoint, ranks, prints a table and writes `results.json`.
 
-    Of several hosts each evaluates its part, and the first reads the checkpoint and writes. Where
+    With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.
 
     Args:
@@ -46,11 +84,7 @@ def evaluate_run(
         workdir: the run's folder.
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, made where it does not exist.
-        figures: queries to draw, see `write_figures`; 0 for none.
-        multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
-        gallery_extra: a folder of more gallery images, all of them distractors.
-        rerank: order the gallery by k-reciprocal re-ranking.
-        report: write a page of all queries, see `reid_jax.report`.
+        protocol: other than the standard one.
         draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
             be another's, and its recipe name any folder.
 
@@ -58,127 +92,110 @@ def evaluate_run(
         FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
             the checkpoint is of another network.
     """
+    # What is quickly found wrong is found first: settings and folders, then images.
     _, num_classes = read_run(workdir)
     check_leaves(config)
-    check_links(workdir)
+    check_symlinks(workdir)
     devices = own_devices(choose_devices(config.devices))
     if not draw:
         hosts.together(lambda: _check_drawn(config.data))
-    dataset = datasets.load(config.data, say, to_train=False)
-    boxes = datasets.load_multi_query(dataset, config.data, say) if multi_query else None
-    extra = datasets.load_extra(gallery_extra, config.data, say) if gallery_extra else None
+    images = _load_images(config.data, protocol)
+
+    # The network and its weights.
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
-
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
-    evaluate = Evaluator(
+
+    # Descriptors and their ranking.
+    evaluator = Evaluator(
         network,
-        dataset,
+        images.dataset,
         config,
         devices,
         say,
-        boxes=boxes,
-        pooling=multi_query or "average",
-        extra=extra,
+        boxes=images.boxes,
+        pooling=protocol.multi_query or "average",
+        extra=images.extra,
     )
-    query, gallery = evaluate.describe(variables)
-    rescore = None
-    if rerank:
-        rescore = k_reciprocal(query, gallery, block_size=config.eval.block_size, progress=say)
-    result = evaluate.rank(query, gallery, rescore)
-    protocol = {
-        "multi_query": multi_query,
-        "rerank": rerank,
+    evaluation = evaluator.evaluate(variables, rerank=protocol.rerank)
+
+    # Results.
+    done = EvaluatedRun(config, workdir, step, _described(protocol, config, images), evaluation)
+    _print(done)
+    if hosts.is_first():
+        _write(done, images, pathlib.Path(output))
+    return done
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EvaluationImages:
+    """The images of an evaluation: a dataset, boxes for multi-query, more gallery images."""
+
+    dataset: Dataset
+    boxes: Split | None
+    extra: Split | None
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Paths and reasons of the bad images left out."""
+        splits = (self.dataset, self.boxes, self.extra)
+        return [image for split in splits if split is not None for image in split.skipped]
+
+
+def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
+    dataset = datasets.load(data, say, to_train=False)
+    boxes = extra = None
+    if protocol.multi_query:
+        boxes = datasets.load_multi_query(dataset, data, say)
+    if protocol.gallery_extra:
+        extra = datasets.load_extra(protocol.gallery_extra, data, say)
+    return _EvaluationImages(dataset, boxes, extra)
+
+
+def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages) -> dict[str, Any]:
+    return {
+        "multi_query": protocol.multi_query,
+        "rerank": protocol.rerank,
         "flip": config.eval.flip,
         "normalize": config.eval.normalize,
-        "gallery_extra": 0 if extra is None else len(extra),
+        "gallery_extra": 0 if images.extra is None else len(images.extra),
     }
-    chosen = "".join(
-        f", {name}" if value is True else f", {name} {value}"
-        for name, value in protocol.items()
-        if value
-    )
-    where = f"step {step} of {shown(workdir)}, on {shown(dataset.root)}"
-    say(f"{config.model.name}, {where}{chosen}:\n{table(result)}")
-    if not hosts.is_first():
-        return result
 
-    folder = pathlib.Path(output)
+
+def _print(done: EvaluatedRun) -> None:
+    root = done.evaluation.evaluator.dataset.root
+    where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
+    protocol = f", {done.protocol_text}" if done.protocol_text else ""
+    say(f"{done.config.model.name}, {where}{protocol}:\n{table(done.evaluation.result)}")
+
+
+def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
+    """Writes `results.json` and, if images were left out, `skipped_images.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = [split for split in (dataset, boxes, extra) if split is not None]
-    skipped = [image for split in splits for image in split.skipped]
+    skipped, dataset, result = images.skipped, images.dataset, done.evaluation.result
     report_skipped(folder, skipped, say)
     results = {
-        "workdir": str(workdir),
-        "step": step,
+        "workdir": str(done.workdir),
+        "step": done.step,
         "dataset": {
-            "layout": config.data.layout,
+            "layout": done.config.data.layout,
             "root": str(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
             "skipped": len(skipped),
         },
-        "protocol": protocol,
+        "protocol": done.protocol,
         **result.summary(),
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
     write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    if figures:
-        written = write_figures(
-            folder,
-            evaluate,
-            network,
-            devices,
-            variables,
-            query,
-            gallery,
-            count=figures,
-            block_size=config.eval.block_size,
-            rescore=rescore,
-        )
-        say("drew " + ", ".join(str(path) for path in written))
-    if report:
-        write_report(
-            folder,
-            evaluate,
-            network,
-            devices,
-            variables,
-            query,
-            gallery,
-            result,
-            facts={
-                "Run": printable(workdir),
-                "Step": f"{step:,}",
-                "Dataset": f"{config.data.layout}, {printable(dataset.root)}",
-                "Protocol": chosen.removeprefix(", ") or "single query",
-            },
-            curves=_curves(workdir),
-            batch_size=config.eval.batch_size,
-            block_size=config.eval.block_size,
-            rescore=rescore,
-            progress=say,
-        )
-    return result
 
 
-def _curves(workdir: str) -> Figure | None:
-    """The training curves of a run, None where it has none: its weights came from elsewhere."""
-    try:
-        records = read_metrics(workdir)
-    except FileNotFoundError:
-        return None
-    try:
-        return visualize.curves_figure(records)
-    except ValueError:  # Nothing to draw is in them.
-        return None
-
-
-def _check_drawn(config) -> None:
+def _check_drawn(data: ConfigDict) -> None:
     """Raises FileNotFoundError where to load the dataset of a recipe's `data` would draw it."""
-    if config.layout == "synthetic" and not (pathlib.Path(config.root) / RECORD).is_file():
+    if data.layout == "synthetic" and not (pathlib.Path(data.root) / RECORD).is_file():
         raise FileNotFoundError(
-            f"no synthetic pedestrians in {shown(config.root)}, the folder that the run names: "
+            f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
             "--config.data.root=FOLDER names another, where they are drawn if they are not there"
         )

@@ -2,30 +2,18 @@
 
 import pathlib
 
-import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from reid_jax import visualize
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
-from reid_jax.evaluation.distances import Descriptors, Rescore
-from reid_jax.evaluation.evaluator import Evaluator
+from reid_jax.evaluation.evaluator import Evaluation
 from reid_jax.evaluation.ranking import nearest
-from reid_jax.models import Network
 
 
 def write_figures(
-    folder: str | pathlib.Path,
-    evaluator: Evaluator,
-    network: Network,
-    devices: list[jax.Device],
-    variables,
-    query: Descriptors,
-    gallery: Descriptors,
-    *,
-    count: int,
-    length: int = 10,
-    block_size: int,
-    rescore: Rescore | None = None,
+    folder: str | pathlib.Path, evaluation: Evaluation, *, count: int, length: int = 10
 ) -> list[pathlib.Path]:
     """Writes pictures of queries spread evenly over the split, those the network allows.
 
@@ -34,28 +22,37 @@ def write_figures(
 
     Args:
         folder: made where it does not exist.
-        evaluator: knows the images.
-        network: whose maps to draw.
-        devices: the evaluator's.
-        variables: {"params", "batch_stats"}.
-        query: descriptors of the queries.
-        gallery: descriptors of the gallery.
+        evaluation: what to draw. Lists show the distances of its ranking.
         count: queries to show.
         length: nearest gallery images to show for each.
-        block_size: of the ranking.
-        rescore: of the ranking; lists then show its distances.
 
     Returns:
         The files.
     """
+    query = evaluation.query
     shown = np.unique(np.linspace(0, len(query.pids) - 1, count).astype(np.int32))
-    images = evaluator.query_pixels(shown)
+    images = evaluation.evaluator.query_pixels(shown)
+    figures = _map_figures(evaluation, shown, images)
+    figures["ranked_lists.png"] = _ranked_lists(evaluation, shown, images, length)
+    folder = pathlib.Path(folder)
+    for name, figure in figures.items():
+        visualize.save(figure, folder / name)
+    return [folder / name for name in figures]
+
+
+def _map_figures(
+    evaluation: Evaluation, shown: np.ndarray, images: np.ndarray
+) -> dict[str, Figure]:
+    """Pictures of what the network looks at in the queries `shown`, by file name."""
+    evaluator, query = evaluation.evaluator, evaluation.query
+    network = evaluator.network
     titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
     # All devices get as many images: the last is repeated, and what it gives is dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 
     def maps(method: str) -> np.ndarray:
-        return np.asarray(pmap_face(network, devices, method)(variables, batch))[: len(shown)]
+        face = pmap_face(network, evaluator.devices, method)
+        return np.asarray(face(evaluation.variables, batch))[: len(shown)]
 
     figures = {}
     if network.classifies:
@@ -71,18 +68,26 @@ def write_figures(
             columns=network.stage_names,
             titles=titles,
         )
+    return figures
 
+
+def _ranked_lists(
+    evaluation: Evaluation, shown: np.ndarray, images: np.ndarray, length: int
+) -> Figure:
+    """A picture of the nearest gallery images of the queries `shown`."""
+    evaluator, gallery, rescore = evaluation.evaluator, evaluation.gallery, evaluation.rescore
+    query = evaluation.query
     few = Descriptors(query.features[shown], query.pids[shown], query.camids[shown])
     found, distances = nearest(
         few,
         gallery,
         length,
-        block_size=block_size,
+        block_size=evaluator.block_size,
         rescore=None if rescore is None else lambda i: rescore(shown[i]),
     )
     listed = evaluator.gallery_pixels(np.maximum(found, 0).ravel())
     pids = gallery.pids[found]
-    figures["ranked_lists.png"] = visualize.ranked_list_figure(
+    return visualize.ranked_list_figure(
         images,
         listed.reshape(*found.shape, *images.shape[1:]),
         pids == few.pids[:, None],
@@ -92,7 +97,3 @@ def write_figures(
         camids=gallery.camids[found],
         distances=distances,
     )
-    folder = pathlib.Path(folder)
-    for name, figure in figures.items():
-        visualize.save(figure, folder / name)
-    return [folder / name for name in figures]

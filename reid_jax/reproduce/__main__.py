@@ -6,8 +6,9 @@ import signal
 import sys
 
 from reid_jax.reproduce import results
-from reid_jax.reproduce.plan import Settings, carry_out, find_checkout, finished, left_out, plan
+from reid_jax.reproduce.plan import Settings, carry_out, finished, left_out, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
+from reid_jax.runtime.checkout import find_checkout
 from reid_jax.runtime.messages import Preempted, clear_errors, say
 
 # What has an option of its own here.

@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import reid_jax
 from reid_jax.reproduce.tables import DATASETS, Row, Table
 from reid_jax.runs.metrics import read_metrics
-from reid_jax.runs.symlinks import check_links
-from reid_jax.runs.workdir import CHECKPOINTS, write_text_atomically
+from reid_jax.runs.symlinks import check_symlinks
+from reid_jax.runs.workdir import CHECKPOINTS
+from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import TRY_AGAIN, Preempted, say
 
 NAME = "reproduced.json"
@@ -74,21 +74,6 @@ class Run:
     def command(self) -> str:
         """The command line, to be typed in a checkout."""
         return shlex.join(["python", "train.py", *self.arguments])
-
-
-def find_checkout() -> pathlib.Path:
-    """The folder of `train.py` and `configs/`: beside the package, or the current one.
-
-    Raises:
-        FileNotFoundError: it is neither.
-    """
-    candidates = [pathlib.Path(os.path.abspath(reid_jax.__file__)).parents[1], pathlib.Path.cwd()]
-    for folder in candidates:
-        if (folder / "train.py").is_file() and (folder / "configs").is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"no train.py and configs/ in {' or '.join(map(str, candidates))}; start this in a checkout"
-    )
 
 
 def left_out(table: Table, settings: Settings) -> dict[str, str]:
@@ -180,11 +165,11 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
 
     Raises:
         OSError: `train.py` failed; names the command.
-        ValueError: a link leads out of the run's folder; see `check_links`.
+        ValueError: a link leads out of the run's folder; see `check_symlinks`.
         Preempted: SIGTERM has stopped it.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
-    check_links(run.workdir)
+    check_symlinks(run.workdir)
     with _alone_in(run.workdir) as lock:
         if finished(run) is not None:
             return

@@ -8,8 +8,8 @@ from typing import Any
 
 from reid_jax.reproduce.plan import Settings, finished, make_run
 from reid_jax.reproduce.tables import DATASETS, TABLES, Row, Table
-from reid_jax.runs.symlinks import check_links
-from reid_jax.runs.workdir import write_text_atomically
+from reid_jax.runs.symlinks import check_symlinks
+from reid_jax.runtime.files import write_text_atomically
 
 
 def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
@@ -24,12 +24,12 @@ def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
         The Markdown.
 
     Raises:
-        ValueError: a link leads out of the workdir; see `check_links`.
+        ValueError: a link leads out of the workdir; see `check_symlinks`.
     """
     content = summary(name, settings, absent)
     markdown = as_markdown(content)
     settings.workdir.mkdir(parents=True, exist_ok=True)
-    check_links(settings.workdir)
+    check_symlinks(settings.workdir)
     as_json = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(settings.workdir / f"{name}.json", as_json + "\n")
     write_text_atomically(settings.workdir / f"{name}.md", markdown)

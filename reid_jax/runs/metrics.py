@@ -1,22 +1,19 @@
-"""What a run reports while it trains: JSON lines, TensorBoard and a line of progress."""
+"""The metrics of a run as files: JSON lines, and the same for TensorBoard."""
 
 import contextlib
 import json
 import math
 import os
 import pathlib
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from reid_jax.runs.workdir import write_text_atomically
-from reid_jax.runtime.messages import clock, is_silent
+from reid_jax.runtime.files import write_text_atomically
 
 NAME = "metrics.jsonl"
 
@@ -153,120 +150,3 @@ def _as_line(record: Mapping[str, Any]) -> str:
         for key, value in record.items()
     }
     return json.dumps(finite, allow_nan=False) + "\n"
-
-
-class Progress:
-    """One line on how far a run is: rewritten in place on a terminal, else a line a report.
-
-    The rate is that of the steps since the last report, without the time inside `paused`. Report
-    the first step by itself: it compiles, so it tells no rate, and the clock starts after it. The
-    time left goes by all steps since then, pauses included.
-    """
-
-    def __init__(
-        self,
-        total_steps: int,
-        images_per_step: int,
-        *,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        """Begins a report of `total_steps` steps of `images_per_step` images.
-
-        Args:
-            total_steps: the step at which the run ends.
-            images_per_step: of all devices together.
-            stream: where to; standard error by default.
-            clock: seconds since some moment.
-        """
-        self._total_steps = total_steps
-        self._images_per_step = images_per_step
-        self._stream = sys.stderr if stream is None else stream
-        self._clock = clock
-        self._first: tuple[int, float] | None = None  # Step and time of the first report.
-        self._last: tuple[int, float] | None = None
-        self._paused = 0.0  # Seconds since the last report.
-        self._line_is_open = False
-
-    def report(self, step: int, epoch: float, loss: float) -> float | None:
-        """Writes the line for a step that has been computed.
-
-        Args:
-            step: number of steps made.
-            epoch: number of epochs made, parts of one included.
-            loss: of that step.
-
-        Returns:
-            Images per second since the last report, None at the first.
-        """
-        now = self._clock()
-        rate = seconds_left = None
-        if self._last is None:
-            self._first = step, now
-        else:
-            seconds = now - self._last[1] - self._paused
-            rate = (step - self._last[0]) * self._images_per_step / max(seconds, 1e-9)
-            per_step = (now - self._first[1]) / max(step - self._first[0], 1)
-            seconds_left = per_step * (self._total_steps - step)
-        self._last, self._paused = (step, now), 0.0
-        self._write(format_progress(step, self._total_steps, epoch, loss, rate, seconds_left))
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around what is no training, as an evaluation, which may print lines of its own."""
-        self.end_line()
-        start = self._clock()
-        yield
-        self._paused += self._clock() - start
-
-    def end_line(self) -> None:
-        """Leaves the line on the terminal as it is; the next report begins a new one."""
-        if self._line_is_open:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._line_is_open = False
-
-    def _write(self, line: str) -> None:
-        if is_silent():
-            return
-        if self._stream.isatty():
-            columns = shutil.get_terminal_size().columns
-            self._stream.write("\r" + line[: columns - 1].ljust(columns - 1))
-            self._line_is_open = True
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
-
-
-def format_progress(
-    step: int,
-    total_steps: int,
-    epoch: float,
-    loss: float,
-    images_per_second: float | None,
-    seconds_left: float | None,
-) -> str:
-    """The line of `Progress`: `step  200/1000  epoch 4.2  loss 1.2500  310 images/s  ETA 0:02:35`.
-
-    Args:
-        step: number of steps made.
-        total_steps: number of steps of the run.
-        epoch: number of epochs made.
-        loss: of the last step.
-        images_per_second: left out if None.
-        seconds_left: until the end; left out if None.
-
-    Returns:
-        One line without its end.
-    """
-    parts = [
-        f"step {step:{len(str(total_steps))}d}/{total_steps}",
-        f"epoch {epoch:.1f}",
-        f"loss {loss:.4f}",
-    ]
-    if images_per_second is not None:
-        parts.append(f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s")
-    if seconds_left is not None:
-        parts.append(f"ETA {clock(seconds_left)}")
-    return "  ".join(parts)

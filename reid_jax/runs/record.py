@@ -4,7 +4,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -14,9 +14,10 @@ from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import Preempted
-from reid_jax.training.state import TrainState
 
 CURVES = "curves.png"
+
+State = TypeVar("State")  # `training.state.TrainState`
 
 
 class Record:
@@ -74,7 +75,7 @@ class Record:
                 f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
             )
 
-    def restore(self, state: TrainState) -> TrainState:
+    def restore(self, state: State) -> State:
         """On every host, the state of the newest checkpoint that can be read, or `state` itself.
 
         Args:
@@ -102,7 +103,7 @@ class Record:
         if self._metrics is not None:
             self._metrics.write(step, kind, scalars)
 
-    def save(self, state: TrainState, evaluation: Mapping[str, float] | None = None) -> None:
+    def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
         """A checkpoint, see `Checkpoints.save`."""
         if self._checkpoints is not None:
             self._checkpoints.save(state, evaluation)

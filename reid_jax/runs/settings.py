@@ -20,7 +20,7 @@ from reid_jax.data.synthetic import MAX_CAMERAS
 from reid_jax.models.hbfp import LEVELS, PAIRS
 from reid_jax.models.pmm import MIXINGS
 from reid_jax.models.resnet import BLOCKS
-from reid_jax.training.optimizer import SCHEDULES
+from reid_jax.schedules import SCHEDULES
 
 
 class Leaf(NamedTuple):

@@ -11,7 +11,7 @@ from reid_jax.runtime.messages import shown
 FOLDERS = (CHECKPOINTS, "tensorboard", "eval")
 
 
-def check_links(workdir: str | os.PathLike[str]) -> None:
+def check_symlinks(workdir: str | os.PathLike[str]) -> None:
     """Makes sure that who writes into a workdir writes nowhere else.
 
     A workdir from others may hold anything: a `metrics.jsonl` that is a link to a file of the

@@ -9,13 +9,14 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from reid_jax.runtime.progress import Progress
+from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
+from reid_jax.runtime.progress import Progress
 
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
@@ -188,7 +189,7 @@ def report_skipped(
 
     Args:
         folder: an existing folder.
-        skipped: paths and reasons, as `layouts.Split.skipped`.
+        skipped: paths and reasons, as `splits.Split.skipped`.
         say: called with a line of text.
     """
     path = pathlib.Path(folder) / SKIPPED
@@ -199,21 +200,6 @@ def report_skipped(
     # JSON's ASCII form holds names of any bytes.
     write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
     say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
-
-
-def write_text_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file such that a kill at any moment leaves the old text or the new, never half."""
-    write_atomically(path, text.encode())
-
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """As `write_text_atomically`, bytes."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def version() -> str:

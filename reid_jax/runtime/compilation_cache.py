@@ -8,6 +8,7 @@ import tempfile
 
 import jax
 
+from reid_jax.runtime.files import replacing
 from reid_jax.runtime.messages import say
 
 # What the folder may hold at a start, in bytes. The step of a small network is about a megabyte.
@@ -97,16 +98,16 @@ def _mend(folder: pathlib.Path) -> None:
     entries = list(folder.glob("*-cache"))
     if not entries:
         return
-    last, this = folder / "checked", folder / "checked.tmp"
+    last = folder / "checked"
     # File systems may tell no more than two seconds apart.
     since = last.stat().st_mtime - 2 if last.exists() else 0
-    this.touch()  # Before the entries are read: others may write more meanwhile.
-    for path in entries:
-        try:
-            if path.stat().st_mtime >= since:
-                decompress_executable(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except Exception:  # zlib's, or zstandard's where that is installed.
-            path.unlink(missing_ok=True)
-    this.replace(last)
+    with replacing(last, unique=True) as this:
+        this.touch()  # Before the entries are read: others may write more meanwhile.
+        for path in entries:
+            try:
+                if path.stat().st_mtime >= since:
+                    decompress_executable(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except Exception:  # zlib's, or zstandard's where that is installed.
+                path.unlink(missing_ok=True)

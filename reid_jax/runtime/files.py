@@ -26,20 +26,23 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator[pathlib.Path]:
     """A file beside `path` to write to, which replaces `path` at the end.
 
-    The draft is `path` with `.tmp` after its name, and is on disk before it takes the name. If
-    anything is raised inside, the draft is removed and `path` stays as it was.
+    The draft is on disk before it takes the name. If anything is raised inside, the draft is
+    removed and `path` stays as it was.
 
     Args:
         path: of the file, in an existing folder.
+        unique: whether several processes may write the file at the same time. Each then has a draft
+            of its own, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp`
+            after its name, and the next draft replaces one that a kill left.
 
     Raises:
         OSError: the file cannot be written.
     """
     path = pathlib.Path(path)
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part" if unique else f"{path.name}.tmp")
     try:
         yield draft
         with draft.open("rb+") as file:

@@ -187,6 +187,39 @@ def gather(value: Any) -> list:
     return [json.loads(text) for text in gather_bytes([json.dumps(value).encode()])]
 
 
+class Team:
+    """Who works on the items of a list: this host by itself, or all hosts, each on its part.
+
+    Code that takes a team is the same for one host and for several: it works on `part` of the items
+    and passes its results through the other methods, which return those for all items.
+    """
+
+    def __init__(self, *, alone: bool):
+        self._alone = alone
+
+    def part(self, size: int) -> slice:
+        """The items, of `size`, that this host works on."""
+        return slice(0, size) if self._alone else own_part(size)
+
+    def rows(self, own: np.ndarray) -> np.ndarray:
+        """As `gather_rows`."""
+        return own if self._alone else gather_rows(own)
+
+    def files(self, own: list[bytes]) -> list[bytes]:
+        """As `gather_bytes`."""
+        return own if self._alone else gather_bytes(own)
+
+    def values(self, own: list) -> list:
+        """The values of all hosts in one list; anything that JSON holds."""
+        return own if self._alone else [value for values in gather(own) for value in values]
+
+
+#: This host by itself, whatever the others do.
+ALONE = Team(alone=True)
+#: All hosts, which pass the same items.
+EVERYBODY = Team(alone=False)
+
+
 def from_first(call: Callable[[], Any]) -> Any:
     """What a call gives on the first host, which alone makes it; anything that JSON holds.
 

@@ -150,7 +150,7 @@ class TrainingProgress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around work that is not training, such as an evaluation, which may print its own lines."""
+        """Around work that is not training, such as an evaluation, which may print lines."""
         self.close()
         start = self._clock()
         yield
@@ -221,7 +221,7 @@ class _Bar(tqdm):
 
 
 def _prints_to_terminal(progress: Progress) -> bool:
-    """Whether messages are the programs' own and go to a terminal, so that a bar can replace them."""
+    """Whether messages are the programs' own and go to a terminal: a bar then replaces them."""
     if is_silent() or progress not in (say, say_to_stderr) or not sys.stderr.isatty():
         return False
     return progress is say_to_stderr or sys.stdout.isatty()

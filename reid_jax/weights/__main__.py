@@ -6,7 +6,7 @@ import pathlib
 from absl import flags
 
 from reid_jax import recipe_flags
-from reid_jax.reproduce.plan import find_checkout
+from reid_jax.runtime.checkout import find_checkout
 from reid_jax.runtime.messages import clear_errors, say, shown
 from reid_jax.weights import authors, trunks
 from reid_jax.weights.files import WeightsFile, read
@@ -42,9 +42,11 @@ def _convert_trunk(file: WeightsFile, out: pathlib.Path) -> None:
         )
     trunk = trunks.from_file(file)
     trunks.write_trunk(trunk, out)
-    tensors, parameters = trunk.count
     left_out = f"; left out: {', '.join(trunk.left_out)}" if trunk.left_out else ""
-    say(f"{trunk.structure.title}: {tensors} tensors, {parameters:,} parameters{left_out}")
+    say(
+        f"{trunk.structure.title}: {trunk.num_tensors} tensors, "
+        f"{trunk.num_parameters:,} parameters{left_out}"
+    )
     use = f"--config.model.pretrained={out} {trunks.flags(trunk.structure)}"
     say(f"train.py takes it by {use.strip()}")
     if trunk.structure.stride_in_1x1 is None:

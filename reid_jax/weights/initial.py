@@ -14,10 +14,10 @@ from reid_jax.runs.checkpoints import can_be_resumed
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import say, shown
-from reid_jax.weights import Trunk, check_fits, read_trunk
+from reid_jax.weights.trunks import Trunk, check_fits, read_trunk
 
 
-def first_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The trunk's variables from the file `model.pretrained`; says which.
 
     Of several hosts each reads its own file, and all files must be alike.

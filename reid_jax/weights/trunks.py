@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from reid_jax.models.resnet import BLOCKS, ResNet
-from reid_jax.runs.workdir import write_atomically
+from reid_jax.runtime.files import write_atomically
 from reid_jax.runtime.messages import shown
 from reid_jax.weights import authors, resnet
 from reid_jax.weights.files import WeightsFile, listed, read
@@ -39,10 +39,14 @@ class Trunk(NamedTuple):
     left_out: tuple[str, ...] = ()  # tensors of the file, a classifier's
 
     @property
-    def count(self) -> tuple[int, int]:
-        """Tensors, and the parameters among their numbers."""
-        sizes = [x.size for x in jax.tree.leaves(self.variables["params"])]
-        return len(jax.tree.leaves(self.variables)), sum(sizes)
+    def num_tensors(self) -> int:
+        """How many arrays there are, batch statistics included."""
+        return len(jax.tree.leaves(self.variables))
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(x.size for x in jax.tree.leaves(self.variables["params"]))
 
 
 def read_trunk(path: str | os.PathLike[str]) -> Trunk:

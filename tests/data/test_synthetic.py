@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import inspect
 import json
 import re
 import subprocess
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import layouts, synthetic
+from reid_jax.data import identities, layouts, synthetic
 from reid_jax.data.synthetic import __main__ as command
 from reid_jax.data.synthetic import capture, dataset
 from reid_jax.data.synthetic.cameras import camera
@@ -20,6 +19,7 @@ from reid_jax.data.synthetic.people import Bag, Fabric, Print, person
 from reid_jax.data.synthetic.scenes import placed, scene
 from reid_jax.data.synthetic.solids import Canvas, View, ellipsoid, loft, tube
 from reid_jax.data.synthetic.streams import noise, noise_tile, stream
+from reid_jax.runtime.messages import say_to_stderr
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 MARKET = re.compile(r"^(-1|\d{4})_c(\d)s(\d+)_(\d{6})_(\d{2})\.jpg$")
@@ -35,8 +35,8 @@ TINY = dict(
 FRONT, BACK, RIGHTWARDS, LEFTWARDS = 0.0, np.pi, np.pi / 2, -np.pi / 2
 
 
-def write(root, **arguments):
-    synthetic.write_market1501(root, **{**TINY, "progress": False, **arguments})
+def write(root, progress=None, **arguments):
+    synthetic.write_market1501(root, synthetic.Contents(**{**TINY, **arguments}), progress)
 
 
 def digests(root):
@@ -454,14 +454,14 @@ def test_identities_and_queries_are_as_in_market1501(tiny):
 def test_splits_share_neither_identities_nor_cameras(train_cameras, test_cameras):
     many = {**TINY, "train_identities": 40, "test_identities": 40}
     many |= {"train_cameras": train_cameras, "test_cameras": test_cameras}
-    boxes = dataset.planned(seed=0, **many)
+    boxes = dataset.planned(synthetic.Contents(**many))
     train = [box for box in boxes if box.path.startswith(dataset.TRAIN)]
     test = [box for box in boxes if not box.path.startswith(dataset.TRAIN)]
     assert not {box.pid for box in train} & {box.pid for box in test}
     assert {box.camid for box in train} == set(range(1, train_cameras + 1))
     test_camids = {train_cameras + c for c in range(1, test_cameras + 1)}
     assert {box.camid for box in test} == test_camids
-    for pid in (synthetic.DISTRACTOR, synthetic.JUNK):
+    for pid in (identities.DISTRACTOR, identities.JUNK):
         assert {box.camid for box in test if box.pid == pid} <= test_camids
 
 
@@ -472,9 +472,7 @@ def test_every_query_has_a_match_under_another_camera(tiny):
 
 
 def test_defaults_have_the_size_of_a_small_benchmark():
-    parameters = inspect.signature(synthetic.write_market1501).parameters
-    defaults = {name: p.default for name, p in parameters.items() if name in ("seed", *TINY)}
-    boxes = dataset.planned(**defaults)
+    boxes = dataset.planned(synthetic.Contents())
     train, query, gallery = (sum(b.path.startswith(f"{f}/") for b in boxes) for f in FOLDERS)
     assert 950 <= train <= 1100
     assert 75 <= query <= 100
@@ -482,7 +480,7 @@ def test_defaults_have_the_size_of_a_small_benchmark():
 
 
 def test_files_hold_what_draw_draws(tiny):
-    boxes = dataset.planned(seed=0, **TINY)
+    boxes = dataset.planned(synthetic.Contents(**TINY))
     for box in boxes[::9]:
         with Image.open(tiny / box.path) as image:
             seen = np.asarray(image, np.float64)
@@ -498,14 +496,14 @@ def test_same_arguments_give_the_same_bytes_in_any_number_of_processes(tiny, tmp
 
 
 def test_an_image_does_not_depend_on_the_number_of_others():
-    few = dataset.planned(seed=0, **TINY)
+    few = dataset.planned(synthetic.Contents(**TINY))
     more = {**TINY, "train_identities": 9, "test_identities": 8, "distractors": 30, "junk": 9}
-    assert set(few) < set(dataset.planned(seed=0, **more))
+    assert set(few) < set(dataset.planned(synthetic.Contents(**more)))
 
 
 def test_names_are_unique_in_a_large_data_set():
     large = {**TINY, "train_identities": 300, "test_cameras": 4, "distractors": 500, "junk": 200}
-    paths = [box.path for box in dataset.planned(seed=0, **large)]
+    paths = [box.path for box in dataset.planned(synthetic.Contents(**large))]
     assert len(set(paths)) == len(paths)
 
 
@@ -636,10 +634,10 @@ def test_progress_goes_to_stderr_or_nowhere(tmp_path, capsys):
     small = dict(train_identities=2, test_identities=1, distractors=0, junk=0)
     write(tmp_path / "quiet", **small)
     assert capsys.readouterr() == ("", "")
-    write(tmp_path / "loud", **small, progress=True)
+    write(tmp_path / "loud", say_to_stderr, **small)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith("100 %\n")
+    assert re.fullmatch(r"drew (\d+) of \1 pictures  ETA 0:00:00\n", err)
 
 
 def test_command_line(tiny, tmp_path, capsys):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from reid_jax.evaluation import distances
-from reid_jax.evaluation.distances import Descriptors, index_gallery, prepare, score_blocks
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.distances import index_gallery, prepare, score_blocks
 from reid_jax.evaluation.ranking import nearest
 from tests.evaluation.test_ranking import brute_force_order, descriptors, random_set
 

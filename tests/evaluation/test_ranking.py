@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_jax.evaluation import distances
-from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking, match_ranks, nearest
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import evaluate_ranking, match_ranks, nearest
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_jax.evaluation import distances, reranking
-from reid_jax.evaluation.ranking import Descriptors, match_ranks, nearest, neighbours
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import match_ranks, nearest, neighbours
 from reid_jax.evaluation.reranking import k_reciprocal
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -16,7 +16,8 @@ from reid_jax.data import layouts, synthetic
 from reid_jax.data.augment import normalize
 from reid_jax.data.loaders import open_images
 from reid_jax.evaluation import evaluator
-from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking, nearest
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.programs import evaluate
 from reid_jax.runs.checkpoints import Checkpoints
@@ -33,9 +34,17 @@ class Workdir:
     def __init__(self, folder):
         self.root, self.path, self.extra = folder / "data", folder / "run", folder / "extra"
         synthetic.write_market1501(
-            self.root, seed=0, train_identities=2, test_identities=4, train_cameras=2,
-            test_cameras=3, multi_query_images=2, progress=False,
-        )  # fmt: skip
+            self.root,
+            synthetic.Contents(
+                seed=0,
+                train_identities=2,
+                test_identities=4,
+                train_cameras=2,
+                test_cameras=3,
+                multi_query_images=2,
+            ),
+            None,
+        )
         (self.extra / "more").mkdir(parents=True)
         # Training images, which the network cannot know: it is not trained.
         for i, path in enumerate(sorted((self.root / "bounding_box_train").iterdir())[:7]):

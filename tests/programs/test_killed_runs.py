@@ -150,7 +150,7 @@ def shared(tmp_path_factory):
     """Data and compiled programs."""
     folder = tmp_path_factory.mktemp("killed")
     arguments = {"train_identities": 8, "test_identities": 3}
-    synthetic.write_market1501(folder / "pedestrians", **arguments, progress=False)
+    synthetic.write_market1501(folder / "pedestrians", synthetic.Contents(**arguments), None)
     return folder
 
 

@@ -34,7 +34,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def data(tmp_path_factory):
     """A small dataset of synthetic pedestrians, drawn once."""
     root = tmp_path_factory.mktemp("data") / "pedestrians"
-    synthetic.write_market1501(root, **tiny("unused").data.synthetic, progress=False)
+    synthetic.write_market1501(root, synthetic.Contents(**tiny("unused").data.synthetic), None)
     return root
 
 
@@ -125,7 +125,7 @@ def test_evaluation_on_four_devices_and_another_dataset(run, tmp_path):
     _, workdir, _ = run
     other = tmp_path / "other"
     arguments = {"seed": 5, "train_identities": 3, "test_identities": 5}
-    synthetic.write_market1501(other, **arguments, progress=False)
+    synthetic.write_market1501(other, synthetic.Contents(**arguments), None)
     config, _ = read_run(workdir)
     results = []
     for devices, batch_size in ((1, 32), (4, 10)):

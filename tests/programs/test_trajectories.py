@@ -25,7 +25,7 @@ def data(tmp_path):
     """Eight identities: a batch has four images of each, and each of eight devices one identity."""
     root = tmp_path / "pedestrians"
     arguments = pmm_synthetic.get_config("small").data.synthetic
-    synthetic.write_market1501(root, **arguments, progress=False)
+    synthetic.write_market1501(root, synthetic.Contents(**arguments), None)
     return root
 
 

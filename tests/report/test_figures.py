@@ -8,9 +8,9 @@ import pytest
 from reid_jax import models, visualize
 from reid_jax.data import datasets, synthetic
 from reid_jax.data.augment import normalize
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
-from reid_jax.evaluation.ranking import Descriptors
 from reid_jax.programs.evaluate import evaluate_run
 from reid_jax.report.figures import write_figures
 from reid_jax.runs.checkpoints import Checkpoints
@@ -27,9 +27,12 @@ def data(tmp_path_factory):
     """A few synthetic pedestrians."""
     root = tmp_path_factory.mktemp("data") / "pedestrians"
     synthetic.write_market1501(
-        root, seed=0, train_identities=2, test_identities=3, train_cameras=2, test_cameras=3,
-        progress=False,
-    )  # fmt: skip
+        root,
+        synthetic.Contents(
+            seed=0, train_identities=2, test_identities=3, train_cameras=2, test_cameras=3
+        ),
+        None,
+    )
     return root
 
 

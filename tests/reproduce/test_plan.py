@@ -66,10 +66,10 @@ FAKE_TRAIN = """
 # Starts the command line in a process of its own, on the checkout named first, with a table more.
 COMMAND_LINE = """
     import pathlib, runpy, sys
-    from reid_jax.reproduce import plan
     from reid_jax.reproduce.tables import TABLES, Row, Table
-    checkout = pathlib.Path(sys.argv.pop(1))
-    plan.find_checkout = lambda: checkout
+    from reid_jax.runtime import checkout
+    folder = pathlib.Path(sys.argv.pop(1))
+    checkout.find_checkout = lambda: folder
     rows = (Row("B", "baseline", words=("triplet",)),)
     TABLES["test"] = Table("For tests", ("synthetic",), ("Rank-1", "mAP"), rows)
     runpy.run_module("reid_jax.reproduce", run_name="__main__")
@@ -413,17 +413,6 @@ def test_mistakes_are_named(arguments, message, capsys):
         command.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_without_a_checkout_there_is_nothing_to_run(tmp_path, monkeypatch):
-    assert plan.find_checkout() == ROOT
-    package = tmp_path / "site-packages" / "reid_jax"
-    monkeypatch.setattr(plan.reid_jax, "__file__", str(package / "__init__.py"))
-    monkeypatch.chdir(ROOT)
-    assert plan.find_checkout() == ROOT
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no train\.py .*start this in a checkout"):
-        plan.find_checkout()
 
 
 def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd):

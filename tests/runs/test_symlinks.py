@@ -4,7 +4,7 @@ import pytest
 
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
-from reid_jax.runs.symlinks import check_links
+from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, write_run
 from tests.test_configs import load
 
@@ -34,9 +34,9 @@ def workdir(tmp_path):
 def test_a_link_out_of_the_workdir_is_named(name, target, workdir, tmp_path):
     (workdir / name).symlink_to(tmp_path / target)
     with pytest.raises(ValueError, match=rf"{name}' is a link to '.*outside.*out of the workdir"):
-        check_links(workdir)
+        check_symlinks(workdir)
     with pytest.raises(ValueError, match="out of the workdir"):
-        check_links(os.path.relpath(workdir))
+        check_symlinks(os.path.relpath(workdir))
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "eval"])
@@ -45,14 +45,14 @@ def test_a_folder_that_is_a_link_is_named(name, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).symlink_to("../outside")
     with pytest.raises(ValueError, match=f"{name}' is a link"):
-        check_links(tmp_path / "run")
+        check_symlinks(tmp_path / "run")
 
 
 def test_folders_of_the_same_beginning_are_outside(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "curves.png").symlink_to(tmp_path / "run2")
     with pytest.raises(ValueError, match="run2"):
-        check_links(tmp_path / "run")
+        check_symlinks(tmp_path / "run")
 
 
 def test_harmless_links(workdir, tmp_path):
@@ -61,9 +61,9 @@ def test_harmless_links(workdir, tmp_path):
     (workdir / "mine" / "file").symlink_to(tmp_path / "outside" / "file")
     (workdir / "data").symlink_to(tmp_path / "outside")  # Nobody writes there.
     (tmp_path / "link").symlink_to(workdir)
-    check_links(workdir)
-    check_links(tmp_path / "link")
-    check_links(tmp_path / "not_there")
+    check_symlinks(workdir)
+    check_symlinks(tmp_path / "link")
+    check_symlinks(tmp_path / "not_there")
 
 
 def test_neither_program_writes_through_one(workdir, tmp_path):

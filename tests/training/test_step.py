@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import common
+from reid_jax import schedules
 from reid_jax.data.loaders import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
@@ -45,7 +46,7 @@ def build(axis_name, block="bottleneck", ibn=False, **settings):
     trunk = ResNet(depths=(1, 1, 1, 1), width=2, block=block, ibn=ibn, axis_name=axis_name)
     settings = {"embedding_dim": 8, "top_k": 1, **settings}
     network = PMM(num_classes=4, trunk=trunk, axis_name=axis_name, **settings)
-    schedule = optimizers.create_schedule(CONFIG.optim, 10)
+    schedule = schedules.create_schedule(CONFIG.optim, 10)
     optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
     state = create_state(network, optimizer, SIZE, CONFIG.seed)
     return state, make_step(network, optimizer, schedule, CONFIG, axis_name)
@@ -237,7 +238,7 @@ def test_bfloat16_step_stays_near_float32(batch):
     for dtype in (jnp.float32, jnp.bfloat16):
         trunk = ResNet(depths=(1, 1, 1, 1), width=4, dtype=dtype)
         network = PMM(num_classes=4, trunk=trunk, embedding_dim=8, top_k=1, dtype=dtype)
-        schedule = optimizers.create_schedule(CONFIG.optim, 10)
+        schedule = schedules.create_schedule(CONFIG.optim, 10)
         optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
         state = create_state(network, optimizer, SIZE, 0)
         step = jax.jit(make_step(network, optimizer, schedule, CONFIG, None))

@@ -186,7 +186,7 @@ def test_a_whole_network_is_no_trunk(converted):
 def pedestrians(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "pedestrians"
     config = pmm_synthetic.get_config("small")
-    synthetic.write_market1501(root, **config.data.synthetic, progress=False)
+    synthetic.write_market1501(root, synthetic.Contents(**config.data.synthetic), None)
     return root
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from reid_jax import models
+from reid_jax import models, schedules
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
@@ -54,7 +54,7 @@ def recipe(name, pretrained):
 def state_of(config, trunk):
     network = models.create(config.model, 5)
     optimizer = optimizers.create_optimizer(
-        config.optim, optimizers.create_schedule(config.optim, 1)
+        config.optim, schedules.create_schedule(config.optim, 1)
     )
     return create_state(network, optimizer, config.data.image_size, 3, trunk)
 
@@ -62,7 +62,7 @@ def state_of(config, trunk):
 def test_the_trunk_alone_is_pretrained(sources, tmp_path):
     """All else starts as it would without."""
     config = recipe("baseline", sources / "trunk")
-    trunk = initial.first_trunk(config.model, tmp_path / "new")
+    trunk = initial.initial_trunk(config.model, tmp_path / "new")
     state, without = state_of(config, trunk), state_of(config, None)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, without)
     assert state.step == 0
@@ -76,7 +76,7 @@ def test_the_trunk_alone_is_pretrained(sources, tmp_path):
 
 def test_the_second_pass_of_hbfp_is_pretrained_too(sources, tmp_path):
     config = recipe("hbfp", sources / "deeper")
-    trunk = initial.first_trunk(config.model, tmp_path / "new")
+    trunk = initial.initial_trunk(config.model, tmp_path / "new")
     state = state_of(config, trunk)
     for collection in ("params", "batch_stats"):
         got = getattr(state, collection)
@@ -120,7 +120,7 @@ def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
     config.data.update({"root": str(tmp_path / "pedestrians"), "loader": "memory"})
     config.data.synthetic.update({"test_identities": 2, "train_cameras": 2, "test_cameras": 2})
     config.update({"devices": 1, "max_steps": 1})
-    synthetic.write_market1501(config.data.root, **config.data.synthetic, progress=False)
+    synthetic.write_market1501(config.data.root, synthetic.Contents(**config.data.synthetic), None)
     (tmp_path / "here").mkdir()
     shutil.copy(sources / "bottleneck", tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
@@ -180,9 +180,9 @@ def test_hosts_compare_the_numbers_and_not_the_files(sources, monkeypatch, tmp_p
     config = recipe("baseline", "").model
     for file in ("trunk", "bottleneck"):
         config.pretrained = str(sources / file)
-        initial.first_trunk(config, tmp_path)
+        initial.initial_trunk(config, tmp_path)
     weights = safetensors.numpy.load((sources / "bottleneck").read_bytes())
     weights["layer3.0.bn2.running_var"][3] += 1e-3
     config.pretrained = str(write(tmp_path / "another", weights))
-    initial.first_trunk(config, tmp_path)
+    initial.initial_trunk(config, tmp_path)
     assert compared[0] == compared[1] != compared[2]

@@ -10,7 +10,7 @@ It needs NumPy and Pillow alone. From a shell:
 """
 
 from reid_jax.data.synthetic.cameras import MAX_CAMERAS
-from reid_jax.data.synthetic.capture import DISTRACTOR, JUNK, draw
-from reid_jax.data.synthetic.dataset import VERSION, write_market1501
+from reid_jax.data.synthetic.capture import draw
+from reid_jax.data.synthetic.dataset import VERSION, Contents, write_market1501
 
-__all__ = ["DISTRACTOR", "JUNK", "MAX_CAMERAS", "VERSION", "draw", "write_market1501"]
+__all__ = ["MAX_CAMERAS", "VERSION", "Contents", "draw", "write_market1501"]
