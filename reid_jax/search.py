@@ -274,9 +274,11 @@ def _draw(
         gallery_images,
         whom == pids[:, None],
         distances=distances,
+        captions=visualize.Names(
+            [os.path.basename(query) for query in queries],
+            [[os.path.basename(name) for name in row] for row in names],
+        ),
         known=np.broadcast_to(known[:, None], found.shape),
-        query_names=[os.path.basename(query) for query in queries],
-        names=[[os.path.basename(name) for name in row] for row in names],
     )
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)

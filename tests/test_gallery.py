@@ -216,7 +216,7 @@ NAN, LONG = np.array([[0, 0], [0, np.nan]]), np.array([[1.0, 0], [0, 2e18]])
 @pytest.mark.parametrize(
     ("features", "options", "message"),
     [
-        (np.zeros((2, 3)), {}, "3 numbers do not go with this gallery's, of 2"),
+        (np.zeros((2, 3)), {}, "3 numbers do not go with this gallery's images, of 2"),
         (np.zeros((2, 2, 1)), {}, r"numbers \(images, dimensions\), got float64 \(2, 2, 1\)"),
         (np.zeros((2, 0)), {}, r"got float64 \(2, 0\)"),
         (np.array(["a", "b"]), {}, "descriptors must be numbers"),

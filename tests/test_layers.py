@@ -23,7 +23,7 @@ FLOORS = (
     (("evaluation",), ("training",)),
     (("runs",),),
     (("models",), ("data",)),
-    (("gradcam", "losses", "mixing", "rectangles", "schedules"),),  # formulas
+    (("gradcam", "mixing", "losses", "rectangles", "schedules"),),  # formulas
     (("visualize",),),
     (("runtime",),),
 )
@@ -58,8 +58,8 @@ def imports(path, module, known):
                 source = ("reid_jax", *package[: len(package) - node.level + 1], *source)
             names = [(source, (alias.name,)) for alias in node.names]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
-            if node.args and isinstance(node.args[0], ast.Constant):
-                names = [(tuple(node.args[0].value.split(".")), ())]
+            named = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+            names = [(tuple(name.split(".")), ()) for name in named]
         for source, name in names:
             if source[:1] == ("reid_jax",):
                 full = (*source[1:], *name)
@@ -150,8 +150,8 @@ def test_the_document_shows_this_order():
     table = text.partition("```")[2].partition("```")[0]
     shown = [line.split()[0].rstrip("/") for line in table.splitlines() if line[:1].strip()]
     names = [name for floor in FLOORS for room in floor for name in room]
-    assert [name for name in shown if name in names] == [
-        name for name in names if name in shown
-    ], "the rooms stand in another order"
+    assert [name for name in shown if name in names] == [name for name in names if name in shown], (
+        "the rooms stand in another order"
+    )
     rooms = {room for floor in FLOORS for room in floor}
     assert {_ROOM[name] for name in shown if name in names} == rooms - {("",)}

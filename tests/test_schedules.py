@@ -3,8 +3,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
-from reid_jax.runs import settings
-from reid_jax.schedules import SCHEDULES, create_schedule
+from reid_jax.schedules import create_schedule
 
 PAPER = common.pmm(top_k=3).optim.to_dict()
 HBFP = common.hbfp().optim.to_dict()
@@ -49,7 +48,3 @@ def test_schedules_go_by_name():
         np.testing.assert_allclose(
             create_schedule(ConfigDict(leaves), 47)(jnp.int32(0)), rate, rtol=1e-6
         )
-
-
-def test_recipes_can_name_every_schedule():
-    assert settings._SCHEDULES.keys() == SCHEDULES.keys()

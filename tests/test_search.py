@@ -128,8 +128,8 @@ def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
     assert rows(said) == expected
     ((images, listed, _), options) = drawn[0]
     assert not options["known"].any()
-    assert options["query_names"] == [os.path.basename(path) for path in asked]
-    assert options["names"][1] == [os.path.basename(paths[i]) for i in nearest[1]]
+    assert options["captions"].query_names == [os.path.basename(path) for path in asked]
+    assert options["captions"].names[1] == [os.path.basename(paths[i]) for i in nearest[1]]
     np.testing.assert_array_equal(listed[0, 0], images[0])
     with Image.open(paths[nearest[1, 2]]) as image:
         pixels = np.asarray(image.resize((64, 96), 2))

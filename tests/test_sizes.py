@@ -63,7 +63,9 @@ def test_nothing_is_too_large():
 def test_what_is_too_large_is_found():
     names = ", ".join(f"a{i}" for i in range(9))
     body = "\n".join(["        x = 1"] * 60)
-    source = f'class C:\n    def f(self, {names}):\n        """Text.\n\n        More.\n        """\n'
+    source = (
+        f'class C:\n    def f(self, {names}):\n        """Text.\n\n        More.\n        """\n'
+    )
     assert list(excesses(source + body[:-14])) == ["C.f has 9 parameters"]
     assert list(excesses(source + body)) == ["C.f has 61 lines", "C.f has 9 parameters"]
     assert list(excesses("class C:\n" + "    x = 1\n" * 200)) == ["C has 201 lines"]

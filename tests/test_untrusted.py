@@ -55,8 +55,9 @@ import jax
 from configs import baseline_synthetic
 from reid_jax import models
 from reid_jax.data.loaders import open_images
-from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.programs.evaluate import Protocol, evaluate_run
 from reid_jax.programs import train
+from reid_jax.report import present
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.workdir import read_run
@@ -78,15 +79,10 @@ some = next((own / "query").iterdir())
 some.rename(own / "query" / f"{own.name}alone_c1_0.jpg")
 config, _ = read_run(workdir)
 config.data.update({"layout": "folder", "root": str(own)})
-evaluate_run(
-    config,
-    str(workdir),
-    checkpoint="best",
-    output=str(workdir / "eval"),
-    figures=2,
-    rerank=True,
-    report=True,
-)
+output = str(workdir / "eval")
+protocol = Protocol(rerank=True)
+run = evaluate_run(config, str(workdir), checkpoint="best", output=output, protocol=protocol)
+present(run, output, figures=2, report=True)
 print(json.dumps(["writes", seen]))
 
 class Evil:

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -247,6 +248,9 @@ def test_activation_figure_bad_input(rng):
 # Ranked lists -------------------------------------------------------------------------------------
 
 
+NAMES = {"query_pids", "query_camids", "pids", "camids"}
+
+
 def ranked_lists(rng, **changes):
     given = {
         "query_images": random_images(rng, 2),
@@ -258,7 +262,10 @@ def ranked_lists(rng, **changes):
         "camids": np.array([[2, 3, 4], [5, 6, 1]]),
         "distances": np.array([[0.5, 1.0, 2.25], [3.0, 4.0, INFINITY]]),
     } | changes
-    return given, visualize.ranked_list_figure(**given)
+    kind = visualize.Names if "names" in given else visualize.Identities
+    captions = {field.name: given[field.name] for field in dataclasses.fields(kind)}
+    drawn = {name: x for name, x in given.items() if name not in NAMES | captions.keys()}
+    return given, visualize.ranked_list_figure(**drawn, captions=kind(**captions))
 
 
 def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
@@ -307,7 +314,6 @@ def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):
         known=np.array([[True, False, False], [True, False, False]]),
         query_names=["q.png", "another query of a long name.png"],
         names=names,
-        **dict.fromkeys(("query_pids", "query_camids", "pids", "camids")),
     )
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["Query", "1 ✓", "2", "3", "Query", "1 ✗", "2", ""]

@@ -91,9 +91,6 @@ def _ranked_lists(
         images,
         listed.reshape(*found.shape, *images.shape[1:]),
         pids == few.pids[:, None],
-        query_pids=few.pids,
-        query_camids=few.camids,
-        pids=pids,
-        camids=gallery.camids[found],
         distances=distances,
+        captions=visualize.Identities(few.pids, few.camids, pids, gallery.camids[found]),
     )

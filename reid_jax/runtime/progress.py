@@ -62,7 +62,7 @@ class Tracker:
         self._started = self._shown = time.monotonic()
         self._bar: _Bar | None = None
         if _prints_to_terminal(progress) and total:
-            self._bar = _Bar(total=total, file=sys.stderr, desc=verb, unit=f" {noun}", leave=ends)
+            self._bar = _Bar(total=total, file=sys.stderr, desc=verb, unit=f" {noun}")
 
     def __enter__(self) -> "Tracker":
         return self

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax import models
-from reid_jax.runs.checkpoints import can_be_resumed
+from reid_jax.runs.checkpoint_items import can_be_resumed
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import say, shown

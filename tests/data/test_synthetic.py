@@ -15,7 +15,8 @@ from reid_jax.data.synthetic import capture, dataset
 from reid_jax.data.synthetic.cameras import camera
 from reid_jax.data.synthetic.cloth import dyed, solid
 from reid_jax.data.synthetic.figure import Gait, draw_person, posed
-from reid_jax.data.synthetic.people import Bag, Fabric, Print, person
+from reid_jax.data.synthetic.looks import Bag, Fabric, Print
+from reid_jax.data.synthetic.people import person
 from reid_jax.data.synthetic.scenes import placed, scene
 from reid_jax.data.synthetic.solids import Canvas, View, ellipsoid, loft, tube
 from reid_jax.data.synthetic.streams import noise, noise_tile, stream

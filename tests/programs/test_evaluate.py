@@ -20,6 +20,7 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.programs import evaluate
+from reid_jax.report import present
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.training.state import TrainState
@@ -80,13 +81,18 @@ class Workdir:
             name: describe(getattr(self, name), mirrored=True) for name in ("query", "gallery")
         }
 
-    def evaluate(self, output, overrides=(), **options):
+    def evaluate(self, output, overrides=(), *, figures=0, report=False, **protocol):
         self.config.eval.flip = self.config.eval.normalize = False
         self.config.eval.update(dict(overrides))
-        result = evaluate.evaluate_run(
-            self.config, str(self.path), checkpoint="latest", output=str(output), **options
+        run = evaluate.evaluate_run(
+            self.config,
+            str(self.path),
+            checkpoint="latest",
+            output=str(output),
+            protocol=evaluate.Protocol(**protocol),
         )
-        return result, json.loads((output / "results.json").read_text())
+        present(run, str(output), figures=figures, report=report)
+        return run.evaluation.result, json.loads((output / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -233,15 +239,6 @@ def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
         assert fact in page.text
     # There are no curves, for nobody trained this run, and those of metrics where there are some.
     assert "Training curves" not in page.text
-
-
-@pytest.mark.parametrize(
-    ("content", "drawn"),
-    [('{"step": 1, "loss": 2.5, "<b>": 1}', True), ('{"step": 1, "<b>": 1}', False), ("", False)],
-)
-def test_curves_are_drawn_where_there_are_some(content, drawn, tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(f"{content}\n" if content else "")
-    assert (evaluate._curves(str(tmp_path)) is not None) == drawn
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import threading
 import time
 
 import pytest
-from tests.training.test_loop import arrays
 
 from reid_jax.data import synthetic
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime.messages import TRY_AGAIN
 from tests.events import shown
+from tests.programs.test_train import arrays
 
 pytestmark = pytest.mark.slow
 

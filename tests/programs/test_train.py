@@ -17,6 +17,7 @@ from configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.report import present
 from reid_jax.runs import record
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
 from reid_jax.runs.metrics import read_metrics
@@ -84,7 +85,7 @@ def test_the_other_networks_learn_in_the_same_loop(name, string, data, tmp_path)
     again = evaluate_run(
         config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "out")
     )
-    assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
+    assert again.evaluation.result.mAP == pytest.approx(result.mAP, abs=1e-6)
 
 
 def test_what_a_run_leaves(run):
@@ -108,7 +109,9 @@ def test_what_a_run_leaves(run):
 def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
     _, workdir, result = run
     config, _ = read_run(workdir)
-    again = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path), figures=3)
+    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path))
+    present(run, str(tmp_path), figures=3)
+    again = run.evaluation.result
     assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
     np.testing.assert_allclose(again.cmc, result.cmc, atol=1e-6)
     report = json.loads((tmp_path / "results.json").read_text())
@@ -133,9 +136,8 @@ def test_evaluation_on_four_devices_and_another_dataset(run, tmp_path):
         config.data.root = str(other)
         config.devices = devices
         config.eval.batch_size = batch_size
-        results.append(
-            evaluate_run(config, str(workdir), checkpoint="best", output=str(tmp_path / "out"))
-        )
+        run = evaluate_run(config, str(workdir), checkpoint="best", output=str(tmp_path / "out"))
+        results.append(run.evaluation.result)
     np.testing.assert_allclose(results[0].cmc, results[1].cmc, atol=0.02)
     assert results[0].mAP == pytest.approx(results[1].mAP, abs=1e-2)
 
@@ -400,6 +402,7 @@ from reid_jax.programs.train import train
 from reid_jax.runs.workdir import CHECKPOINTS, read_run
 from tests.test_configs import STRINGS, load
 from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.report import present
 config = pmm_synthetic.get_config("small")
 config.data.root = {str(data)!r}
 config.data.loader = "memory"
@@ -407,8 +410,8 @@ config.epochs = 1
 train(config, {str(tmp_path / "run")!r})
 config, _ = read_run({str(tmp_path / "run")!r})
 workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
-result = evaluate_run(config, workdir, checkpoint="latest", output=output)
-assert math.isfinite(result.mAP)
+run = evaluate_run(config, workdir, checkpoint="latest", output=output)
+assert math.isfinite(run.evaluation.result.mAP)
 import pathlib, reid_jax
 paths = sorted(pathlib.Path(config.data.root, "query").iterdir())[:3]
 assert reid_jax.load(workdir).embed(paths).shape == (3, 48)

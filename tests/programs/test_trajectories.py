@@ -8,12 +8,12 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tests.test_hosts import free_port, start_two
 
 from configs import pmm_synthetic
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.runs.metrics import read_metrics
+from tests.runtime.test_hosts import free_port, start_two
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -10,8 +10,9 @@ from reid_jax.data import datasets, synthetic
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
-from reid_jax.evaluation.evaluator import Evaluator
+from reid_jax.evaluation.evaluator import Evaluation, Evaluator
 from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.report import present
 from reid_jax.report.figures import write_figures
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
@@ -70,7 +71,8 @@ def test_evaluation_says_what_it_drew(name, pictures, data, tmp_path, rng, capsy
     write_run(workdir, config, 2)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
-    evaluate_run(config, str(workdir), checkpoint="latest", output=str(output), figures=2)
+    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(output))
+    present(run, str(output), figures=2)
     assert {path.name for path in output.iterdir()} == {*pictures, "results.json"}
     said = capsys.readouterr().out.splitlines()[-1]
     assert said == "drew " + ", ".join(str(output / picture) for picture in pictures)
@@ -101,17 +103,9 @@ class Drawn:
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(visualize, "save", record)
-            self.paths = write_figures(
-                folder,
-                evaluator,
-                self.network,
-                devices,
-                self.variables,
-                query,
-                gallery,
-                count=count,
-                block_size=64,
-            )
+            result = evaluator.rank(query, gallery)
+            evaluation = Evaluation(evaluator, self.variables, query, gallery, result)
+            self.paths = write_figures(folder, evaluation, count=count)
         shown = np.linspace(0, len(query.pids) - 1, count).astype(np.int32)
         self.images = evaluator.query_pixels(shown)
         self.captions = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax import report, visualize
+from reid_jax import visualize
 from reid_jax.evaluation.ranking import nearest
-from reid_jax.report import content, page, thumbnails
+from reid_jax.report import content, html_report, page, thumbnails
 from tests.report_page import Blind, Evaluation, Page
 
 
@@ -187,7 +187,7 @@ def test_a_failure_leaves_the_earlier_page(evaluation, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(report, "write_text_atomically", full)
+    monkeypatch.setattr(html_report, "write_text_atomically", full)
     with pytest.raises(OSError, match="No space"):
         Evaluation(seed=1).write(tmp_path, page_bytes=1000)
     assert path.read_bytes() == before

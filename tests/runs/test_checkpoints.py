@@ -21,12 +21,8 @@ import pytest
 from orbax.checkpoint._src.path import atomicity
 from orbax.checkpoint._src.serialization import type_handlers
 
-from reid_jax.runs.checkpoints import (
-    Checkpoints,
-    CheckpointWriteError,
-    DamagedCheckpointError,
-    can_be_resumed,
-)
+from reid_jax.runs.checkpoint_items import DamagedCheckpointError, can_be_resumed
+from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -365,7 +361,7 @@ FULL_DISK = """
 import resource, signal, sys
 import jax.numpy as jnp
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
-from tests.training.test_checkpoints import assert_identical, make_state
+from tests.runs.test_checkpoints import assert_identical, make_state
 folder = sys.argv[1]
 big = make_state(30, channels=100_000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # Writes fail as they do on a full disk.

@@ -1,6 +1,4 @@
 import contextlib
-import io
-import itertools
 import json
 import math
 import resource
@@ -11,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax.runs.metrics import MetricsWriter, Progress, format_progress, read_metrics
+from reid_jax.runs.metrics import MetricsWriter, read_metrics
 from tests.events import shown
 
 
@@ -168,99 +166,3 @@ def test_needs_no_tensorflow():
         "writer.write(1, 'train', {'loss': 1.0}); writer.close(); folder.cleanup()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-class Clock:
-    """Seconds that pass only when told to."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_rate_and_time_left_leave_out_the_first_step():
-    clock, stream = Clock(), io.StringIO()
-    progress = Progress(100, 64, stream=stream, clock=clock)
-    clock.now += 60  # Compilation.
-    assert progress.report(1, 0.1, 5.0) is None
-    clock.now += 5
-    assert progress.report(11, 1.0, 4.0) == pytest.approx(128.0)  # 10 steps of 64 images in 5 s.
-    clock.now += 20
-    assert progress.report(21, 2.0, 3.0) == pytest.approx(32.0)  # Since the last report.
-    assert stream.getvalue().splitlines() == [
-        "step   1/100  epoch 0.1  loss 5.0000",
-        "step  11/100  epoch 1.0  loss 4.0000  128 images/s  ETA 0:00:44",  # 89 steps at 0.5 s.
-        "step  21/100  epoch 2.0  loss 3.0000  32 images/s  ETA 0:01:39",  # 79 at 25 s / 20.
-    ]
-
-
-def test_evaluation_counts_for_the_time_left_not_for_the_rate():
-    clock, stream = Clock(), io.StringIO()
-    progress = Progress(30, 64, stream=stream, clock=clock)
-    progress.report(10, 0.0, 1.0)
-    clock.now += 2
-    with progress.paused():
-        clock.now += 30
-    clock.now += 3
-    assert progress.report(20, 0.0, 1.0) == pytest.approx(128.0)
-    assert stream.getvalue().splitlines()[-1].endswith("128 images/s  ETA 0:00:35")
-    clock.now += 5
-    assert progress.report(30, 0.0, 1.0) == pytest.approx(128.0)
-    assert stream.getvalue().splitlines()[-1].endswith("ETA 0:00:00")
-
-
-def test_failed_evaluation_passes_its_error_on():
-    progress = Progress(30, 64, stream=io.StringIO())
-    with pytest.raises(RuntimeError, match="evaluation"), progress.paused():
-        raise RuntimeError("evaluation")
-
-
-def test_a_terminal_shows_one_line_rewritten_in_place(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    stream = Terminal()
-    progress = Progress(1000, 64, stream=stream, clock=itertools.count().__next__)
-    progress.report(999, 12.0, 10.0)
-    progress.report(1000, 12.0, 1.0)
-    assert "\n" not in stream.getvalue()
-    _, first, second = stream.getvalue().split("\r")
-    assert first == "step  999/1000  epoch 12.0  loss 10.0000"[:39]
-    assert second == "step 1000/1000  epoch 12.0  loss 1.0000  64 images/s"[:39]
-    with progress.paused():
-        assert stream.getvalue().endswith("\n")
-    progress.end_line()
-    assert stream.getvalue().count("\n") == 1
-
-
-def test_a_shorter_line_leaves_nothing_of_a_longer_one(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
-    progress = Progress(9, 64, stream=stream, clock=itertools.count().__next__)
-    progress.report(1, 1.0, 1000.0)
-    progress.report(2, 1.0, 1.0)
-    _, first, second = stream.getvalue().split("\r")
-    assert len(first) == len(second) == 79
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ((7, 1000, 0.04, 12.34567, None, None), "step    7/1000  epoch 0.0  loss 12.3457"),
-        (
-            (200, 1000, 4.25, 1.25, 309.6, 155.4),
-            "step  200/1000  epoch 4.2  loss 1.2500  310 images/s  ETA 0:02:35",
-        ),
-        (
-            (1, 9, 1.0, math.nan, 3.14, 100 * 3600 + 59.6),
-            "step 1/9  epoch 1.0  loss nan  3.1 images/s  ETA 100:01:00",
-        ),
-    ],
-)
-def test_format(arguments, line):
-    assert format_progress(*arguments) == line

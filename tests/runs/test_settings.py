@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from reid_jax import models
 from reid_jax.runs.settings import _NETWORKS, _SCHEDULES, check, check_leaves, unknown_leaf
-from reid_jax.training.optimizer import SCHEDULES
+from reid_jax.schedules import SCHEDULES
 from tests.test_configs import RECIPES, load
 
 NAN, INF = float("nan"), float("inf")
@@ -125,6 +125,9 @@ WRONG = {
     "model.trunk.strides": [(1, 2, 0, 1), (1, 2, 2)],
     "model.trunk.block": ["Basic", "", None, ("basic",)],
     "model.trunk.ibn": [1, "True", None],
+    "model.trunk.stem_width": [-1, 0.5],
+    "model.trunk.base_width": [0],
+    "model.trunk.stride_in_1x1": [1, None],
     "model.pretrained": [None, 0, ("a.pth",)],
     "model.classifier": [1],
     "model.global_dim": [0],

@@ -82,7 +82,8 @@ def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
 def test_a_run_from_before_other_trunks_goes_on(tmp_path):
     with edited(tmp_path) as content:
         trunk = content["config"]["model"]["trunk"]
-        del trunk["block"], trunk["ibn"]
+        for leaf in ("block", "ibn", "stem_width", "base_width", "stride_in_1x1"):
+            del trunk[leaf]
         assert list(trunk) == ["depths", "strides", "width"]
     run.check_workdir(tmp_path, make_config(), 4)
     for leaf, there, here in (("block", "'bottleneck'", "basic"), ("ibn", "False", True)):

@@ -1,6 +1,6 @@
 """Writes reference.json: what PyTorch makes of `formula`'s weights and pixels.
 
-    python -m tests.pretrained.make_reference
+    python -m tests.weights.make_reference
 
 Of each output its sum, and some of its numbers, spread evenly; and the shapes of all weights, from
 which tests without PyTorch make the same ones.

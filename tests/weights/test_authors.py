@@ -199,7 +199,8 @@ def test_eval_evaluates_it_and_train_leaves_it_alone(pedestrians, tmp_path, stan
     run = tmp_path / "run"
     main([str(source), str(run), recipe, "--config.devices=1", *leaves])
     config, _ = read_run(run)
-    result = evaluate_run(config, str(run), checkpoint="latest", output=str(tmp_path / "out"))
+    evaluated = evaluate_run(config, str(run), checkpoint="latest", output=str(tmp_path / "out"))
+    result = evaluated.evaluation.result
     assert 0 < result.mAP < 1
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     for goes_on in (config, pmm_synthetic.get_config("small")):

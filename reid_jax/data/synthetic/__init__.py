@@ -1,8 +1,9 @@
 """Synthetic pedestrians: a procedural stand-in for photographs of people.
 
-What a person is (`people`), how the figure is drawn in a view and a phase of the gait (`figure`, of
-`solids` painted by `cloth`), what a camera and its place are (`cameras`, `scenes`, `obstacles`),
-how a box is taken (`capture`), how a folder in the Market-1501 layout is written (`dataset`).
+What a person looks like (`looks`, drawn at random by `people`), how the figure is drawn in a view
+and a phase of the gait (`figure`, of `solids` painted by `cloth`), what a camera and its place are
+(`cameras`, `scenes`, `obstacles`), how a box is taken (`capture`), how a folder in the Market-1501
+layout is written (`dataset`).
 
 It needs NumPy and Pillow alone. From a shell:
 

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.cameras import Camera, camera, exposed
 from reid_jax.data.synthetic.figure import Gait, draw_person
+from reid_jax.data.synthetic.looks import Person
 from reid_jax.data.synthetic.obstacles import draw_obstacle
-from reid_jax.data.synthetic.people import Person, person
+from reid_jax.data.synthetic.people import person
 from reid_jax.data.synthetic.scenes import placed, scene
 from reid_jax.data.synthetic.solids import Canvas, View
 from reid_jax.data.synthetic.streams import stream
