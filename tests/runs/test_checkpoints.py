@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import json
 import logging
@@ -8,86 +7,26 @@ import shutil
 import subprocess
 import sys
 import threading
-import warnings
-from typing import Any
 
 import absl.logging
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 from orbax.checkpoint._src.path import atomicity
 from orbax.checkpoint._src.serialization import type_handlers
 
-from reid_jax.runs.checkpoint_items import DamagedCheckpointError, can_be_resumed
+from reid_jax.runs.checkpoint_items import DamagedCheckpointError
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-OPTIMIZER = optax.chain(
-    optax.add_decayed_weights(5e-4),
-    optax.scale_by_adam(),
-    optax.scale_by_learning_rate(optax.constant_schedule(0.1)),
+from tests.runs.states import (
+    assert_identical,
+    make_state,
+    model_of,
+    save_all,
+    steps_on_disk,
+    truncate,
 )
 
-
-@flax.struct.dataclass
-class State:
-    step: Any
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-
-
-def make_state(step: int, channels: int = 4) -> State:
-    """A state whose every number depends on the step."""
-    rng = np.random.default_rng(step)
-
-    def array(*shape):
-        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
-
-    params = {
-        "stem": {"kernel": array(3, 3, channels)},
-        "heads_0": {"kernel": array(5, 7), "bias": array(7)},
-    }
-    opt_state = OPTIMIZER.init(params)
-    opt_state = jax.tree.map(
-        lambda x: array(*x.shape) if x.dtype == jnp.float32 else jnp.int32(step), opt_state
-    )
-    return State(jnp.int32(step), params, {"bn": {"mean": array(channels)}}, opt_state)
-
-
-def model_of(state: State) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def assert_identical(actual, expected):
-    """Structure, dtype and every bit."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == e.dtype
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
-
-
-def save_all(folder, *steps_and_maps, **options):
-    with Checkpoints(folder, **options) as checkpoints:
-        for step, value in steps_and_maps:
-            metrics = None if value is None else {"mAP": value, "rank1": 0.5}
-            assert checkpoints.save(make_state(step), metrics)
-
-
-def steps_on_disk(folder) -> list[int]:
-    return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
-
-
-@pytest.fixture
-def two(tmp_path):
-    """A folder with the checkpoints of steps 10 (mAP 0.9) and 20 (mAP 0.1)."""
-    folder = tmp_path / "ünusual name %20"
-    save_all(folder, (10, 0.9), (20, 0.1))
-    return folder
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_restored_state_is_bit_identical(two):
@@ -223,14 +162,6 @@ def test_model_alone_needs_no_optimizer(two):
         assert_identical(checkpoints.restore_model(like, 10), model_of(make_state(10)))
 
 
-def test_model_without_batch_statistics(tmp_path):
-    state = dataclasses.replace(make_state(1), batch_stats={})
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert_identical(checkpoints.restore(state), state)
-
-
 def test_reading_changes_nothing_in_the_folder(two):
     half_written = two / "30.orbax-checkpoint-tmp"
     half_written.mkdir()
@@ -263,47 +194,6 @@ def test_no_such_step(two):
             checkpoints.resolve("newest")
 
 
-def drop_bias(state):
-    params = {**state.params, "heads_0": {"kernel": state.params["heads_0"]["kernel"]}}
-    return dataclasses.replace(state, params=params)
-
-
-def add_head(state):
-    return dataclasses.replace(state, params={**state.params, "heads_1": state.params["heads_0"]})
-
-
-def halve_precision(state):
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
-    return dataclasses.replace(state, params=params)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda state: make_state(0, channels=6),
-            r"20/model .*batch_stats/bn/mean is float32\[4\] in the checkpoint and "
-            r"float32\[6\] in this run",
-        ),
-        (drop_bias, r"params/heads_0/bias is float32\[7\] in the checkpoint and absent in this"),
-        (add_head, r"params/heads_1/bias is absent in the checkpoint and float32\[7\] in this"),
-        (halve_precision, r"float32\[7\] in the checkpoint and bfloat16\[7\] in this run"),
-        (
-            lambda state: dataclasses.replace(state, opt_state=optax.sgd(0.1).init(state.params)),
-            r"20/optimizer .*opt_state/1/count is int32\[\] in the checkpoint and absent",
-        ),
-    ],
-)
-def test_checkpoint_of_another_network_names_the_leaf(two, change, message):
-    with Checkpoints(two) as checkpoints, pytest.raises(ValueError, match=message):
-        checkpoints.restore(change(make_state(0)))
-    assert steps_on_disk(two) == [10, 20]
-
-
-def truncate(path: pathlib.Path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def files_of_arrays(checkpoint: pathlib.Path) -> list[pathlib.Path]:
     return [
         checkpoint / "model" / "_METADATA",
@@ -328,40 +218,11 @@ def test_damaged_newest_falls_back_to_the_one_before(two, damage, number):
         assert_identical(checkpoints.restore(make_state(0)), make_state(20))
 
 
-def flip(path: pathlib.Path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x55
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, pathlib.Path.unlink])
-def test_damage_to_any_file_gives_the_checkpoint_itself_or_the_one_before(two, tmp_path, damage):
-    names = [path.relative_to(two) for path in (two / "20").rglob("*") if path.is_file()]
-    assert len(names) > 8
-    fell_back = 0
-    for number, name in enumerate(names):
-        folder = tmp_path / str(number)
-        shutil.copytree(two, folder)
-        damage(folder / name)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with Checkpoints(folder) as checkpoints:
-                restored = checkpoints.restore(make_state(0))
-        said = " ".join(str(warning.message) for warning in caught)
-        if int(restored.step) == 20:
-            assert_identical(restored, make_state(20))
-        else:
-            fell_back += 1
-            assert_identical(restored, make_state(10))
-            assert f"{folder}/20 is damaged" in said
-    assert fell_back >= 4  # Metadata that nobody needs may be damaged without loss.
-
-
 FULL_DISK = """
 import resource, signal, sys
 import jax.numpy as jnp
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
-from tests.runs.test_checkpoints import assert_identical, make_state
+from tests.runs.states import assert_identical, make_state
 folder = sys.argv[1]
 big = make_state(30, channels=100_000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # Writes fail as they do on a full disk.
@@ -404,12 +265,6 @@ def test_a_workdir_that_is_gone_is_not_made_again(tmp_path):
         with pytest.raises(CheckpointWriteError, match=r"FileNotFoundError.*There is no other"):
             checkpoints.save(make_state(2))
     assert not (tmp_path / "run").exists()
-
-
-def test_a_missing_item_is_damage(two):
-    shutil.rmtree(two / "20" / "model" / "d")
-    with Checkpoints(two) as checkpoints, pytest.warns(UserWarning, match="20 is damaged"):
-        assert_identical(checkpoints.restore(make_state(0)), make_state(10))
 
 
 def test_damaged_twice_keeps_both_wrecks(two):
@@ -529,28 +384,3 @@ def test_orbax_is_quiet_and_its_warnings_are_not(tmp_path, caplog):
     assert (logging.INFO, False) in levels
     assert (logging.INFO, True) not in levels
     assert (logging.WARNING, True) in levels
-
-
-def test_weights_alone_are_evaluated_and_not_resumed(tmp_path):
-    state = make_state(3)
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save_model(model_of(state))
-        assert checkpoints.latest_step == 0
-        assert_identical(checkpoints.restore_model(model_of(make_state(0))), model_of(state))
-        with pytest.raises(ValueError, match=r"/0 holds weights alone, which eval\.py evaluates"):
-            checkpoints.restore(make_state(0))
-    assert steps_on_disk(tmp_path) == [0]
-    with pytest.raises(ValueError, match="weights alone"):
-        can_be_resumed(tmp_path)
-
-
-def test_a_lost_optimizer_is_damage(two):
-    """Not weights alone: the checkpoint was written with one."""
-    shutil.rmtree(two / "20" / "optimizer")
-    assert can_be_resumed(two)
-    with (
-        Checkpoints(two) as checkpoints,
-        pytest.warns(UserWarning, match="20 is damaged .*is used instead"),
-    ):
-        assert_identical(checkpoints.restore(make_state(0)), make_state(10))
-    assert not can_be_resumed(two / "none")

@@ -17,13 +17,15 @@ from reid_jax.mixing import Mixture
 from reid_jax.models import PMM, ResNet, StageOutput
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
-from reid_jax.training.state import STREAMS, TrainState, create_state, stream_key
+from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
 from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 SIZE = (96, 64)
+
+
 CONFIG = ConfigDict(
     {
         "seed": 0,
@@ -221,16 +223,6 @@ def test_one_trunk_forward_and_one_trunk_backward(batch):
     # The stem, and one 3x3 in each of the trunk's four bottlenecks and in the extra one.
     forward = 1 + 4 + 1
     assert len(re.findall(r"stablehlo\.convolution", program)) == 3 * forward - 1
-
-
-def test_streams_are_independent():
-    keys = {
-        tuple(jax.random.key_data(stream_key(seed, stream, step)).tolist())
-        for seed in (0, 1)
-        for stream in STREAMS
-        for step in (0, 1, 2)
-    }
-    assert len(keys) == 2 * len(STREAMS) * 3
 
 
 def test_bfloat16_step_stays_near_float32(batch):
