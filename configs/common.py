@@ -126,7 +126,7 @@ def _losses(triplet_margin: float, label_smoothing: float) -> ConfigDict:
 
 
 # What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
-MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
+PAPER_MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 
 # ResNet-18 has basic blocks and depths (2, 2, 2, 2), ResNet-34 basic blocks and these depths.
 RESNET50 = {
@@ -140,7 +140,7 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
-# The trunk's first weights: a file that `python -m reid_jax.pretrained` wrote, or torchvision's or
+# The trunk's first weights: a file that `python -m reid_jax.weights` wrote, or torchvision's or
 # timm's own. None by default: the trunk starts from random ones.
 PRETRAINED = ""
 
@@ -182,7 +182,7 @@ HBFP_ROWS = {
 
 
 def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
-    """PMM as its paper trains it, for `top_k` masked blocks and one of `MIXINGS`."""
+    """PMM as its paper trains it, for `top_k` masked blocks and one of `PAPER_MIXINGS`."""
     config = _pmm_training()
     config.model = ConfigDict(
         {

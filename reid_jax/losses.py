@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from reid_jax import collectives
+from reid_jax.runtime import collectives
 
 # What distances the triplet loss compares: of embeddings, or of embeddings of length one.
 METRICS = ("euclidean", "cosine")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
 from reid_jax.rectangles import inside
+from reid_jax.runtime import collectives
 
 
 class Mixture(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from reid_jax.settings import unknown_leaf
+from reid_jax.runs.settings import unknown_leaf
 
 HELP = "The recipe, with its strings after a colon: configs/pmm_cuhk03.py:detected,small."
 

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from reid_jax import inference, visualize
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors, printable, say, shown
-from reid_jax.data import images, layouts
-from reid_jax.evaluation.search import DISTRACTOR, JUNK
+from reid_jax.data import decoding, layouts
+from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.compilation_cache import keep_compiled
+from reid_jax.runtime.messages import clear_errors, printable, say, shown
 
 # What the picture shows at most: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -274,9 +274,11 @@ def _draw(
         gallery_images,
         whom == pids[:, None],
         distances=distances,
+        captions=visualize.Names(
+            [os.path.basename(query) for query in queries],
+            [[os.path.basename(name) for name in row] for row in names],
+        ),
         known=np.broadcast_to(known[:, None], found.shape),
-        query_names=[os.path.basename(query) for query in queries],
-        names=[[os.path.basename(name) for name in row] for row in names],
     )
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)
@@ -289,12 +291,12 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     pixels = np.full((len(paths), *size, 3), _MISSING, np.uint8)
 
     def keep(i, data, image):
-        pixels[i] = np.asarray(images.resize(image, size))
+        pixels[i] = np.asarray(decoding.resize(image, size))
 
-    bad = images.visit(paths, keep)
+    bad = decoding.visit(paths, keep)
     if bad:
         problems = [(paths[i], problem) for i, problem in bad]
-        say(f"\n{len(bad):,} images cannot be drawn: {images.first_few(problems)}")
+        say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
     return pixels
 
 

@@ -7,8 +7,8 @@ whole batch, so the result does not depend on how many devices share the batch.
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
 from reid_jax.rectangles import inside
+from reid_jax.runtime import collectives
 
 # ImageNet statistics of RGB in [0, 1].
 MEAN = (0.485, 0.456, 0.406)

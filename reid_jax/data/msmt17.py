@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from reid_jax.console import shown
+from reid_jax.runtime.messages import shown
 
 # The lists of train, query and gallery. The training set is what was listed for validation too:
 # 32,621 boxes of 1,041 identities. Query: 11,659 boxes; gallery: 82,161; of 3,060 identities.

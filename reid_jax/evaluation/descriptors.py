@@ -1,7 +1,6 @@
 """From images to descriptors: the inference face over whole splits, no image lost."""
 
 import collections
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import flax.linen as nn
@@ -9,14 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.collectives import AXIS
-from reid_jax.console import clock
 from reid_jax.data.augment import normalize
-from reid_jax.data.images import Images
+from reid_jax.data.loaders import Images
 from reid_jax.data.pipeline import eval_batches
-
-# Seconds between two lines of progress.
-_PROGRESS_PERIOD = 10.0
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.progress import Progress, Tracker
 
 # Batches that devices work on while the host takes an earlier one's descriptors.
 _AHEAD = 2
@@ -95,7 +91,7 @@ def extract(
     variables,
     parts: Sequence[tuple[Images, int]],
     batch_size: int,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> np.ndarray:
     """What a face says of images, part after part, each in order, in one array.
 
@@ -104,7 +100,7 @@ def extract(
     Args:
         face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
-        parts: images, from `reid_jax.data.images.open_images`, and how many of the first to take.
+        parts: images, from `reid_jax.data.decoding.open_images`, and how many of the first to take.
         batch_size: images a call; each part's last batch is padded and what the padding gives is
             dropped.
         progress: called with a line of text now and then; None is silence.
@@ -114,26 +110,19 @@ def extract(
     """
     total = sum(count for _, count in parts)
     results, done = None, 0
-    started = shown = time.monotonic()
     outputs = (
         (face(variables, batch), mask)
         for images, count in parts
         for batch, mask in eval_batches(images, count, batch_size)
     )
-    for output, mask in _delayed(outputs, _AHEAD):
-        rows = np.asarray(output)[mask]
-        if results is None:
-            results = np.empty((total, *rows.shape[1:]), np.float32)
-        results[done : done + len(rows)] = rows
-        done += len(rows)
-        now = time.monotonic()
-        if progress and now - shown > _PROGRESS_PERIOD:
-            rate = done / (now - started)
-            progress(
-                f"described {done:,} of {total:,} images  {rate:,.0f} images/s  "
-                f"ETA {clock((total - done) / rate)}"
-            )
-            shown = now
+    with Tracker(progress, total, "described", show=("rate", "ETA")) as tracker:
+        for output, mask in _delayed(outputs, _AHEAD):
+            rows = np.asarray(output)[mask]
+            if results is None:
+                results = np.empty((total, *rows.shape[1:]), np.float32)
+            results[done : done + len(rows)] = rows
+            done += len(rows)
+            tracker.update(done)
     return results
 
 

@@ -11,15 +11,15 @@ The count is exact although the bulk of the work is in float32, see `search`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.evaluation.search import (
+from reid_jax.data.identities import DISTRACTOR
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.distances import (
     BLOCK_SIZE,
-    DISTRACTOR,
-    Descriptors,
     Index,
     Order,
     Rescore,
@@ -29,6 +29,7 @@ from reid_jax.evaluation.search import (
     score_blocks,
     take_orders,
 )
+from reid_jax.runtime.progress import Progress
 
 # The nearest of no images, and their values.
 _NOTHING = (np.empty(0, np.int64), np.empty(0))
@@ -76,7 +77,7 @@ def evaluate_ranking(
     block_size: int = BLOCK_SIZE,
     max_rank: int = 50,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the ranked lists, see `score_ranks`.
 
@@ -147,7 +148,7 @@ def match_ranks(
     *,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> list[np.ndarray]:
     """Counts the rank of every match of every query.
 
@@ -191,7 +192,7 @@ def nearest(
     own_camera: bool = True,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
 
@@ -245,7 +246,7 @@ def neighbours(
     k: int,
     *,
     block_size: int = BLOCK_SIZE,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest of every image among all, itself included, and how far the furthest is.
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
+from reid_jax.runtime import collectives
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # PyTorch's 0.1

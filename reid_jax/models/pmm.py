@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives, mixing
+from reid_jax import mixing
 from reid_jax.gradcam import gradcam
 from reid_jax.mixing import Mixture
 from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network, logits_of
+from reid_jax.runtime import collectives
 
 MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
 # Those that change the maps of stages II and III, and those that change the images.

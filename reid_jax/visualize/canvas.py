@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from reid_jax.runtime.files import replacing
+
 INK = "#222222"
 GREY = "#6B6B6B"
 GRID = "#E6E6E6"
@@ -34,13 +36,9 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path, unique=True) as draft:
         # Without the version of matplotlib, the same picture is the same file.
-        figure.savefig(part, format="png", metadata={"Software": None})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        figure.savefig(draft, format="png", metadata={"Software": None})
 
 
 def new_figure(width: float, height: float) -> Figure:

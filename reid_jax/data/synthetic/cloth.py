@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from reid_jax.data.synthetic.people import Bag, Fabric, Person, Print
+from reid_jax.data.synthetic.looks import Bag, Fabric, Person, Print
 from reid_jax.data.synthetic.solids import Paint
 from reid_jax.data.synthetic.streams import noise
 

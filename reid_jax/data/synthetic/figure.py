@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_jax.data.synthetic import cloth
-from reid_jax.data.synthetic.people import Bag, Person
+from reid_jax.data.synthetic.looks import Bag, Person
 from reid_jax.data.synthetic.solids import Canvas, View, ellipsoid, loft, tube
 
 _HIP, _KNEE, _ANKLE = 0.5, 0.265, 0.045

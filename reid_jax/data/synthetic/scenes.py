@@ -111,10 +111,10 @@ def _wall(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> 
     if kind == "bricks":
         tone = _jointed(x, y, 0.24, 0.08, 0.008, 0.5, rng)
         colours = np.float32((0.55, 0.36, 0.29)) * tone[:, None]
-        colours = _windows(colours, x, y, 3.2, 1.3, 1.0, 2.6, (0.25, 0.29, 0.33), rng)
+        colours = _windows(colours, x, y, (3.2, 1.3, 1.0, 2.6), (0.25, 0.29, 0.33), rng)
     elif kind == "panels":
         colours = np.float32((0.66, 0.67, 0.67)) * _jointed(x, y, 1.5, 2.6, 0.02, 0, rng)[:, None]
-        colours = _windows(colours, x, y, 4.5, 1.1, -1.0, 2.2, (0.35, 0.22, 0.17), rng)  # doors
+        colours = _windows(colours, x, y, (4.5, 1.1, -1.0, 2.2), (0.35, 0.22, 0.17), rng)  # doors
         band = (y > 1.0) & (y < 1.12)
         colours[band] = (0.3, 0.33, 0.38)
     elif kind == "shop":
@@ -147,8 +147,13 @@ def _wall(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> 
     return colours * dirt[:, None].clip(0, 1.2)
 
 
-def _windows(colours, x, y, pitch, wide, low, high, pane, rng):
-    """Lets panes into a wall, framed, every `pitch` metres; some have their blinds down."""
+def _windows(colours, x, y, place, pane, rng):
+    """Lets panes into a wall, framed; some have their blinds down.
+
+    `place` is the distance from one to the next, the width, and the heights of the lower and the
+    upper edge, all in metres.
+    """
+    pitch, wide, low, high = place
     inside = ((x % pitch) < wide) & (y > low) & (y < high)
     edge = inside & (((x % pitch) < 0.07) | ((x % pitch) > wide - 0.07) | (y > high - 0.07))
     tones = rng.uniform(0.7, 1.7, 32)[(x / pitch).astype(int) % 32]
