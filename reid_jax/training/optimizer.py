@@ -37,7 +37,7 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
 def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
 
-    Before, where `warmup_epochs` is not 0 (the paper has no warm-up), it rises in a straight line.
+    The paper has no warm-up; one of `warmup_epochs` comes first, see `warmed_up`.
 
     By the epochs e made so far, a fraction within an epoch:
 
@@ -64,7 +64,9 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def cosine(config, steps_per_epoch: int) -> optax.Schedule:
-    """Warm-up, a constant rate, then half a cosine (Loshchilov and Hutter, ICLR 2017).
+    """Learning rate by step: warm-up, constant, then half a cosine (Loshchilov and Hutter, 2017).
+
+    A warm-up of `warmup_epochs` multiplies what follows, see `warmed_up`.
 
     By the epochs e made so far, a fraction within an epoch:
 
@@ -90,9 +92,9 @@ def cosine(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """A schedule whose first `steps` steps rise linearly: step s has (s + 1) / steps of its rate.
+    """Adds a linear warm-up: step s < `steps` gets (s + 1) / steps of the rate of `schedule`.
 
-    The first step's rate is not 0: it would change nothing.
+    The rate of the first step is not 0, which would waste that step.
     """
     if steps == 0:
         return schedule
@@ -121,10 +123,11 @@ def create_optimizer(
     `Adam(weight_decay)`, which the authors use, and not AdamW.
 
     Args:
-        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the trunk's rate as a share of the
-            others'; `frozen_epochs`, in which the trunk does not move at all.
+        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the factor of the learning rate for
+            the trunk's parameters; `frozen_epochs`, the number of epochs at the start in which the
+            trunk's parameters do not change (its running statistics do).
         schedule: from the 0-based step to the rate.
-        steps_per_epoch: steps in one epoch.
+        steps_per_epoch: steps in one epoch; only `frozen_epochs` depends on it.
     """
     adam = (
         optax.add_decayed_weights(config.weight_decay),
@@ -138,9 +141,10 @@ def create_optimizer(
     def share(step):
         return jnp.where(step < frozen, 0.0, config.trunk_lr)
 
-    return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _is_of_the_trunk))
+    # Last, so that weight decay is scaled too.
+    return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _trunk_mask))
 
 
-def _is_of_the_trunk(params):
-    """A tree of booleans, for `optax.masked`."""
+def _trunk_mask(params):
+    """For each parameter whether it is the trunk's, for `optax.masked`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "trunk", params)
