@@ -36,7 +36,7 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
 def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
 
-    Before, where `warmup_epochs` is not 0 (the paper has no warm-up), it rises in a straight line.
+    The paper has no warm-up; one of `warmup_epochs` comes first, see `warmed_up`.
 
     By the epochs e made so far, a fraction within an epoch:
 
@@ -63,7 +63,9 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def cosine(config, steps_per_epoch: int) -> optax.Schedule:
-    """Warm-up, a constant rate, then half a cosine (Loshchilov and Hutter, ICLR 2017).
+    """Learning rate by step: warm-up, constant, then half a cosine (Loshchilov and Hutter, 2017).
+
+    A warm-up of `warmup_epochs` multiplies what follows, see `warmed_up`.
 
     By the epochs e made so far, a fraction within an epoch:
 
@@ -89,9 +91,9 @@ def cosine(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """A schedule whose first `steps` steps rise linearly: step s has (s + 1) / steps of its rate.
+    """Adds a linear warm-up: step s < `steps` gets (s + 1) / steps of the rate of `schedule`.
 
-    The first step's rate is not 0: it would change nothing.
+    The rate of the first step is not 0, which would waste that step.
     """
     if steps == 0:
         return schedule

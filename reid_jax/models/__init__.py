@@ -39,8 +39,8 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
     """The network that `config` (the `model` part of a recipe) describes.
 
     Args:
-        config: a ConfigDict with `name`, `dtype`, `trunk` (the attributes of
-            `ResNet`) and the network's own leaves. `pretrained` is for the trainer, and not read.
+        config: a ConfigDict with `name`, `dtype`, `trunk` (attributes of `ResNet`) and the
+            network's own leaves. `pretrained` is for the trainer, and not read.
         num_classes: training identities.
         axis_name: the pmapped axis whose devices share a batch, or None.
 

@@ -28,7 +28,7 @@ class HBFP(Network):
             is the trunk's own map.
         hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
-        reduction: of the generalized pooling's terms, `sum` or `mean`.
+        reduction: how the generalized pooling combines its terms, `sum` or `mean`.
         neck: of each level's head, `none` or `batch_norm`.
         classifier_std: standard deviation of the classifiers' initial weights.
         correlation_dim: L.

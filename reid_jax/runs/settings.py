@@ -21,7 +21,7 @@ from reid_jax.losses import METRICS
 from reid_jax.models.hbfp import LEVELS, PAIRS
 from reid_jax.models.heads import NECKS
 from reid_jax.models.pmm import MIXINGS
-from reid_jax.models.pooling import REDUCTIONS
+from reid_jax.models.pooling import POOLINGS, REDUCTIONS
 from reid_jax.models.resnet import BLOCKS
 from reid_jax.schedules import SCHEDULES
 
@@ -172,6 +172,7 @@ _OPTIM = {
     "trunk_lr": number(above=0, most=1),
     "frozen_epochs": whole(0),
 }
+_DECAY = {"warmup_epochs": whole(0), "decay_from": whole(0), "decay_until": _COUNT}
 _SCHEDULES = {
     "staircase": {
         "warmup_epochs": whole(0),
@@ -179,18 +180,8 @@ _SCHEDULES = {
         "milestones": rising(several(_COUNT), operator.lt, "each above the one before"),
         "decay": number(above=0, most=1),
     },
-    "cosine": {
-        "warmup_epochs": whole(0),
-        "decay_from": whole(0),
-        "decay_until": _COUNT,
-        "final": number(least=0, most=1),
-    },
-    "exponential": {
-        "warmup_epochs": whole(0),
-        "decay_from": whole(0),
-        "decay_until": _COUNT,
-        "final": number(above=0, most=1),
-    },
+    "cosine": {**_DECAY, "final": number(least=0, most=1)},
+    "exponential": {**_DECAY, "final": number(above=0, most=1)},
 }
 _MODEL = {
     "name": one_of(*models.NETWORKS),
@@ -212,7 +203,7 @@ _NETWORKS = {
         "classifier": SWITCH,
         "classifier_std": number(above=0),
         "cosine_scale": number(least=0),
-        "pooling": one_of("average", "max", "gem"),
+        "pooling": one_of(*POOLINGS, "gem"),
         "neck": one_of(*NECKS),
         "stripes": whole(0),
     },
@@ -349,12 +340,15 @@ def _contradictions(config) -> Iterator[str]:
     """What leaves that are right by themselves have against each other."""
     yield from _of_data(config.data)
     size = tuple(config.data.image_size)
-    if config.augment.cutout_probability and config.augment.cutout_size > min(size):
-        yield (
-            f"augment.cutout_size is {config.augment.cutout_size} pixels; it must be at most the "
-            f"smaller side of data.image_size, {size}"
-        )
+    for leaf in ("cutout_size", "crop_padding"):
+        pixels, unused = config.augment[leaf], not config.augment.cutout_probability
+        if pixels > min(size) and not (leaf == "cutout_size" and unused):
+            yield (
+                f"augment.{leaf} is {pixels} pixels; it must be at most the smaller side of "
+                f"data.image_size, {size}"
+            )
     yield from _of_schedule(config.optim)
+    yield from _of_losses(config)
     try:
         models.create(config.model, num_classes=2).check(size)
     except ValueError as error:
@@ -373,6 +367,15 @@ def _of_data(data) -> Iterator[str]:
         yield (
             "data.synthetic.train_cameras + data.synthetic.test_cameras is "
             f"{cameras}; it must be at most {MAX_CAMERAS}"
+        )
+
+
+def _of_losses(config) -> Iterator[str]:
+    classifier = config.model.get("classifier", True)
+    if not classifier and (config.loss.id_margin or not config.loss.triplet_weight):
+        yield (
+            "model.classifier is False, so there is no ID loss: loss.id_margin must be 0 and "
+            "loss.triplet_weight above 0"
         )
 
 

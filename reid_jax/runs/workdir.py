@@ -25,7 +25,8 @@ SKIPPED = "skipped_images.json"  # beside the results of training or of an evalu
 # What reading a file may raise that is none of `write_run`.
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
-# Leaves that came later, with what programs did before: a run without them is read as if it had.
+# Leaves that came later, with the values of what programs did before: a run without a leaf is read
+# as if it had this value. First those of all recipes, then those of one network or one schedule.
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
     "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
@@ -43,19 +44,23 @@ _LATER_LEAVES = {
         "pretrained": "",
     },
 }
-_LATER_LEAVES_OF_NETWORKS = {
-    "baseline": {
-        "classifier_std": 1e-3,
-        "cosine_scale": 0.0,
-        "pooling": "average",
-        "neck": "none",
-        "stripes": 0,
-    },
-    "hbfp": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
-}
-_LATER_LEAVES_OF_SCHEDULES = {
-    "exponential": {"warmup_epochs": 0},
-}
+_LATER_LEAVES_BY_CHOICE = (
+    (
+        "model",
+        "name",
+        {
+            "baseline": {
+                "classifier_std": 1e-3,
+                "cosine_scale": 0.0,
+                "pooling": "average",
+                "neck": "none",
+                "stripes": 0,
+            },
+            "hbfp": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
+        },
+    ),
+    ("optim", "schedule", {"exponential": {"warmup_epochs": 0}}),
+)
 
 # Leaves that say where the training images are and which are left out: between runs over the same
 # images they may differ.
@@ -122,10 +127,10 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
         _add_missing(config, _LATER_LEAVES)
-        _add_missing(config["model"], _LATER_LEAVES_OF_NETWORKS.get(config["model"]["name"], {}))
-        _add_missing(
-            config["optim"], _LATER_LEAVES_OF_SCHEDULES.get(config["optim"]["schedule"], {})
-        )
+        for section, choice, leaves in _LATER_LEAVES_BY_CHOICE:
+            chosen = config[section].get(choice) if isinstance(config.get(section), dict) else None
+            if isinstance(chosen, str):
+                _add_missing(config[section], leaves.get(chosen, {}))
         config, num_classes = ConfigDict(config).lock(), run["num_classes"]
         train_images = run.get("train_images")
         if train_images is not None:

@@ -14,10 +14,11 @@ def create_optimizer(
     `Adam(weight_decay)`, which the authors use, and not AdamW.
 
     Args:
-        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the trunk's rate as a share of the
-            others'; `frozen_epochs`, in which the trunk does not move at all.
+        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the factor of the learning rate for
+            the trunk's parameters; `frozen_epochs`, the number of epochs at the start in which the
+            trunk's parameters do not change (its running statistics do).
         schedule: from the 0-based step to the rate.
-        steps_per_epoch: steps in one epoch.
+        steps_per_epoch: steps in one epoch; only `frozen_epochs` depends on it.
     """
     adam = (
         optax.add_decayed_weights(config.weight_decay),
@@ -31,9 +32,10 @@ def create_optimizer(
     def share(step):
         return jnp.where(step < frozen, 0.0, config.trunk_lr)
 
-    return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _is_of_the_trunk))
+    # Last, so that weight decay is scaled too.
+    return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _trunk_mask))
 
 
-def _is_of_the_trunk(params):
-    """A tree of booleans, for `optax.masked`."""
+def _trunk_mask(params):
+    """For each parameter whether it is the trunk's, for `optax.masked`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "trunk", params)
