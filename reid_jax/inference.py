@@ -101,7 +101,7 @@ class Model:
         Args:
             images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
                 image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
-            progress: called with a line of text now and then; None is silence.
+            progress: called with progress messages; None disables them.
 
         Returns:
             (N, D) float32.

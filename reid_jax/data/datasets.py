@@ -17,7 +17,7 @@ def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.
 
     Args:
         config: a recipe's `data`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
         to_train: whether training images will be used. If not, the bad ones stay.
 
     Raises:

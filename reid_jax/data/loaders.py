@@ -59,8 +59,7 @@ def open_images(
         paths: N files.
         size: (H, W), pixels.
         loader: `tfdata`, `memory` or `device`.
-        progress: called with a line of text every few seconds while files are read; None is
-            silence.
+        progress: called with progress messages while files are read; None disables them.
         devices: those that train on the images. None, as for evaluation, is for images that the
             host delivers: `device` is then as `memory`.
         team: who reads and decodes the files. With `hosts.EVERYBODY`, each host does its part and

@@ -22,7 +22,7 @@ def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Spli
         split: of a dataset.
         config: a recipe's `data`.
         name: of the split, for messages.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         The split, in its order; `skipped` says what is left out and why.

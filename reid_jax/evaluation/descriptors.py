@@ -103,7 +103,7 @@ def extract(
         parts: images, from `reid_jax.data.decoding.open_images`, and how many of the first to take.
         batch_size: images a call; each part's last batch is padded and what the padding gives is
             dropped.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.

@@ -69,7 +69,7 @@ class Evaluator:
             dataset: whose query and gallery to take.
             config: a whole recipe; reads `data` and `eval`.
             devices: this host's, to share each batch.
-            progress: called with a line of text now and then; None is silence.
+            progress: called with progress messages; None disables them.
             boxes: for multi-query, images that take the place of the query's, from
                 `layouts.read_multi_query`.
             pooling: how their descriptors become a query's, `average` or `max`.

@@ -7,7 +7,7 @@ are never a match. Equally distant gallery images rank in gallery order, lowest 
 
 No row of distances is ever sorted. The rank of a match is counted:
 ``1 + |{valid gallery images nearer than the match, or equally near with a smaller index}|``.
-The count is exact although the bulk of the work is in float32, see `search`.
+The count is exact although the bulk of the work is in float32, see `distances`.
 """
 
 import dataclasses
@@ -161,7 +161,7 @@ def match_ranks(
             The gallery is then ordered by w d^2 + offset in float64, d^2 being the squared
             Euclidean distance, ties in gallery order. Called once a query, in ascending order. None
             orders by distance.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         For each query the 1-based ranks of its matches among its valid gallery images, int64,
@@ -254,7 +254,7 @@ def neighbours(
         features: descriptors of N images, float32 (N, D).
         k: from 1 to N.
         block_size: see `match_ranks`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         Indices, int32 (N, k), nearest first and of equally near ones the lowest first, so that an

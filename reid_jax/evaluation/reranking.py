@@ -51,7 +51,7 @@ def k_reciprocal(
             leaves it.
         weight: of the Euclidean distance, lambda in the paper. 1 ranks by it alone.
         block_size: see `match_ranks`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         A function from a query's index to its weight and its offsets, float64 (G,).

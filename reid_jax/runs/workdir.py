@@ -9,14 +9,13 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
-from reid_jax.runtime.progress import Progress
 
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
@@ -206,7 +205,7 @@ def check_workdir(
 def report_skipped(
     folder: str | os.PathLike[str],
     skipped: Sequence[tuple[str, str]],
-    say: Progress,
+    say: Callable[[str], object],
 ) -> None:
     """Writes which images were left out, and why, into `skipped_images.json`, and says so.
 
@@ -215,7 +214,7 @@ def report_skipped(
     Args:
         folder: an existing folder.
         skipped: paths and reasons, as `splits.Split.skipped`.
-        say: called with a line of text.
+        say: called with what was written, if anything.
     """
     path = pathlib.Path(folder) / SKIPPED
     if not skipped:
