@@ -13,7 +13,6 @@ images the one added first. Distances are computed in blocks, wherever JAX has i
 """
 
 import os
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,14 +73,6 @@ class Gallery(Rows):
         super().__init__()
         self.origin = origin
         self._index: Index | None = None
-        self._lock = threading.RLock()
-
-    def __getstate__(self) -> dict:
-        with self._lock:
-            return {name: x for name, x in self.__dict__.items() if name not in ("_lock", "_index")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.RLock(), _index=None)
 
     def __repr__(self) -> str:
         origin = f", origin={self.origin!r}" if self.origin else ""
@@ -210,18 +201,13 @@ class Gallery(Rows):
             (images.camids, cameras, "cameras", True),
             (images.camids, not_cameras, "not_cameras", False),
         )
-        if index is None:
-            indices = np.full((count, k), -1, np.int32)
-            return self._hits(images, indices, np.full((count, k), np.inf, np.float32))
-        indices, distances = nearest(
-            Descriptors(rows, *labels),
-            index,
-            k,
-            keep=keep,
-            own_camera=own_camera,
-            block_size=block_size,
-        )
-        return self._hits(images, indices, distances)
+        indices, distances = np.full((count, k), -1, np.int32), np.full((count, k), np.inf, "f4")
+        if index is not None:
+            query = Descriptors(rows, *labels)
+            indices, distances = nearest(
+                query, index, k, keep=keep, own_camera=own_camera, block_size=block_size
+            )
+        return _hits(images, self._names, indices, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all into one file, whole or not at all.
@@ -259,23 +245,21 @@ class Gallery(Rows):
         gallery._take(arrays.features, arrays.pids, arrays.camids, arrays.names)
         return gallery
 
-    def _images(self) -> Descriptors:
-        """The images as they are now. What others add or change later is not in it."""
-        return Descriptors(self.features, self.pids, self.camids)
-
     def _indexed(self) -> Index:
         if self._index is None or len(self._index.gallery.pids) != len(self):
             self._index = index_gallery(self._images(), self._index)
         return self._index
 
-    def _hits(self, images: Descriptors, indices: np.ndarray, distances: np.ndarray) -> Hits:
-        found = indices >= 0
-        pids, camids = np.full(indices.shape, -1, np.int64), np.full(indices.shape, -1, np.int64)
-        pids[found], camids[found] = images.pids[indices[found]], images.camids[indices[found]]
-        names = tuple(
-            tuple(self._names[i] if i >= 0 else "" for i in row) for row in indices.tolist()
-        )
-        return Hits(indices, distances, pids, camids, names)
+
+def _hits(
+    images: Descriptors, names: Sequence[str], indices: np.ndarray, distances: np.ndarray
+) -> Hits:
+    """What was found among images with these names."""
+    found = indices >= 0
+    pids, camids = np.full(indices.shape, -1, np.int64), np.full(indices.shape, -1, np.int64)
+    pids[found], camids[found] = images.pids[indices[found]], images.camids[indices[found]]
+    rows = tuple(tuple(names[i] if i >= 0 else "" for i in row) for row in indices.tolist())
+    return Hits(indices, distances, pids, camids, rows)
 
 
 def _check_labels(pids, camids, own_camera: bool) -> None:

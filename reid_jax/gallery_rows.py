@@ -1,11 +1,14 @@
 """What a `Gallery` holds in memory, and the forms in which callers may pass it."""
 
 import os
+import threading
 from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from reid_jax.evaluation.descriptor_sets import Descriptors
 
 #: Identities or cameras: an array of integers, a list, a range, a set, or one integer.
 Integers: TypeAlias = ArrayLike | Collection[int]
@@ -18,16 +21,29 @@ class Rows:
     """Descriptors, identities, cameras and names of N images, to which more are appended.
 
     Arrays have room for more rows than there are images. To append images one by one takes time in
-    proportion to their number.
+    proportion to their number. Threads that change or read several of them together hold `_lock`.
     """
 
     def __init__(self):
+        self._lock = threading.RLock()
         # (capacity, D) and (capacity,); the first N rows are images.
         self._features: np.ndarray = np.empty((0, 0), np.float32)
         self._pids: np.ndarray = np.empty(0, np.int64)
         self._camids: np.ndarray = np.empty(0, np.int64)
         self._names: list[str] = []
         self._names_seen: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict:
+        with self._lock:
+            # The index of a search is made again.
+            return self.__dict__ | {"_lock": None, "_index": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def _images(self) -> Descriptors:
+        """The images as they are now. What others add or change later is not in it."""
+        return Descriptors(self.features, self.pids, self.camids)
 
     def _take(
         self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
