@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from reid_jax import gallery_file
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.distances import BLOCK_SIZE, Index, index_gallery
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.gallery_rows import (
+    Integers,
     Rows,
     as_descriptors,
     as_integers,
@@ -59,8 +61,9 @@ class Gallery(Rows):
 
         gallery = reid_jax.Gallery()
 
-    Memory holds the descriptors once, 4 N D bytes. To add images one by one takes time in
-    proportion to their number, searches in between included but for their own.
+    Threads may add, label, search and save at the same time: each search and each file is of the
+    gallery at one moment. Memory holds the descriptors once, 4 N D bytes. To add images one by one
+    takes time in proportion to their number, searches in between included but for their own.
 
     Attributes:
         origin: what made the descriptors, any text. `save` keeps it.
@@ -77,10 +80,10 @@ class Gallery(Rows):
 
     def add(
         self,
-        features: np.ndarray,
+        features: ArrayLike,
         *,
-        pids: Sequence[int] | int | None = None,
-        camids: Sequence[int] | int | None = None,
+        pids: Integers | None = None,
+        camids: Integers | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
         """Adds images after those that are there. Where it raises, nothing has changed.
@@ -99,22 +102,23 @@ class Gallery(Rows):
             ValueError: shapes or dtypes disagree, D is not that of the images there, or a
                 descriptor is not finite or longer than 1e18.
         """
-        features = as_descriptors(features)
-        count = len(features)
-        self._check_dim(features, "descriptors")
-        check_finite(features)
-        pids, camids = per_image(pids, count, "pids"), per_image(camids, count, "camids")
-        names = [""] * count if names is None else as_texts(names)
-        if len(names) != count:
-            raise ValueError(f"names must be {count}, one an image, got {len(names)}")
-        if count and self._append(features, pids, camids, names):
-            self._index = None  # It would keep the old arrays.
+        rows = as_descriptors(features)
+        count = len(rows)
+        check_finite(rows)
+        labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
+        texts = [""] * count if names is None else as_texts(names)
+        if len(texts) != count:
+            raise ValueError(f"names must be {count}, one an image, got {len(texts)}")
+        with self._lock:
+            self._check_dim(rows, "descriptors")
+            if count and self._append(rows, *labels, texts):
+                self._index = None  # It would keep the old arrays.
 
     def label(
         self,
         *,
-        pids: Sequence[int] | int | None = None,
-        camids: Sequence[int] | int | None = None,
+        pids: Integers | None = None,
+        camids: Integers | None = None,
     ) -> None:
         """Changes who the images show, or from where. Where it raises, nothing has changed.
 
@@ -127,25 +131,26 @@ class Gallery(Rows):
         Raises:
             ValueError: as `add`.
         """
-        count = len(self)
-        labels = [self.pids, self.camids]
-        for i, (given, name) in enumerate(((pids, "pids"), (camids, "camids"))):
-            if given is not None:
-                labels[i] = per_image(given, count, name)
-        self._relabel(*labels)
-        self._index = None
+        with self._lock:
+            count = len(self)
+            labels = [self.pids, self.camids]
+            for i, (given, name) in enumerate(((pids, "pids"), (camids, "camids"))):
+                if given is not None:
+                    labels[i] = per_image(given, count, name)
+            self._relabel(*labels)
+            self._index = None
 
     def search(
         self,
-        features: np.ndarray,
+        features: ArrayLike,
         k: int = 10,
         *,
-        pids: Sequence[int] | int | None = None,
-        camids: Sequence[int] | int | None = None,
+        pids: Integers | None = None,
+        camids: Integers | None = None,
         own_camera: bool = True,
-        identities: Sequence[int] | int | None = None,
-        cameras: Sequence[int] | int | None = None,
-        not_cameras: Sequence[int] | int | None = None,
+        identities: Integers | None = None,
+        cameras: Integers | None = None,
+        not_cameras: Integers | None = None,
         block_size: int = BLOCK_SIZE,
     ) -> Hits:
         """Finds the k nearest images of each query.
@@ -181,31 +186,28 @@ class Gallery(Rows):
                 block_size is below 1, or one of `pids` and `camids` is given of which nothing
                 follows.
         """
-        features = as_descriptors(features)
-        count = len(features)
+        rows = as_descriptors(features)
+        count = len(rows)
         if k < 1 or block_size < 1:
             raise ValueError(f"k and block_size must be at least 1, got {k} and {block_size}")
         _check_labels(pids, camids, own_camera)
-        pids, camids = per_image(pids, count, "pids"), per_image(camids, count, "camids")
-        check_finite(features)
-        self._check_dim(features, "queries")
+        labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
+        check_finite(rows)
+        with self._lock:
+            self._check_dim(rows, "queries")
+            images, index = self._images(), self._indexed() if count and len(self) else None
         keep = _passing(
-            (self.pids, identities, "identities", True),
-            (self.camids, cameras, "cameras", True),
-            (self.camids, not_cameras, "not_cameras", False),
+            (images.pids, identities, "identities", True),
+            (images.camids, cameras, "cameras", True),
+            (images.camids, not_cameras, "not_cameras", False),
         )
-        if not (count and len(self)):
-            indices = np.full((count, k), -1, np.int32)
-            return self._hits(indices, np.full((count, k), np.inf, np.float32))
-        indices, distances = nearest(
-            Descriptors(features, pids, camids),
-            self._indexed(),
-            k,
-            keep=keep,
-            own_camera=own_camera,
-            block_size=block_size,
-        )
-        return self._hits(indices, distances)
+        indices, distances = np.full((count, k), -1, np.int32), np.full((count, k), np.inf, "f4")
+        if index is not None:
+            query = Descriptors(rows, *labels)
+            indices, distances = nearest(
+                query, index, k, keep=keep, own_camera=own_camera, block_size=block_size
+            )
+        return _hits(images, self._names, indices, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all into one file, whole or not at all.
@@ -217,7 +219,10 @@ class Gallery(Rows):
         Raises:
             OSError: it cannot be written.
         """
-        arrays = gallery_file.Arrays(self.features, self.pids, self.camids, self.names, self.origin)
+        with self._lock:
+            arrays = gallery_file.Arrays(
+                self.features, self.pids, self.camids, self.names, self.origin
+            )
         gallery_file.write(path, arrays)
 
     @classmethod
@@ -242,18 +247,19 @@ class Gallery(Rows):
 
     def _indexed(self) -> Index:
         if self._index is None or len(self._index.gallery.pids) != len(self):
-            descriptors = Descriptors(self.features, self.pids, self.camids)
-            self._index = index_gallery(descriptors, self._index)
+            self._index = index_gallery(self._images(), self._index)
         return self._index
 
-    def _hits(self, indices: np.ndarray, distances: np.ndarray) -> Hits:
-        found = indices >= 0
-        pids, camids = np.full(indices.shape, -1, np.int64), np.full(indices.shape, -1, np.int64)
-        pids[found], camids[found] = self.pids[indices[found]], self.camids[indices[found]]
-        names = tuple(
-            tuple(self._names[i] if i >= 0 else "" for i in row) for row in indices.tolist()
-        )
-        return Hits(indices, distances, pids, camids, names)
+
+def _hits(
+    images: Descriptors, names: Sequence[str], indices: np.ndarray, distances: np.ndarray
+) -> Hits:
+    """What was found among images with these names."""
+    found = indices >= 0
+    pids, camids = np.full(indices.shape, -1, np.int64), np.full(indices.shape, -1, np.int64)
+    pids[found], camids[found] = images.pids[indices[found]], images.camids[indices[found]]
+    rows = tuple(tuple(names[i] if i >= 0 else "" for i in row) for row in indices.tolist())
+    return Hits(indices, distances, pids, camids, rows)
 
 
 def _check_labels(pids, camids, own_camera: bool) -> None:

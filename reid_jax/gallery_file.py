@@ -130,5 +130,5 @@ def _checksum(tensors: dict[str, np.ndarray], origin: str) -> int:
         array = tensors[name]
         # Lengths too, lest the border between two arrays move.
         checksum = zlib.crc32(repr(array.shape).encode(), checksum)
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum

@@ -1,9 +1,17 @@
 """What a `Gallery` holds in memory, and the forms in which callers may pass it."""
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from reid_jax.evaluation.descriptor_sets import Descriptors
+
+#: Identities or cameras: an array of integers, a list, a range, a set, or one integer.
+Integers: TypeAlias = ArrayLike | Collection[int]
 
 # No descriptor may be longer: squares of the distances between such do not overflow float32.
 _LONGEST = 1e18
@@ -13,14 +21,29 @@ class Rows:
     """Descriptors, identities, cameras and names of N images, to which more are appended.
 
     Arrays have room for more rows than there are images. To append images one by one takes time in
-    proportion to their number.
+    proportion to their number. Threads that change or read several of them together hold `_lock`.
     """
 
     def __init__(self):
-        self._features = np.empty((0, 0), np.float32)  # (capacity, D); the first N rows are images
-        self._pids, self._camids = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._lock = threading.RLock()
+        # (capacity, D) and (capacity,); the first N rows are images.
+        self._features: np.ndarray = np.empty((0, 0), np.float32)
+        self._pids: np.ndarray = np.empty(0, np.int64)
+        self._camids: np.ndarray = np.empty(0, np.int64)
         self._names: list[str] = []
         self._names_seen: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict:
+        with self._lock:
+            # The index of a search is made again.
+            return self.__dict__ | {"_lock": None, "_index": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def _images(self) -> Descriptors:
+        """The images as they are now. What others add or change later is not in it."""
+        return Descriptors(self.features, self.pids, self.camids)
 
     def _take(
         self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
@@ -82,7 +105,7 @@ class Rows:
             Whether the images now lie in other arrays than before.
         """
         before, after = len(self), len(self) + len(features)
-        arrays = [self._features, self._pids, self._camids]
+        arrays: list[np.ndarray] = [self._features, self._pids, self._camids]
         if not before:  # Only now is D known.
             arrays[0] = np.empty((0, features.shape[1]), np.float32)
         grows = after > len(arrays[0])
@@ -116,7 +139,7 @@ def _grown(array: np.ndarray, count: int, capacity: int) -> np.ndarray:
     return grown
 
 
-def as_descriptors(features) -> np.ndarray:
+def as_descriptors(features: ArrayLike) -> np.ndarray:
     """Descriptors as float32 (N, D)."""
     array = np.asarray(features)
     if array.ndim == 1:
@@ -145,7 +168,7 @@ def check_finite(features: np.ndarray) -> None:
             )
 
 
-def as_integers(given, label: str) -> np.ndarray:
+def as_integers(given: Integers, label: str) -> np.ndarray:
     """Integers, int64 (n,); raises ValueError, naming `label`, for anything else."""
     array = np.asarray(list(given) if isinstance(given, set | frozenset) else given)
     if array.size == 0:
@@ -155,12 +178,12 @@ def as_integers(given, label: str) -> np.ndarray:
     return np.atleast_1d(array).astype(np.int64, copy=False)
 
 
-def per_image(given, count: int, label: str) -> np.ndarray:
+def per_image(given: Integers | None, count: int, label: str) -> np.ndarray:
     """One integer an image, int64 (count,): those given, or one for all."""
     if given is None:
         return np.zeros(count, np.int64)
     array = as_integers(given, label)
-    if np.ndim(given) == 0:
+    if isinstance(given, int | np.integer) or getattr(given, "ndim", 1) == 0:
         return np.broadcast_to(array, count)
     if len(array) != count:
         raise ValueError(f"{label} must be {count} integers, one an image, got {len(array)}")

@@ -37,7 +37,7 @@ def define_from_file(
     named = flags.FlagValues()
     flags.DEFINE_string("config", default, HELP, flag_values=named)
     argv = named(argv, known_only=True)
-    path, *strings = named["config"].value.split(":", 1)
+    path, *strings = str(named["config"].value).split(":", 1)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {path!r} (--config)")
     get_config = runpy.run_path(path).get("get_config")

@@ -1,8 +1,11 @@
 """A gallery against brute force in float64, and its file against every kind of damage."""
 
 import gc
+import pickle
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 import weakref
 
@@ -313,3 +316,48 @@ def test_the_package_alone_is_cheap_and_has_the_gallery():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"<Gallery of 0 images, 0 numbers each>\n"
     assert reid_jax.Gallery is Gallery
+
+
+def test_threads_search_while_others_add_and_save(tmp_path):
+    """A filtered search once saw the identities of one moment and the rows of another."""
+    rng = np.random.default_rng(0)
+    gallery = Gallery()
+    gallery.add(rng.normal(size=(50, 8)), pids=1, camids=1)
+    query, errors, stop = rng.normal(size=(2, 8)), [], threading.Event()
+
+    def repeat(job):
+        try:
+            while not stop.is_set():
+                job()
+        except Exception as error:
+            errors.append(error)
+
+    def search():
+        hits = gallery.search(query, 5, cameras=[1, 2], identities=range(10))
+        assert set(hits.pids.ravel().tolist()) <= {1, 2}
+
+    jobs = (
+        search,
+        search,
+        lambda: gallery.add(rng.normal(size=(7, 8)), pids=2, camids=2, names=["x"] * 7),
+        lambda: gallery.save(tmp_path / "all.gallery"),
+    )
+    threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(Gallery.load(tmp_path / "all.gallery")) > 50
+
+
+def test_a_gallery_is_pickled_with_its_images():
+    gallery = Gallery("tests")
+    gallery.add(np.eye(3), pids=[4, 5, 6], names=["a", "b", "c"])
+    gallery.search(np.eye(3))
+    copy = pickle.loads(pickle.dumps(gallery))
+    assert copy.search(np.eye(3)[1], 1).names == (("b",),)
+    copy.add(np.eye(3))
+    assert (len(copy), len(gallery), copy.origin) == (6, 3, "tests")

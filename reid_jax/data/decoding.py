@@ -197,7 +197,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     # Not `ImageOps.exif_transpose`: it writes the EXIF data anew, and fails where they are damaged.
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # Metadata that cannot be read turn nothing, and harm no pixel.
         turn = None
     return image if turn is None else image.transpose(turn)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,19 +36,20 @@ def as_images(
             nor pixels, or partly paths and partly pixels.
     """
     if isinstance(images, str | os.PathLike):
-        images = [images]
+        given: list[Any] = [images]
     elif hasattr(images, "shape"):
-        images = np.asarray(images)
-        images = images[None] if images.ndim == 3 else images
-    images = list(images)
-    paths = [isinstance(one, str | os.PathLike) for one in images]
+        array = np.asarray(images)
+        given = list(array[None] if array.ndim == 3 else array)
+    else:
+        given = list(images)
+    paths = [isinstance(one, str | os.PathLike) for one in given]
     if not all(paths):
         if any(paths):
             raise ValueError("images are paths or pixels, not some of both")
-        return _ArrayImages([_checked(i, one) for i, one in enumerate(images)], size)
+        return _ArrayImages([_checked(i, one) for i, one in enumerate(given)], size)
     pixels = len(paths) * size[0] * size[1] * 3
     loader = MemoryImages if pixels <= _HELD else StreamedImages
-    return loader([os.fspath(path) for path in images], size, progress)
+    return loader([os.fspath(path) for path in given], size, progress)
 
 
 def _checked(i: int, pixels) -> np.ndarray:

@@ -31,7 +31,7 @@ class _Layout:
     """What tells one layout from another."""
 
     pattern: str
-    folders: tuple[str, str, str] = _STANDARD_FOLDERS
+    folders: tuple[str, ...] = _STANDARD_FOLDERS  # of train, query and gallery
     junk: tuple[int, ...] = ()  # pids of boxes that the protocol ignores
     distractors: tuple[int, ...] = ()  # pids of boxes of nobody, for the gallery alone
 
@@ -99,7 +99,7 @@ def read(
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":
         splits = [Split(*split) for split in msmt17.read(root)]
-        sources = tuple(lists[0] for lists in msmt17.LISTS)
+        sources: Sequence[str] = [lists[0] for lists in msmt17.LISTS]
     else:
         rules = _LAYOUTS[layout]
         rules = dataclasses.replace(
@@ -107,7 +107,8 @@ def read(
         )
         splits = _read_folders(rules, root, numbered=layout != "folder")
         sources = rules.folders
-    dataset = Dataset(*splits, name=layout, root=root, sources=sources)
+    train, query, gallery = splits
+    dataset = Dataset(train, query, gallery, name=layout, root=root, sources=tuple(sources))
     check(dataset)
     _warn_of_shared_identities(dataset)
     return dataset
@@ -243,9 +244,12 @@ def read_names(
     Raises:
         ValueError: the pattern is no regular expression with its groups, or the layout is unknown.
     """
-    if pattern is None and layout not in _LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; supported layouts: {', '.join(NAMED)}")
-    expression = _compiled(pattern or _LAYOUTS[layout].pattern, option)
+    if pattern is None:
+        if layout not in _LAYOUTS:
+            raise ValueError(f"unknown layout {layout!r}; supported layouts: {', '.join(NAMED)}")
+        expression = _compiled(_LAYOUTS[layout].pattern, option)
+    else:
+        expression = _compiled(pattern, option)
     numbered = pattern is None and layout != "folder"
     fields = [_match(expression, os.path.basename(path)) for path in paths]
     if numbered:

@@ -1,7 +1,7 @@
 """Images of files, all checked first, then delivered in batches by one of three loaders."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ class Images(Protocol):
     def __len__(self) -> int:
         """N."""
 
-    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[Any]:
         """Delivers batches in the order asked for.
 
         Args:

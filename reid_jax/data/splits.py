@@ -25,14 +25,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, keep: Sequence[bool]) -> "Split":
+    def take(self, keep: Sequence[bool] | np.ndarray) -> "Split":
         """The images for which `keep` (N,) is True."""
-        keep = np.flatnonzero(keep)
+        chosen = np.flatnonzero(keep)
         return dataclasses.replace(
             self,
-            paths=tuple(self.paths[i] for i in keep),
-            pids=self.pids[keep],
-            camids=self.camids[keep],
+            paths=tuple(self.paths[i] for i in chosen),
+            pids=self.pids[chosen],
+            camids=self.camids[chosen],
         )
 
     @property
@@ -64,7 +64,7 @@ class Dataset:
     gallery: Split
     name: str
     root: str
-    sources: tuple[str, str, str]
+    sources: tuple[str, ...]
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

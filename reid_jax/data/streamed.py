@@ -47,7 +47,7 @@ class StreamedImages:
         """
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "StreamedImages")
         try:
-            waiting = collections.deque()
+            waiting: collections.deque = collections.deque()
             for indices in index_batches:
                 waiting.append([pool.submit(self._read, i) for i in indices])
                 if len(waiting) > _AHEAD:

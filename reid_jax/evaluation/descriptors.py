@@ -60,12 +60,17 @@ def descriptor_function(
         face(variables, images): uint8 (B, H, W, 3) to (B, D) float32. B may be symbolic.
     """
 
+    def describe(variables, images) -> jax.Array:
+        descriptors = network.apply(variables, images)
+        assert isinstance(descriptors, jax.Array)
+        return descriptors
+
     def face(variables, images):
         images = normalize(images)
-        descriptors = network.apply(variables, images)
+        descriptors = describe(variables, images)
         if flip:
             mirrored = jnp.flip(images, axis=2)
-            descriptors = 0.5 * (descriptors + network.apply(variables, mirrored))
+            descriptors = 0.5 * (descriptors + describe(variables, mirrored))
         if unit_length:
             squared = jnp.square(descriptors).sum(axis=1, keepdims=True)
             # A descriptor of zeros, as of a network that collapsed, stays one.
@@ -109,7 +114,7 @@ def extract(
         (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.
     """
     total = sum(count for _, count in parts)
-    results, done = None, 0
+    results, done = np.empty(0, np.float32), 0
     outputs = (
         (face(variables, batch), mask)
         for images, count in parts
@@ -118,7 +123,7 @@ def extract(
     with Tracker(progress, total, "described", show=("rate", "ETA")) as tracker:
         for output, mask in _delayed(outputs, _AHEAD):
             rows = np.asarray(output)[mask]
-            if results is None:
+            if not done:  # Only now is the shape known.
                 results = np.empty((total, *rows.shape[1:]), np.float32)
             results[done : done + len(rows)] = rows
             done += len(rows)
@@ -128,7 +133,7 @@ def extract(
 
 def _delayed(items: Iterable, count: int) -> Iterator:
     """The items, each once `count` later ones have been made or none are left."""
-    waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)
         if len(waiting) > count:

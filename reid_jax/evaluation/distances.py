@@ -187,7 +187,8 @@ def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
     if earlier is None or len(gallery.pids) >= 2 * earlier.averaged:
         gallery = check(gallery, "gallery")
         averaged = len(gallery.pids)
-        centre = np.mean(gallery.features, axis=0, dtype=np.float64).astype(np.float32)
+        mean = np.mean(gallery.features, axis=0, dtype=np.float64)
+        centre = np.asarray(mean, np.float32)
         reach = np.sqrt(squared_distances(centre, gallery.features).max())
     else:
         _, centre, averaged, reach, *_ = earlier
@@ -288,6 +289,7 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
             offsets = columns.start + (np.arange(count) if chosen is None else chosen)
             for order, row in zip(orders, scores, strict=True):
                 row *= np.float32(order.weight)
+                assert order.offset is not None
                 row += order.offset[offsets].astype(np.float32)
         if chosen is not None:
             compact = scores

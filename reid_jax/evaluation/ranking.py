@@ -350,9 +350,9 @@ def _merge_nearest(
     if np.isfinite(enough):
         # The k lowest scores need not be the k nearest, but no image further than all of them is.
         limit = min(limit, search.largest_value(order, enough))
-    high = np.finfo(np.float32).max
+    high: np.ndarray | float = float(np.finfo(np.float32).max)
     if np.isfinite(limit):
-        high = search.score_bounds(order, np.float64(limit))[1]
+        high = search.score_bounds(order, np.array(limit, np.float64))[1]
     columns = np.flatnonzero(row <= high) + start
     indices = np.concatenate([best[0], columns])
     values = np.concatenate([best[1], search.values(order, columns)])

@@ -70,7 +70,7 @@ class HBFP(Network):
         """The trunk's maps by level, and the same informed by BFP where a pair has the level."""
         trunk = self.trunk(images, train)
         plain = dict(zip(LEVELS, (trunk.res4_1, trunk.res4, trunk.res5), strict=True))
-        informed = {}
+        informed: dict[str, jax.Array] = {}
         for pair in self.pairs:
             levels = PAIRS[pair]
             x, y = (plain[level] for level in levels)

@@ -29,7 +29,9 @@ class StageOutput(NamedTuple):
     @property
     def described(self) -> jax.Array:
         """The stage's part of an image's descriptor, (B, D) float32."""
-        return self.embedding if self.descriptor is None else self.descriptor
+        described = self.embedding if self.descriptor is None else self.descriptor
+        assert described is not None
+        return described
 
 
 class StageHead(nn.Module):
@@ -111,7 +113,9 @@ class PooledHead(nn.Module):
             )(embedding)
         return StageOutput(
             embedding=embedding.astype(jnp.float32) if self.triplet else None,
-            logits=None if self.num_classes is None else self._classify(descriptor),
+            logits=None
+            if self.num_classes is None
+            else self._classify(descriptor, self.num_classes),
             descriptor=descriptor.astype(jnp.float32),
         )
 
@@ -124,16 +128,14 @@ class PooledHead(nn.Module):
         return POOLINGS[self.pooling](features)
 
     @nn.nowrap
-    def _classify(self, descriptor: jax.Array) -> jax.Array:
+    def _classify(self, descriptor: jax.Array, num_classes: int) -> jax.Array:
         init = nn.initializers.normal(self.classifier_std)
         if self.cosine_scale:
-            classifier = CosineClassifier(
-                self.num_classes, self.cosine_scale, init, name="classifier"
-            )
+            classifier = CosineClassifier(num_classes, self.cosine_scale, init, name="classifier")
             return classifier(descriptor)
         # The neck's output has mean zero: like the neck, the classifier has no bias.
         return nn.Dense(
-            self.num_classes,
+            num_classes,
             use_bias=self.neck == "none",
             dtype=self.dtype,
             kernel_init=init,

@@ -73,7 +73,7 @@ def summary(name: str, settings: Settings, absent: dict[str, str]) -> dict[str, 
 
 
 def _summarize_row(table: Table, row: Row, dataset: str, settings: Settings) -> dict[str, Any]:
-    runs = []
+    runs: list[dict[str, Any]] = []
     for seed in range(settings.seeds):
         run = make_run(row, dataset, seed, settings)
         left = finished(run) or {"metrics": None, "seconds": None, "resumed": None}

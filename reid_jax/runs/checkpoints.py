@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -188,10 +188,10 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 damaged.append((step, error))
                 continue
-            for damaged_step, error in damaged:
+            for damaged_step, damage in damaged:
                 aside = set_aside(self.path(damaged_step))
                 warnings.warn(
-                    f"{error}. It is now {aside.name}, and {self.path(step)} is used instead",
+                    f"{damage}. It is now {aside.name}, and {self.path(step)} is used instead",
                     stacklevel=2,
                 )
             if damaged:
@@ -199,9 +199,7 @@ class Checkpoints:
             return dataclasses.replace(state_like, **restored["model"], **restored["optimizer"])
         raise damaged[0][1]
 
-    def restore_model(
-        self, model_like: PyTree, step: int | Literal["best", "latest"] = "best"
-    ) -> PyTree:
+    def restore_model(self, model_like: PyTree, step: int | str = "best") -> PyTree:
         """The weights of one checkpoint, whatever optimizer made them.
 
         Args:
@@ -219,7 +217,7 @@ class Checkpoints:
         path = self.path(self.resolve(step))
         return read_items(self._manager, path, {"model": model_like})["model"]
 
-    def resolve(self, step: int | Literal["best", "latest"]) -> int:
+    def resolve(self, step: int | str) -> int:
         """The step that "best" or "latest" stands for, or the given one if it has a checkpoint.
 
         "best" is the newest as long as none was evaluated.

@@ -34,8 +34,8 @@ class Record:
             keep: of the newest checkpoints, how many stay.
         """
         self._workdir = pathlib.Path(workdir)
-        self._checkpoints = None
-        self._metrics = None
+        self._checkpoints: Checkpoints | None = None
+        self._metrics: MetricsWriter | None = None
         if hosts.is_first():
             self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
 
@@ -84,10 +84,12 @@ class Record:
         Raises:
             OSError, ValueError: see `Checkpoints.restore`.
         """
-        if not hosts.from_first(lambda: self._checkpoints.latest_step is not None):
+        checkpoints = self._checkpoints
+        exists = hosts.from_first(lambda: checkpoints and checkpoints.latest_step is not None)
+        if not exists:
             return state
         return hosts.tree_from_first(
-            hosts.together(lambda: self._checkpoints.restore(state) if self._checkpoints else state)
+            hosts.together(lambda: checkpoints.restore(state) if checkpoints else state)
         )
 
     def begin(
@@ -117,6 +119,6 @@ class Record:
     @property
     def last_good(self) -> pathlib.Path:
         """The folder of the newest checkpoint; the folder of all, where this is another host."""
-        if self._checkpoints is None:
-            return self._workdir / CHECKPOINTS
-        return self._checkpoints.path(self._checkpoints.latest_step)
+        newest = self._checkpoints and self._checkpoints.latest_step
+        folder = self._workdir / CHECKPOINTS
+        return folder if newest is None else folder / str(newest)

@@ -301,7 +301,7 @@ def _table(config) -> dict[str, Any]:
 def _with_chosen(common: dict, section: Any, leaf: str, tables: dict[str, dict]) -> dict:
     """`common` and the table that a leaf names; where it names none, nothing else is judged."""
     name = section.get(leaf) if isinstance(section, ConfigDict) else None
-    if common[leaf].holds(name):
+    if name is not None and common[leaf].holds(name):
         return common | tables[name]
     others = section if isinstance(section, ConfigDict) else ()
     return {other: _ANYTHING for other in others} | common

@@ -185,16 +185,15 @@ def check_workdir(
     old_config, old_num_classes, old_images = _read(workdir)
     old = {"number of identities": old_num_classes, **dict(_leaves(_as_dict(old_config)))}
     new = {"number of identities": num_classes, **dict(_leaves(_with_tuples(_as_dict(config))))}
-    images_known = old_images is not None and train_images is not None
-    if images_known and old_images == train_images:
+    if old_images is not None and old_images == train_images:
         may_change = (*may_change, *_OF_THE_IMAGES)
     differences = [
         f"{name} is {_show(old, name)} there and {_show(new, name)} here"
         for name in dict.fromkeys([*old, *new])
         if _show(old, name) != _show(new, name) and not _is_among(name, may_change)
     ]
-    if images_known and old_images != train_images:
-        differences.append(_compare(old_images["count"], train_images["count"]))
+    if old_images is not None and train_images is not None and old_images != train_images:
+        differences.append(_compare(int(old_images["count"]), int(train_images["count"])))
     if differences:
         raise ValueError(
             f"the workdir {workdir} holds another run: {'; '.join(differences)}. "

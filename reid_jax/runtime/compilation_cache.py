@@ -23,8 +23,8 @@ def keep_compiled() -> None:
     `JAX_ENABLE_COMPILATION_CACHE=false`, nothing happens. A folder that cannot be written costs a
     line and no more.
     """
-    given = jax.config.jax_compilation_cache_dir is not None
-    if given or not jax.config.jax_enable_compilation_cache:
+    given = jax.config.values["jax_compilation_cache_dir"] is not None
+    if given or not jax.config.values["jax_enable_compilation_cache"]:
         return
     try:
         compiled = _user_cache() / "reid_jax" / "compiled"

@@ -73,14 +73,14 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
                 f"{shown(path)} exists and is no empty folder: choose another OUT"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     except FileExistsError as error:
         if error.errno is None:
             raise
         raise FileExistsError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
     except OSError as error:
         raise OSError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
-    draft = pathlib.Path(draft)
+    draft = pathlib.Path(made)
     try:
         draft.chmod(0o755)
         yield draft

@@ -137,7 +137,7 @@ class TrainingProgress:
         """
         now = self._clock()
         rate = seconds_left = None
-        if self._last is None:
+        if self._last is None or self._first is None:
             self._first = step, now
         else:
             seconds = now - self._last[1] - self._paused

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -70,13 +71,13 @@ def picture(
 
 
 def text(
-    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: object
+    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: Any
 ) -> None:
     """Adds text, by default centred below, at a point in inches from the figure's top left."""
     across, down = figure.get_size_inches()
     # Without formulas: a name may hold dollar signs.
-    style = {"ha": "center", "va": "top", "parse_math": False} | style
-    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **style)
+    look: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False, **style}
+    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **look)
 
 
 def fitted(text: str, width: float, size: float) -> str:

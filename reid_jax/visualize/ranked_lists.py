@@ -73,7 +73,9 @@ class Names:
 
     def check(self, shape: tuple[int, int]) -> None:
         """Raises ValueError if they are not of N queries and k images each."""
-        check_texts(query_names=(self.query_names, shape[0]), names=(self.names, shape[0]))
+        check_texts(query_names=(self.query_names, shape[0]))
+        if len(self.names) != shape[0]:
+            raise ValueError(f"names has {len(self.names)} rows and not {shape[0]}")
         for row in self.names:
             check_texts(names=(row, shape[1]))
 

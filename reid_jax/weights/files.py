@@ -68,7 +68,8 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
     """
     path = pathlib.Path(path)
     data = path.read_bytes()
-    metadata, epoch = {}, None
+    metadata: Mapping[str, str] = {}
+    epoch = None
     if data[8:9] == b"{":
         arrays, metadata = _safetensors(path, data)
     elif data.startswith(_PYTORCH):

@@ -15,7 +15,7 @@ from reid_jax.weights.tensors import Tensor, affine, batch_norm, kernel
 # The classifier over ImageNet's classes, which a trunk has no use for.
 CLASSIFIER = ("fc.weight", "fc.bias")
 
-_TITLES = {
+_TITLES: dict[tuple[str, tuple[int, ...]], str] = {
     ("basic", (2, 2, 2, 2)): "ResNet-18",
     ("basic", (3, 4, 6, 3)): "ResNet-34",
     ("bottleneck", (3, 4, 6, 3)): "ResNet-50",

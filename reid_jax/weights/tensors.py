@@ -108,7 +108,7 @@ def account(
     arrays: Mapping[str, np.ndarray],
     shapes: Mapping[str, Sequence[tuple[int, ...]]],
     what: str,
-    source: os.PathLike[str],
+    source: str | os.PathLike[str],
 ) -> None:
     """Makes sure that arrays are those that there must be, and can be weights.
 

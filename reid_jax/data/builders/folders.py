@@ -12,7 +12,10 @@ from reid_jax.data import layouts, splits
 _SPLITS = "It must hold the folders bounding_box_train, query and bounding_box_test."
 
 
-class _FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _FolderBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]  # TFDS is imported lazily, without types
+):
     """A data set in a layout of `layouts.read`, below TFDS's manual folder.
 
     Splits train, query and gallery; examples {"image": (H, W, 3) uint8 as it was encoded, "pid" and

@@ -54,7 +54,7 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
     canvas = Canvas(
         rgb=background,
         depth=np.full(background.shape[:2], -np.inf, np.float32),
-        light=np.float32(cam.light),
+        light=np.array(cam.light, np.float32),
         ambient=cam.ambient,
     )
     obstacle, crowd = walk.random(2) < (cam.obstacle_rate, cam.crowd_rate)

@@ -88,7 +88,7 @@ class Box(NamedTuple):
     path: str
     pid: int
     camid: int
-    index: int
+    number: int
 
 
 def write_market1501(
@@ -119,13 +119,14 @@ def write_market1501(
             another version, or one with files missing.
     """
     boxes = planned(contents)
-    record = {"version": VERSION, **contents.record, "images": _counted(b.path for b in boxes)}
+    images = _counted(b.path for b in boxes)
+    record = {"version": VERSION, **contents.record, "images": images}
     root = Path(root)
     if _holds(root, record):
         return
     try:
         with new_folder(root) as draft:
-            for folder in record["images"]:
+            for folder in images:
                 (draft / folder).mkdir()
             _write_all(draft, contents.seed, boxes, progress)
             (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
@@ -230,7 +231,9 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> N
                 text=True,
             )
             helpers.append(helper)
-            with contextlib.suppress(BrokenPipeError):  # it died; its exit status is seen below
+            # If it died, its exit status is seen below.
+            with contextlib.suppress(BrokenPipeError):
+                assert helper.stdin is not None
                 helper.stdin.write(job)
                 helper.stdin.close()
         _write_part(root, seed, boxes[::workers], progress)
@@ -259,6 +262,6 @@ def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> 
     """Draws and writes boxes."""
     with Tracker(progress, len(boxes), "drew", "pictures", ends=True) as tracker:
         for done, box in enumerate(boxes, start=1):
-            image = Image.fromarray(draw(seed, box.pid, box.camid, box.index))
+            image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))
             image.save(root / box.path, quality=_QUALITY)
             tracker.update(done)

@@ -6,10 +6,14 @@ build), or one salient clue that some views hide: a print on the chest, a backpa
 side.
 """
 
+from typing import TypeVar
+
 import numpy as np
 
 from reid_jax.data.synthetic.looks import RGB, Bag, Fabric, Lower, Person, Print, Upper
 from reid_jax.data.synthetic.streams import stream
+
+T = TypeVar("T")
 
 _SKIN = ((0.94, 0.77, 0.66), (0.88, 0.68, 0.54), (0.78, 0.58, 0.43), (0.55, 0.38, 0.27))
 _HAIR = {
@@ -102,7 +106,7 @@ def person(seed: int, kind: str, number: int) -> Person:
     height = rng.normal(1.65 if woman else 1.76, 0.065)
     dress = woman and rng.random() < 0.1
     style = _choice(rng, dict(tee=0.36, shirt=0.2, jumper=0.1, hoodie=0.12, jacket=0.16, coat=0.06))
-    colours = _pick(rng, _UPPER), _pick(rng, _LOWER)
+    colours = [_pick(rng, _UPPER), _pick(rng, _LOWER)]
     if rng.random() < _COMMON:
         style, *colours = _OUTFITS[rng.integers(len(_OUTFITS))]
         colours = [_shade(rng, c, 0.015) for c in colours]
@@ -130,7 +134,7 @@ def person(seed: int, kind: str, number: int) -> Person:
         upper=upper,
         lower=lower,
         shoes=shoes,
-        sole=(0.85, 0.85, 0.83) if rng.random() < 0.45 else tuple(0.6 * c for c in shoes),
+        sole=(0.85, 0.85, 0.83) if rng.random() < 0.45 else _scaled(shoes, 0.6),
         boots=0.2 if tall_boots else 0.07 if rng.random() < 0.15 else 0.0,
         bags=_bags(rng, woman),
         stride=float(rng.uniform(0.36, 0.52)),
@@ -219,9 +223,7 @@ def _lower(rng: np.random.Generator, woman: bool, upper: Upper, dress: bool, col
         kind, fabric = "skirt", upper.fabric
     else:
         pattern = _choice(rng, dict(plain=0.9, checks=0.05, camouflage=0.05))
-        fabric = Fabric(
-            colour, _shade(rng, tuple(0.6 * c + 0.05 for c in colour), 0.02), pattern, 0.08
-        )
+        fabric = Fabric(colour, _shade(rng, _scaled(colour, 0.6, 0.05), 0.02), pattern, 0.08)
     hem = rng.uniform(0.24, 0.36) if kind == "skirt" else 0.27 if short else rng.uniform(0.03, 0.05)
     striped = kind == "trousers" and not short and rng.random() < 0.14
     return Lower(
@@ -246,7 +248,12 @@ def _bags(rng: np.random.Generator, woman: bool) -> tuple[Bag, ...]:
     return (Bag(kind, side, colour, _contrast(rng, colour), float(rng.uniform(0.8, 1.2))),)
 
 
-def _choice(rng: np.random.Generator, chances: dict) -> str:
+def _scaled(colour: RGB, factor: float, offset: float = 0.0) -> RGB:
+    red, green, blue = (factor * c + offset for c in colour)
+    return red, green, blue
+
+
+def _choice(rng: np.random.Generator, chances: dict[T, float]) -> T:
     p = np.array(list(chances.values()))
     return list(chances)[rng.choice(len(p), p=p / p.sum())]
 
@@ -258,7 +265,8 @@ def _pick(rng: np.random.Generator, palette: dict[RGB, float]) -> RGB:
 def _shade(rng: np.random.Generator, colour: RGB, spread: float) -> RGB:
     """The colour, a little lighter or darker, a little off its hue."""
     shifted = np.array(colour) * rng.normal(1, 3 * spread) + rng.normal(0, spread / 2, 3)
-    return tuple(float(c) for c in shifted.clip(0.03, 0.95))
+    red, green, blue = (float(c) for c in shifted.clip(0.03, 0.95))
+    return red, green, blue
 
 
 def _contrast(rng: np.random.Generator, colour: RGB) -> RGB:

@@ -82,7 +82,7 @@ def test_files_hold_what_draw_draws(tiny):
     for box in boxes[::9]:
         with Image.open(tiny / box.path) as image:
             seen = np.asarray(image, np.float64)
-        drawn = synthetic.draw(0, box.pid, box.camid, box.index)
+        drawn = synthetic.draw(0, box.pid, box.camid, box.number)
         assert np.abs(seen - drawn).mean() < 6  # JPEG
 
 
