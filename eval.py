@@ -2,7 +2,8 @@
 
 Recipe, number of identities and weights come from the workdir. Leaves of `data` and `eval` may be
 overridden, to evaluate on another dataset: `--config.data.layout=folder --config.data.root=FOLDER`.
-`--figures` adds pictures of some queries, `--report` a page of all of them, to open in a browser.
+`--figures` adds pictures of some queries, or of those that `--figure-queries=FILE,FILE` chooses;
+`--report` a page of all of them, to open in a browser.
 """
 
 import functools
@@ -37,6 +38,9 @@ _GALLERY_EXTRA = flags.DEFINE_string(
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
+_FIGURE_QUERIES = flags.DEFINE_list(
+    "figure-queries", None, "Draw these queries, given by file, instead of --queries spread evenly."
+)
 _joined = hosts.define_flags()
 
 
@@ -63,7 +67,7 @@ def main(argv):
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
             output=_OUTPUT.value or os.path.join(_WORKDIR.value, "eval"),
-            figures=_QUERIES.value if _FIGURES.value else 0,
+            figures=_FIGURE_QUERIES.value or (_QUERIES.value if _FIGURES.value else 0),
             multi_query=_MULTI_QUERY.value,
             gallery_extra=_GALLERY_EXTRA.value,
             rerank=_RERANK.value,

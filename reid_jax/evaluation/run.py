@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
@@ -10,7 +11,7 @@ from reid_jax.console import printable, say, shown
 from reid_jax.data import datasets
 from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation.evaluator import Evaluator, table
-from reid_jax.evaluation.figures import write_figures
+from reid_jax.evaluation.figures import choose_queries, write_figures
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.report import write_report
@@ -28,7 +29,7 @@ def evaluate_run(
     *,
     checkpoint: str | int,
     output: str,
-    figures: int = 0,
+    figures: int | Sequence[str] = 0,
     multi_query: str | None = None,
     gallery_extra: str | None = None,
     rerank: bool = False,
@@ -45,7 +46,7 @@ def evaluate_run(
         workdir: the run's folder.
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, made where it does not exist.
-        figures: queries to draw, see `write_figures`; 0 for none.
+        figures: queries to draw, as `choose_queries` takes them; 0 for none.
         multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
         gallery_extra: a folder of more gallery images, all of them distractors.
         rerank: order the gallery by k-reciprocal re-ranking.
@@ -55,7 +56,7 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
-            the checkpoint is of another network.
+            the checkpoint is of another network; or a file of `figures` is not a query.
     """
     _, num_classes = read_run(workdir)
     check_leaves(config)
@@ -64,6 +65,7 @@ def evaluate_run(
     if not draw:
         hosts.together(lambda: _check_drawn(config.data))
     dataset = datasets.load(config.data, say, to_train=False)
+    drawn = choose_queries(figures, dataset.query.paths) if figures else None
     boxes = datasets.load_multi_query(dataset, config.data, say) if multi_query else None
     extra = datasets.load_extra(gallery_extra, config.data, say) if gallery_extra else None
     network = models.create(config.model, num_classes)
@@ -123,7 +125,7 @@ def evaluate_run(
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
     write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    if figures:
+    if drawn is not None:
         written = write_figures(
             folder,
             evaluate,
@@ -132,7 +134,7 @@ def evaluate_run(
             variables,
             query,
             gallery,
-            count=figures,
+            shown=drawn,
             block_size=config.eval.block_size,
             rescore=rescore,
         )

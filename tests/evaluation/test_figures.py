@@ -1,5 +1,7 @@
 """Pictures of an evaluation, of each kind of network."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from reid_jax.data import datasets, synthetic
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
-from reid_jax.evaluation.figures import write_figures
+from reid_jax.evaluation.figures import choose_queries, write_figures
 from reid_jax.evaluation.ranking import Descriptors
 from reid_jax.evaluation.run import evaluate_run
 from reid_jax.training.checkpoints import Checkpoints
@@ -89,6 +91,7 @@ class Drawn:
             Descriptors(rng.random((len(x), 8), np.float32), x.pids, x.camids)
             for x in (dataset.query, dataset.gallery)
         )
+        shown = choose_queries(count, dataset.query.paths)
         self.figures = {}
         save = visualize.save
 
@@ -106,10 +109,9 @@ class Drawn:
                 self.variables,
                 query,
                 gallery,
-                count=count,
+                shown=shown,
                 block_size=64,
             )
-        shown = np.linspace(0, len(query.pids) - 1, count).astype(np.int32)
         self.images = evaluator.query_pixels(shown)
         self.captions = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
 
@@ -198,3 +200,46 @@ def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_
     for file in pictures:
         titles = [axes.get_title() for axes in drawn.figures[file].axes]
         assert titles[: 1 + len(names)] == ["Image", *names]
+
+
+PATHS = ("/data/query/a/1.jpg", "/data/query/b/1.jpg", "/data/query/b/2.jpg", "query/c/3,4.jpg")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"),
+    [
+        (1, [0]),
+        (3, [0, 1, 3]),
+        (9, [0, 1, 2, 3]),
+        (["2.jpg"], [2]),
+        (["3,4.jpg", "b/1.jpg", "./a/1.jpg", "/data/query/b/2.jpg"], [3, 1, 0, 2]),
+        ([os.path.abspath("query/c/3,4.jpg")], [3]),
+    ],
+)
+def test_queries_are_chosen_by_number_or_file(chosen, indices):
+    got = choose_queries(chosen, PATHS)
+    assert got.dtype == np.int32
+    assert got.tolist() == indices
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["2.jpg", "5.jpg"], r"^queries to draw: no query matches '5\.jpg'\. Give each"),
+        (
+            ["1.jpg"],
+            r"2 queries match '1\.jpg', such as '/data/query/a/1\.jpg' and '/data/query/b",
+        ),
+        (["5.jpg", "1.jpg"], r"no query matches '5\.jpg'; 2 queries match '1\.jpg'"),
+        ([""], "no query matches ''"),
+        (["."], r"no query matches '\.'"),
+        (["g"], "no query matches 'g'"),
+        (["0"], "no query matches '0'"),
+        (["5\n.jpg"], r"no query matches '5\\n\.jpg'"),
+    ],
+)
+def test_files_that_are_not_one_query_are_named(chosen, message):
+    with pytest.raises(ValueError, match=message) as error:
+        choose_queries(chosen, PATHS)
+    assert str(error.value).endswith("such as '/data/query/a/1.jpg'")
+    assert "\n" not in str(error.value)
