@@ -67,7 +67,7 @@ def write_figures(
     """Writes pictures of some queries, those the network allows.
 
     They are `gradcam.png` of a network that classifies, `activations.png` of one that has
-    `activations`, and always `ranked_lists.png`.
+    `class_activations`, each level's for the class it predicts, and always `ranked_lists.png`.
 
     Args:
         folder: made where it does not exist.
@@ -98,12 +98,12 @@ def write_figures(
         figures["gradcam.png"] = visualize.gradcam_figure(
             images, maps("gradcams"), names=network.stage_names, titles=titles
         )
-    if hasattr(network, "activations"):
-        activations = maps("activations")
-        figures["activations.png"] = visualize.activation_figure(
+    if hasattr(network, "class_activations"):
+        cams = maps("class_activations")
+        figures["activations.png"] = visualize.class_activation_figure(
             images,
-            activations,
-            rows=("without BFP", "with BFP")[: activations.shape[1]],
+            cams,
+            rows=("without BFP", "with BFP")[: cams.shape[1]],
             columns=network.stage_names,
             titles=titles,
         )

@@ -80,3 +80,8 @@ class PooledHead(nn.Module):
                 name="classifier",
             )(embedding).astype(jnp.float32)
         return StageOutput(embedding.astype(jnp.float32), logits)
+
+    def class_weights(self, classes: jax.Array) -> jax.Array:
+        """The classifier's weights of some classes: (B,) int32 to (B, C) float32."""
+        kernel = self.variables["params"]["classifier"]["kernel"]
+        return jnp.take(kernel, classes, axis=1).T

@@ -136,29 +136,37 @@ def assert_same_picture(shown, expected):
     assert np.mean(np.abs(shown.astype(int) - expected)) < 0.5
 
 
-def test_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
+def test_class_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
     """The first row is the trunk's alone, so BFP has no part in it."""
 
     @jax.jit
-    def maps(variables, images):
+    def run(variables, images):
         images = normalize(images)
         trunk_variables = {name: tree["trunk"] for name, tree in variables.items()}
         trunk = hbfp.network.trunk.apply(trunk_variables, images, train=False)
         _, informed = hbfp.network.apply(variables, images, train=False, method="perceived")
+        logits = hbfp.network.apply(variables, images, method=logits_in_inference)
         return (
             (trunk.res4_1, trunk.res4, trunk.res5),
             (informed["low"], informed["middle"], informed["high"]),
-        )
+        ), [output.argmax(axis=-1) for output in logits]
 
-    rows = maps(hbfp.variables, hbfp.images)
+    def logits_in_inference(network, images):
+        maps = network.maps(images, train=False)
+        heads = zip(network.heads, maps, strict=True)
+        return [head(features, train=False).logits for head, features in heads]
+
+    rows, predicted = run(hbfp.variables, hbfp.images)
     figure = hbfp.figures["activations.png"]
     shown = panels(figure, 3, 2, 4)
     for n, row in np.ndindex(3, 2):
         np.testing.assert_array_equal(shown[n, row, 0], hbfp.images[n])
-        for column, features in enumerate(rows[row]):
-            energy = np.square(np.asarray(features[n], np.float64)).mean(axis=-1)
-            expected = visualize.overlay(hbfp.images[n], energy)
-            assert_same_picture(shown[n, row, 1 + column], expected)
+        for level, features in enumerate(rows[row]):
+            kernel = hbfp.variables["params"][f"heads_{level}"]["classifier"]["kernel"]
+            cam = np.float64(features[n]) @ np.float64(kernel[:, predicted[level][n]])
+            cam = (cam - cam.min()) / np.ptp(cam)
+            expected = visualize.overlay(hbfp.images[n], cam)
+            assert_same_picture(shown[n, row, 1 + level], expected)
     assert [axes.get_title() for axes in figure.axes[:4]] == ["Image", "Low", "Middle", "High"]
     heights = {text.get_text(): text.get_position()[1] for text in figure.texts}
     assert list(heights) == ["without BFP", "with BFP", *hbfp.captions]
