@@ -234,6 +234,14 @@ def generalized_mean(x, p):
     return ((np.maximum(x, 1e-6) ** p).sum(axis=(1, 2)) / locations) ** (1 / p)
 
 
+def class_activation_map(x, weights):
+    """CAM of Zhou et al. (2016): maps (B, h, w, C) and class weights (B, C) to (B, h, w)."""
+    cams = np.zeros(x.shape[:3])
+    for b, c in np.ndindex(weights.shape):
+        cams[b] += weights[b, c] * x[b, :, :, c]
+    return cams
+
+
 def numerical_gradient(function, x, step=1e-5):
     """Central differences of a scalar function at x."""
     gradient = np.zeros_like(x)
