@@ -191,7 +191,7 @@ def _own(file: WeightsFile) -> Trunk:
             and 1 <= structure.width < 2**20
             and 0 <= structure.stem_width < 2**20
             and 1 <= structure.base_width < 2**20
-            and structure.stride_in_1x1 in (None, False, True)
+            and isinstance(structure.stride_in_1x1, bool | None)
             and isinstance(structure.ibn, bool)
             and isinstance(source, str)
             and isinstance(sha256, str)
