@@ -1,4 +1,4 @@
-"""Trunks in files: read from torchvision's and timm's or our own, and written as our own.
+"""Trunks in files: read from torchvision's, timm's, Caffe's or our own, and written as our own.
 
 Our own is a `.safetensors` file of the trunk's variables (`params/conv1/kernel`), whose metadata
 say what trunk it is and where it came from.
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from reid_jax.console import shown
 from reid_jax.models.resnet import BLOCKS, ResNet
-from reid_jax.pretrained import programs, resnet
+from reid_jax.pretrained import caffe, programs, resnet
 from reid_jax.pretrained.files import WeightsFile, listed, read
 from reid_jax.pretrained.names import account, shapes_of, variables
 from reid_jax.pretrained.resnet import RESNET50, Structure, structure_of
@@ -36,7 +36,7 @@ class Trunk(NamedTuple):
     variables: dict[str, Any]  # {"params", "batch_stats"} as `ResNet` has them, float32
     source: str  # name of the file that it came from
     sha256: str  # of that file
-    left_out: tuple[str, ...] = ()  # tensors of the file, a classifier's
+    left_out: tuple[str, ...] = ()  # tensors or layers of the file, a classifier's
 
     @property
     def count(self) -> tuple[int, int]:
@@ -46,10 +46,10 @@ class Trunk(NamedTuple):
 
 
 def read_trunk(path: str | os.PathLike[str]) -> Trunk:
-    """The trunk in a file: one that `write_trunk` wrote, or torchvision's or timm's.
+    """The trunk in a file: one that `write_trunk` wrote, or torchvision's, timm's or Caffe's.
 
     Args:
-        path: of the file, `.safetensors` or `.pth`.
+        path: of the file, `.safetensors`, `.pth` or `.caffemodel`.
 
     Raises:
         OSError, ImportError: as `files.read`.
@@ -74,7 +74,10 @@ def is_own(file: WeightsFile) -> bool:
 
 
 def from_file(file: WeightsFile) -> Trunk:
-    """The trunk of a file under torchvision's names; raises ValueError as `read_trunk`."""
+    """The trunk of a file of others; raises ValueError as `read_trunk`."""
+    if file.layers:
+        structure, tree, left_out = caffe.convert(file)
+        return Trunk(structure, tree, file.path.name, file.sha256, left_out)
     if not resnet.recognise(file.arrays):
         raise ValueError(
             f"{shown(file.path)} holds no network known here: neither an ImageNet ResNet in "
