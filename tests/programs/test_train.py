@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from orbax.checkpoint._src.path import atomicity
 
-from configs import pmm_synthetic
+from reid_jax.configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
@@ -397,7 +397,7 @@ def test_training_and_evaluation_run_without_tensorflow(data, tmp_path):
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import math
-from configs import pmm_synthetic
+from reid_jax.configs import pmm_synthetic
 from reid_jax.programs.train import train
 from reid_jax.runs.workdir import CHECKPOINTS, read_run
 from tests.test_configs import STRINGS, load
