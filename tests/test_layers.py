@@ -24,7 +24,7 @@ FLOORS = (
     (("runs",),),
     (("models",), ("data",)),
     (("gradcam", "mixing", "losses", "rectangles", "schedules"),),  # formulas
-    (("visualize",),),
+    (("visualize",), ("choices",)),
     (("runtime",),),
 )
 _FLOOR = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room}

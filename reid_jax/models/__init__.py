@@ -11,6 +11,7 @@ face, are maps of activity, (B, ways, stages, h, w).
 
 import jax.numpy as jnp
 
+from reid_jax.choices import DTYPES
 from reid_jax.models.baseline import Baseline
 from reid_jax.models.bdb import BDB
 from reid_jax.models.hbfp import HBFP
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
-DTYPES = ("float32", "bfloat16")
 
 
 def create(config, num_classes: int, axis_name: str | None = None) -> Network:

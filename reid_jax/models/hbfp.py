@@ -11,12 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.choices import LEVELS, PAIRS
 from reid_jax.models.bilinear import BFP
 from reid_jax.models.heads import PooledHead
 from reid_jax.models.network import Network
-
-LEVELS = ("low", "middle", "high")
-PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
 
 
 class HBFP(Network):

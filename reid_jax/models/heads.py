@@ -12,8 +12,6 @@ from reid_jax.models.normalization import BatchNorm
 from reid_jax.models.pooling import POOLINGS, GeneralizedMean, generalized_pool
 from reid_jax.models.resnet import kaiming_fan_out
 
-NECKS = ("none", "batch_norm")
-
 
 class StageOutput(NamedTuple):
     """What a stage hands to the trainer."""
@@ -73,7 +71,7 @@ class PooledHead(nn.Module):
         pooling: `average`, `max`, `gem` (generalized mean) or `generalized` (HBFP-Net's).
         lambdas: thresholds of `generalized`; (0,) is average pooling.
         reduction: of the terms of `generalized`, `sum` or `mean`.
-        neck: of `NECKS`.
+        neck: of `choices.NECKS`.
         triplet: whether there is a triplet loss on the embedding.
         cosine_scale: 0 for a linear classifier. Otherwise logits are this number times the cosine
             between the descriptor and the weights of each class (Wang et al., CVPR 2018,

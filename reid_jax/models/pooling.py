@@ -49,10 +49,6 @@ class GeneralizedMean(nn.Module):
 _AT_LEAST = 1.0 - 5e-7
 
 
-# How the terms of generalized pooling become one vector.
-REDUCTIONS = ("sum", "mean")
-
-
 def generalized_pool(
     features: jax.Array, lambdas: Sequence[float], reduction: str = "sum"
 ) -> jax.Array:
