@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "reid_jax"
 # know each other. Files of a room may import each other, but not in a circle. A room of several
 # names is one of several files or folders; `__main__` is any file of that name, a command line.
 FLOORS = (
-    (("cli", "__main__", "recipe_flags", "pretrained"),),
+    (("cli", "__main__", "pretrained"),),
     (("configs",),),
     (("reproduce",), ("report",)),
     (("search",), ("export",)),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from reid_jax import models
+from reid_jax.cli.weights import main
 from reid_jax.configs import pmm_synthetic
 from reid_jax.data import synthetic
 from reid_jax.programs import train
@@ -22,7 +23,6 @@ from reid_jax.programs.evaluate import evaluate_run
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
 from reid_jax.weights import read_trunk
-from reid_jax.weights.__main__ import main
 from tests.weights import formula, make_reference
 from tests.weights.files import REFERENCE, arrays, assert_near, write
 
@@ -91,7 +91,7 @@ def test_what_a_conversion_leaves_and_says(converted, tmp_path, capsys):
     assert said == [
         f"PMM: {count} tensors, {parameters:,} parameters; ResNet of bottleneck blocks "
         "(1, 1, 2, 1) of width 4, embeddings of 8, 8, 8 numbers, 5 identities",
-        f"python eval.py --workdir={tmp_path / 'run'} --config.data.root=FOLDER evaluates it",
+        f"reid-jax eval --workdir={tmp_path / 'run'} --config.data.root=FOLDER evaluates it",
     ]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "run.json"]
     (step,) = (tmp_path / "run" / "checkpoints").iterdir()
