@@ -5,8 +5,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 # Stands for `python -m reid_jax train`: notes its start and its end, waits (not for ever), fails or
-# is preempted where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what its
-# seed says.
+# is preempted where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what
+# its seed says.
 FAKE_TRAIN = """
     import json, pathlib, sys, time
     leaves = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[2:])
