@@ -204,7 +204,7 @@ def test_eval_evaluates_it_and_train_leaves_it_alone(pedestrians, tmp_path, stan
     assert 0 < result.mAP < 1
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     for goes_on in (config, pmm_synthetic.get_config("small")):
-        with pytest.raises(ValueError, match=r"checkpoints/0 holds weights alone, which eval\.py"):
+        with pytest.raises(ValueError, match=r"/0 holds weights alone, which reid-jax eval"):
             train.train(goes_on, str(run))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
