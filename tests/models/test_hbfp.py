@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from reid_jax import models, schedules
+from reid_jax.configs import common
 from reid_jax.models import HBFP, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
@@ -297,7 +297,7 @@ BFP_MIDDLE_HIGH = (
 
 def full_size(recipe, row):
     """The network of a recipe's row and its variables' shapes, for 751 identities."""
-    config = importlib.import_module(f"configs.{recipe}").get_config(row)
+    config = importlib.import_module(f"reid_jax.configs.{recipe}").get_config(row)
     network = models.create(config.model, 751)
     network.check(config.data.image_size)
     images = jnp.zeros((1, *config.data.image_size, 3))
