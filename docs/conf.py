@@ -18,7 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["images"]
+exclude_patterns = ["images", "conf.py", "pictures.py"]
 external_toc_path = "_toc.yml"
 
 # Pages are plain Markdown; links and anchors are those of code hosts.
@@ -46,7 +46,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -59,7 +59,7 @@ _SECTIONS = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
-    """Marks the indented code of docstrings as code: `napoleon` and Sphinx expect it to be marked."""
+    """Marks the indented code of docstrings as code, which Sphinx expects."""
     marked, section = [], False
     for i, line in enumerate(lines):
         indented = line.startswith("    ")
@@ -68,6 +68,8 @@ def as_restructured_text(app, what, name, obj, options, lines):
         begins = indented and not section and i > 0 and not lines[i - 1].strip()
         if begins and not (marked and _in_code(marked)):
             marked += ["::", ""]
+        if line.startswith("Attributes, "):
+            line, section = "Attributes:", True
         if section or not indented:
             # A star is a star, and `name_` is a name.
             line = re.sub(r"(?<![`*\\])\*(?=\w)", r"\\*", line)
@@ -90,7 +92,13 @@ def skip(app, what, name, obj, skipped, options):
     return None
 
 
+def link_files(app, docname, source):
+    """Makes links to files outside `docs` downloads, which code hosts show in the repository."""
+    source[0] = re.sub(r"\]\((\.\./[^)#]+)\)", r"](path:\1)", source[0])
+
+
 def setup(app):
-    """Connects what is above, before `napoleon`."""
+    """Connects what is above, `as_restructured_text` before `napoleon`."""
+    app.connect("source-read", link_files)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=100)
     app.connect("autodoc-skip-member", skip)

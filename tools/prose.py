@@ -4,12 +4,12 @@
     python tools/prose.py docs/data.md     # some files
     python tools/prose.py --update         # lower the numbers in tools/prose_allowed.json
 
-Markdown has to be free of findings. Python files may have as many as `prose_allowed.json` states for
+Markdown has to be free of findings. Python files may have as many as `prose_allowed.json` lists for
 each, a number that only shrinks: a file with fewer fails until `--update` has lowered it.
 
-The rules find words and orders of words that readers stumble over. They are patterns and cannot tell
-every good sentence from a bad one. If one is wrong about a sentence, rewrite the sentence or narrow
-the rule; `<!-- prose: off -->` and `<!-- prose: on -->` exempt lines of Markdown.
+The rules find words and orders of words that readers stumble over. They are patterns and make
+mistakes. If a rule is wrong about a sentence, rewrite the sentence or narrow the rule;
+`<!-- prose: off -->` and `<!-- prose: on -->` exempt lines of Markdown.
 """
 
 import argparse
@@ -28,57 +28,49 @@ ALLOWED = ROOT / "tools" / "prose_allowed.json"
 
 # What begins a sentence: the start of a text, or the end of the sentence before.
 _START = r"(?:^|(?<=[.:;!?] )|(?<=[.!?]\) ))"
+_PLACE = "'if' for a condition; 'where' for a place only"
+_SPEECH = "code does not speak or know: 'reports', 'states', 'holds', 'returns', 'supports'"
+_DIRECT = "say it directly"
 
-
-class Rule(NamedTuple):
-    """A pattern, and what to write instead."""
-
-    pattern: re.Pattern[str]
-    advice: str
-
-
-def _rule(pattern: str, advice: str, flags: int = 0) -> Rule:
-    return Rule(re.compile(pattern, flags), advice)
-
-
-RULES = (
-    _rule(_START + r"Of (?!course\b)", "subject, verb, object: do not begin with 'Of ...,'"),
-    _rule(
-        _START + r"Where\b(?! (?:to|it comes|you can)\b)",
-        "'if' for a condition; 'where' for a place only",
-    ),
-    _rule(
-        r"\bwhere (?:it|that|they|there|one|none|any|no|neither|all|nothing) (?:is|are|was|has|have|does"
-        r"|do|can|needs?|makes?|allows?|exists?)\b",
-        "'if' for a condition; 'where' for a place only",
-    ),
-    _rule(r"(?<!stand-)(?<!leave it )\balone\b(?! on the machine)", "'only'"),
-    _rule(r"\b(?:[Nn]obody|[Nn]o one)\b", "name what is meant: 'no identity', 'no program'"),
-    _rule(
-        r"(?:" + _START + r"Nothing|\b[Nn]othing (?:is|are|was|has|have|can|may|else|in|here|there|of))\b",
-        "a positive statement, or 'no X'",
-    ),
-    _rule(
-        r"(?:" + _START + r"None (?:of|is)|\bnone (?:is|are|was|were|has|have|of))\b",
-        "'no X', or a positive statement",
-    ),
-    _rule(
-        r"\b(?:tells?|told|says?|said|knows?|knew|speaks?|thinks?|believes?)\b(?! if\b)",
-        "code does not speak or know: 'reports', 'states', 'holds', 'returns', 'supports'",
-    ),
-    _rule(r"\b[Ww]ho(?:m|ever)? (?:has|have|opens?|asks?|calls?|reads?|wants?)\b", "name the subject"),
-    _rule(r"\bgo(?:es)? on\b|\bwent on\b|\bgoing on\b", "'resume', 'continue'"),
-    _rule(r"\bat hand\b", "'available'"),
-    _rule(r"\b(?:whatever|wherever) (?:is|it|they|was|their)\b(?! (?:is|are) called)", "say it directly"),
-    _rule(r",? for (?:it|they|that|there|these|those) (?:is|are|was|would|has|have)\b", "'because'"),
-    _rule(r"\bis that of\b.{0,40}\bwho\b", "say it directly"),
-    _rule(r"\bneed be\b|\bhas to be known\b", "'needs to be', or drop it"),
-    _rule(r"\bas if \w+ had\b", "state the result"),
-    _rule(r"\b(?:makes?|made) (?:it )?so that\b", "say what happens"),
-    _rule(r"\bis no (?:news|matter|part of|error)\b", "'is not ...'"),
-    _rule(r"\bbut for (?:it|them|its|their|these|those|this|one)\b", "'except'"),
-    _rule(r"\bsave for\b|\bthereof\b|\bthereby\b|\bwhereby\b|\bhence\b", "a plainer word"),
-    _rule(r"\bput into words\b|\bin its turn\b|\bby and by\b", "a plainer word"),
+# Patterns, and what to write instead.
+RULES = tuple(
+    (re.compile(pattern), advice)
+    for pattern, advice in (
+        (_START + r"Of (?!course\b)", "subject, verb, object: do not begin with 'Of ...,'"),
+        (_START + r"Where\b(?! to\b)", _PLACE),
+        (
+            r"\bwhere (?:it|that|they|there|one|none|any|no|neither|all|nothing) "
+            r"(?:is|are|was|has|have|does|do|can|needs?|makes?|allows?|exists?)\b",
+            _PLACE,
+        ),
+        (r"(?<!stand-)\balone\b", "'only'"),
+        (r"\b(?:[Nn]obody|[Nn]o one)\b", "name what is meant: 'no identity', 'no program'"),
+        (_START + r"Nothing\b", "a positive statement, or 'no X'"),
+        (
+            r"\bnothing (?:is|are|was|has|have|can|may|else|in|here|there|of)\b",
+            "a positive statement, or 'no X'",
+        ),
+        (_START + r"None (?:of|is)\b", "'no X', or a positive statement"),
+        (r"\bnone (?:is|are|was|were|has|have|of)\b", "'no X', or a positive statement"),
+        (r"\b(?:tells?|told|says?|said|knows?|knew|speaks?|thinks?|believes?)\b", _SPEECH),
+        (
+            r"\b[Ww]ho(?:m|ever)? (?:has|have|opens?|asks?|calls?|reads?|wants?)\b",
+            "name the subject",
+        ),
+        (r"\b(?:go(?:es)?|went|going) on\b", "'resume', 'continue'"),
+        (r"\bat hand\b", "'available'"),
+        (r"\b(?:whatever|wherever) (?:is|it|they|was|their)\b", _DIRECT),
+        (
+            r"\bfor (?:it|they|that|there|these|those) (?:is|are|was|would|has|have)\b",
+            "'because'",
+        ),
+        (r"\bneed be\b", "'needs to be'"),
+        (r"\bas if \w+ had\b", "state the result"),
+        (r"\bis no (?:news|matter|part of|error)\b", "'is not ...'"),
+        (r"\bbut for (?:it|them|its|their|these|those|this|one)\b", "'except'"),
+        (r"\b(?:save for|thereof|thereby|whereby|hence)\b", "a plainer word"),
+        (r"\b(?:put into words|in its turn|by and by)\b", "a plainer word"),
+    )
 )
 
 
@@ -109,11 +101,11 @@ def findings(path: pathlib.Path) -> list[Finding]:
     passages = _of_markdown(text) if path.suffix == ".md" else _of_python(text)
     found = []
     for passage in passages:
-        for rule in RULES:
-            for match in rule.pattern.finditer(passage.text):
+        for pattern, advice in RULES:
+            for match in pattern.finditer(passage.text):
                 line = passage.line_at(match.start())
                 around = passage.text[max(0, match.start() - 20) : match.end() + 20]
-                found.append(Finding(path, line, around.strip(), rule.advice))
+                found.append(Finding(path, line, around.strip(), advice))
     return sorted(found, key=lambda finding: finding.line)
 
 
@@ -168,9 +160,9 @@ def _of_python(text: str) -> Iterator[Passage]:
     """Docstrings and comments."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                yield from _of_docstring(node.body[0].value.value, node.body[0].lineno)
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            yield from _of_docstring(node.body[0].value.value, node.body[0].lineno)
     yield from _comments(text)
 
 
@@ -254,7 +246,9 @@ def check(paths: list[pathlib.Path]) -> list[str]:
 
 def update() -> None:
     """Writes the present numbers of Python files."""
-    counts = {p.relative_to(ROOT).as_posix(): len(findings(p)) for p in files() if p.suffix == ".py"}
+    counts = {
+        p.relative_to(ROOT).as_posix(): len(findings(p)) for p in files() if p.suffix == ".py"
+    }
     counts = {name: count for name, count in counts.items() if count}
     ALLOWED.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 

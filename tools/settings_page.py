@@ -21,10 +21,12 @@ _INTRODUCTION = """\
 
 # Settings
 
-Every setting ("leaf") of a recipe. Override one on the command line by its name, such as `--config.optim.lr=1e-3`; a tuple needs
-quotes, such as `--config.model.lambdas="(0.0, 0.5)"`. A value out of range, or a name that does not exist, is an error before a run
-starts. Defaults are those at full size; a recipe's word such as `small` changes some. If recipes differ, the default of each is
-given: *papers* are `pmm_*`, `bdb_*`, `hbfp_*` and `baseline_*`, and the `strong_*` recipes are ours.
+Every setting ("leaf") of a recipe. Override one on the command line by its name, such as
+`--config.optim.lr=1e-3`; a tuple needs quotes, such as `--config.model.lambdas="(0.0, 0.5)"`. A
+value out of range, or a name that does not exist, is an error before a run starts.
+
+Defaults are those at full size; a word such as `small` changes some. If recipes differ, the default
+of each is given by the first half of its name.
 """
 
 # Recipes at full size by their names' first half.

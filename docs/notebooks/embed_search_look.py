@@ -90,11 +90,8 @@ def look(hits, queries):
         pixels([dataset.query.paths[i] for i in queries]),
         found.reshape(*hits.indices.shape, *found.shape[1:]),
         hits.pids == pids[:, None],
-        query_pids=pids,
-        query_camids=np.array([dataset.query.camids[i] for i in queries]),
-        pids=hits.pids,
-        camids=hits.camids,
         distances=hits.distances,
+        captions=visualize.Identities(pids, dataset.query.camids[queries], hits.pids, hits.camids),
     )
 
 
@@ -132,4 +129,4 @@ again = reid_jax.Gallery.load(folder / "people.gallery")
 print(again, f"{(folder / 'people.gallery').stat().st_size:,} bytes")
 
 # %% [markdown]
-# [Search and galleries](../search.md) describes all options, [Export](../export.md) takes the network out of Python.
+# [Search and galleries](../galleries.md) describes all options, [Export](../export.md) takes the network out of Python.

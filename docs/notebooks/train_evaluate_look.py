@@ -67,7 +67,9 @@ print(f"{len(dataset.query)} queries and {len(dataset.gallery)} gallery images o
 
 def pixels(paths):
     """Images as one array, uint8 (N, H, W, 3)."""
-    return np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 128))) for path in paths])
+    return np.stack(
+        [np.asarray(Image.open(path).convert("RGB").resize((64, 128))) for path in paths]
+    )
 
 
 def sheet(rows):
@@ -132,11 +134,8 @@ visualize.ranked_list_figure(
     images,
     listed.reshape(*found.shape, *listed.shape[1:]),
     gallery.pids[found] == few.pids[:, None],
-    query_pids=few.pids,
-    query_camids=few.camids,
-    pids=gallery.pids[found],
-    camids=gallery.camids[found],
     distances=distances,
+    captions=visualize.Identities(few.pids, few.camids, gallery.pids[found], gallery.camids[found]),
 )
 
 # %% [markdown]

@@ -8,6 +8,8 @@ import pytest
 from tests.docs import world
 from tests.docs.pages import ROOT
 
+pytest.importorskip("sybil", reason="the extra `docs` is not installed")
+
 _BLOCK = re.compile(r"^```(python|diff|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -90,10 +90,8 @@ def build(folder):
     files.write(folder / "pmm.safetensors", files.arrays("pmm"))
     # What the first command of the README leaves: a run and its pedestrians.
     shutil.copytree(market, folder / "data" / "synthetic-pedestrians")
-    shell(
-        f"reid-jax train --config=pmm_market --config.data.root={market.name} --workdir=runs/market",
-        folder,
-    )
+    recipe = f"--config=pmm_market --config.data.root={market.name}"
+    shell(f"reid-jax train {recipe} --workdir=runs/market", folder)
     shutil.copytree(folder / "runs" / "market", folder / "runs" / "pmm")
 
 
