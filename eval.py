@@ -11,13 +11,15 @@ import os
 from absl import app, flags
 from ml_collections import config_flags
 
-from reid_jax import hosts, recipe_flags
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors
-from reid_jax.evaluation.multi_query import POOLINGS
-from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training.workdir import read_run
+from reid_jax import recipe_flags
+from reid_jax.evaluation.multi_query import QUERY_POOLINGS
+from reid_jax.programs.evaluate import Protocol, evaluate_run
+from reid_jax.report import present
+from reid_jax.runs.workdir import read_run
+from reid_jax.runtime import hosts
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.compilation_cache import keep_compiled
+from reid_jax.runtime.messages import clear_errors
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the number of a step.")
@@ -29,7 +31,10 @@ _REPORT = flags.DEFINE_bool(
     "report", False, "Write report.html: all queries, what was found and Grad-CAM, for a browser."
 )
 _MULTI_QUERY = flags.DEFINE_enum(
-    "multi-query", None, POOLINGS, "Market-1501's multi-query protocol, from its folder gt_bbox."
+    "multi-query",
+    None,
+    QUERY_POOLINGS,
+    "Market-1501's multi-query protocol, from its folder gt_bbox.",
 )
 _GALLERY_EXTRA = flags.DEFINE_string(
     "gallery-extra", None, "Folder of more gallery images, none of them a match."
@@ -51,25 +56,24 @@ def parse_flags(argv):
 
 
 def main(argv):
-    """Flags and one call."""
+    """Flags and two calls."""
     keep_freed_memory()
     keep_compiled()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     clear = functools.partial(clear_errors, _TRACEBACK.value)
     with clear(), _joined(), clear():
-        evaluate_run(
+        output = _OUTPUT.value or os.path.join(_WORKDIR.value, "eval")
+        run = evaluate_run(
             flags.FLAGS.config,
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
-            output=_OUTPUT.value or os.path.join(_WORKDIR.value, "eval"),
-            figures=_QUERIES.value if _FIGURES.value else 0,
-            multi_query=_MULTI_QUERY.value,
-            gallery_extra=_GALLERY_EXTRA.value,
-            rerank=_RERANK.value,
-            report=_REPORT.value,
+            output=output,
+            protocol=Protocol(_MULTI_QUERY.value, _GALLERY_EXTRA.value, _RERANK.value),
             draw="data.root" in config_flags.get_override_values(flags.FLAGS["config"]),
         )
+        figures = _QUERIES.value if _FIGURES.value else 0
+        present(run, output, figures=figures, report=_REPORT.value)
 
 
 if __name__ == "__main__":

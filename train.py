@@ -9,11 +9,12 @@ import os
 
 from absl import app, flags
 
-from reid_jax import hosts, recipe_flags
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors
-from reid_jax.training.loop import train
+from reid_jax import recipe_flags
+from reid_jax.programs.train import train
+from reid_jax.runtime import hosts
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.compilation_cache import keep_compiled
+from reid_jax.runtime.messages import clear_errors
 
 _DEFAULT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", "pmm_synthetic.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)

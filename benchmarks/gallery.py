@@ -24,9 +24,9 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For benchmarks.
 
 import reid_jax
-from benchmarks import report
-from reid_jax.console import clear_errors
-from reid_jax.training.devices import choose_devices
+from benchmarks import output
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 
 CAMERAS = 7
 _ADDED = 1000
@@ -48,7 +48,7 @@ def measure(settings: dict) -> list[dict]:
                 "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
             }
         )
-        report.say(f"{what}: {min(seconds):.3f} s")
+        output.say(f"{what}: {min(seconds):.3f} s")
 
     gallery = reid_jax.Gallery()
     adding = 0.0
@@ -100,7 +100,7 @@ def table(results: list[dict]) -> str:
                 f"{row['peak_bytes'] / 2**20:,.0f}",
             )
         )
-    return report.table(("", "queries", "minimum", "median", "peak"), rows)
+    return output.table(("", "queries", "minimum", "median", "peak"), rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,8 +125,8 @@ def main(arguments: list[str] | None = None) -> None:
                 raise ValueError(f"--{name} is {value}; it must be at least 1")
         (device,) = choose_devices(0)[:1]
         results = measure(settings)
-        report.write(
-            report.record("benchmarks/gallery.py", settings, device, results), options.output
+        output.write(
+            output.record("benchmarks/gallery.py", settings, device, results), options.output
         )
         print(table(results))
 

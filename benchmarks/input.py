@@ -50,13 +50,13 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
-from benchmarks import networks, pil_loaders, report, step
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.console import clear_errors
+from benchmarks import networks, output, pil_loaders, step
 from reid_jax.data.augment import augment
-from reid_jax.data.images import open_images
+from reid_jax.data.loaders import open_images
 from reid_jax.data.synthetic.capture import draw
-from reid_jax.training.devices import choose_devices
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 
 # Height and width of the files.
 FILE_SIZES = ((128, 64), (512, 256))
@@ -154,7 +154,7 @@ def our_streams(
         settings: of the script.
     """
     for loader in settings["loaders"]:
-        report.say(f"{loader}: opening")
+        output.say(f"{loader}: opening")
         row, streams = {"loader": loader}, (None, None)
         try:
             open_images(paths[:1], config.data.image_size, loader)  # TensorFlow is imported.
@@ -179,7 +179,7 @@ def start_workers(
     size, rest = config.data.image_size, (config.augment.to_dict(), settings["workers"])
     found = []
     for loader in settings["pil"]:
-        report.say(f"{loader}: starting {settings['workers']} workers")
+        output.say(f"{loader}: starting {settings['workers']} workers")
         row, stream = {"loader": loader, "work": "augmented"}, None
         try:
             if loader == "processes":
@@ -223,7 +223,7 @@ def measure(
         for i, (offset, _, stream) in enumerate(found)
         if stream
     }
-    report.say(f"{settings['rounds']} rounds, after one to warm up")
+    output.say(f"{settings['rounds']} rounds, after one to warm up")
     seconds = step.take_turns(runs, settings["rounds"], settings["burst"])
     with Image.open(paths[0]) as image:
         known = {"height": image.height, "width": image.width}
@@ -280,7 +280,7 @@ def table(results: list[dict]) -> str:
         )
         if row["note"]:
             notes.append(f"{size}, {row['loader']} {row['work']}: {row['note']}")
-    return "\n".join([report.table(header, rows), *notes])
+    return "\n".join([output.table(header, rows), *notes])
 
 
 def choose_settings(options: argparse.Namespace) -> dict:
@@ -297,8 +297,8 @@ def choose_settings(options: argparse.Namespace) -> dict:
         return value
 
     settings = {
-        "loaders": report.words(options, "loaders", LOADERS),
-        "pil": report.words(options, "pil", PIL),
+        "loaders": output.words(options, "loaders", LOADERS),
+        "pil": output.words(options, "pil", PIL),
         "files": number("files"),
         "batch": number("batch"),
         "rounds": number("rounds"),
@@ -334,7 +334,7 @@ def main(arguments: list[str] | None = None) -> None:
         (device,) = choose_devices(0)[:1]
         config = networks.recipe("pmm", options.small, 64, "float32")
         program = jax.jit(lambda key, images: augment(key, images, config.augment))
-        report.say(f"drawing {options.files} pedestrians")
+        output.say(f"drawing {options.files} pedestrians")
         people = draw_people(options.files)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -342,13 +342,13 @@ def main(arguments: list[str] | None = None) -> None:
             pil = start_workers([*itertools.chain(*files)], config, settings, stack)
             results = []
             for i, (shape, paths) in enumerate(zip(FILE_SIZES, files, strict=True)):
-                report.say(f"files of {shape[0]}x{shape[1]}")
+                output.say(f"files of {shape[0]}x{shape[1]}")
                 results += measure(paths, i * len(paths), program, pil, config, settings)
-        content = report.record("benchmarks/input.py", settings, device, results)
+        content = output.record("benchmarks/input.py", settings, device, results)
         for package in ("pillow", "tensorflow", "torch"):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 content["versions"][package] = importlib.metadata.version(package)
-        report.write(content, options.output)
+        output.write(content, options.output)
         print(table(results))
 
 

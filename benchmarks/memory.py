@@ -1,6 +1,6 @@
 """What a training run holds in memory: `python benchmarks/memory.py`, from the repository root.
 
-Peak host memory of `reid_jax.training.loop.train` over a data set of Market-1501's size, beside
+Peak host memory of `reid_jax.programs.train.train` over a data set of Market-1501's size, beside
 what is expected, for each loader. Prints a table and writes JSON. Where a peak is above its limit
 the program says so and ends with exit status 1: the limit is a promise (README.md), and this tests
 it.
@@ -50,13 +50,13 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
 from benchmarks import input as inputs
-from benchmarks import networks, ranking, report
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.console import clear_errors
+from benchmarks import networks, output, ranking
 from reid_jax.data import datasets
-from reid_jax.data.layouts import Dataset
-from reid_jax.training import loop
-from reid_jax.training.devices import choose_devices
+from reid_jax.data.splits import Dataset
+from reid_jax.programs import train
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 
 LOADERS = ("tfdata", "memory", "device")
 ROWS = (*LOADERS, "full")
@@ -150,7 +150,7 @@ def measure(row: str, root: str, small: bool) -> dict:
     program = ranking.memory("/proc/self/status", "VmRSS")
     dataset, start = datasets.load(config.data), time.perf_counter()
     with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(sys.stderr):
-        loop.train(config, os.path.join(workdir, "run"))
+        train.train(config, os.path.join(workdir, "run"))
     seconds = time.perf_counter() - start
     peak = ranking.memory("/proc/self/status", "VmHWM")
 
@@ -213,11 +213,11 @@ def measure_rows(settings: dict) -> Iterator[dict]:
     """Rows of `COLUMNS`, one after the other."""
     size = SMALL if settings["small"] else SIZE
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as few:
-        report.say(f"drawing {sum(size.values()) - size['identities']:,} files")
+        output.say(f"drawing {sum(size.values()) - size['identities']:,} files")
         write_dataset(whole, size)
         write_few(few, whole)
         for row in settings["rows"]:
-            report.say(f"{row}: training")
+            output.say(f"{row}: training")
             known = dict.fromkeys(COLUMNS) | {"row": row}
             try:
                 known |= measure_alone(row, few if row == "full" else whole, settings["small"])
@@ -249,7 +249,7 @@ def table(results: list[dict]) -> str:
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f}"
         rows.append((row["row"], seconds, *(cell(row[f"{name}_bytes"]) for name in columns)))
     notes = [f"{row['row']}: {row['note']}" for row in results if row["note"]]
-    return "\n".join([report.table(("row", "time", *columns), rows), *notes])
+    return "\n".join([output.table(("row", "time", *columns), rows), *notes])
 
 
 def choose_settings(options: argparse.Namespace) -> dict:
@@ -261,7 +261,7 @@ def choose_settings(options: argparse.Namespace) -> dict:
     if options.spare < 0:
         raise ValueError(f"--spare is {options.spare}; it must be at least 0")
     return {
-        "rows": report.words(options, "rows", ROWS),
+        "rows": output.words(options, "rows", ROWS),
         "spare": options.spare,
         "small": options.small,
     }
@@ -284,11 +284,11 @@ def main(arguments: list[str] | None = None) -> None:
         results = []
         for row in measure_rows(settings):
             results.append(row)
-            content = report.record("benchmarks/memory.py", settings, device, results)
+            content = output.record("benchmarks/memory.py", settings, device, results)
             for package in ("tensorflow", "tensorflow-cpu"):
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                     content["versions"][package] = importlib.metadata.version(package)
-            report.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # What is measured is not lost with what follows.
         print(table(results))
         sys.exit("\n".join(excesses(results)) or 0)
 

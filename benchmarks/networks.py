@@ -35,15 +35,15 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
-from benchmarks import report
-from reid_jax import models
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.collectives import AXIS
-from reid_jax.console import clear_errors
+from benchmarks import output
+from reid_jax import models, schedules
 from reid_jax.models.hbfp import LEVELS
 from reid_jax.models.pooling import generalized_pool
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 from reid_jax.training import optimizer as optimizers
-from reid_jax.training.devices import choose_devices
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step, shard
 
@@ -78,7 +78,7 @@ def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
 def prepare(
     config: ConfigDict, device: jax.Device
 ) -> tuple[jax.stages.Lowered, Callable[[], TrainState], dict]:
-    """The step of a recipe, as `reid_jax.training.loop` makes it, and all it takes.
+    """The step of a recipe, as `reid_jax.programs.train` makes it, and all it takes.
 
     Args:
         config: a recipe.
@@ -92,7 +92,7 @@ def prepare(
     classes = _num_classes(config)
     network = models.create(config.model, classes, AXIS)
     network.check(size)
-    schedule = optimizers.create_schedule(config.optim, max(1, classes // per_batch))
+    schedule = schedules.create_schedule(config.optim, max(1, classes // per_batch))
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     create = functools.partial(create_state, network, optimizer, size, config.seed)
 
@@ -204,12 +204,12 @@ def measure(config: ConfigDict, steps: int, device: jax.Device) -> dict:
     """All that is known of one network; the schema is that of the JSON's `results`."""
     name = config.model.name
     peak_before = peak_bytes(device)
-    report.say(f"{name}: counting flops")
+    output.say(f"{name}: counting flops")
     lowered, create, batch = prepare(config, device)
     costs = count_costs(config, lowered.cost_analysis()["flops"])
-    report.say(f"{name}: compiling the step")
+    output.say(f"{name}: compiling the step")
     step = lowered.compile()
-    report.say(f"{name}: one step to warm up, {steps} to time")
+    output.say(f"{name}: one step to warm up, {steps} to time")
     seconds = time_steps(step, create(), jax.pmap(lambda x: x, devices=[device])(batch), steps)
     return {
         "network": name,
@@ -268,7 +268,7 @@ def tables(results: list[dict]) -> str:
         )
         for result in results
     ]
-    texts = [report.table(header, [units, *rows])]
+    texts = [output.table(header, [units, *rows])]
     for result in results:
         if result["breakdown"]:
             whole = result["step_flops_per_image"]
@@ -277,7 +277,7 @@ def tables(results: list[dict]) -> str:
                 for part, flops in result["breakdown"].items()
             ]
             header = (f"{result['network']}'s step", "GFLOP/image", "share")
-            texts.append(report.table(header, parts))
+            texts.append(output.table(header, parts))
             texts.append(f"BFP and pooling: {result['bfp_and_pooling_share']:.1%} of the step")
     return "\n\n".join(texts)
 
@@ -311,8 +311,8 @@ def main(arguments: list[str] | None = None) -> None:
             for name in settings["networks"]
         ]
         results = [measure(config, options.steps, device) for config in configs]
-        report.write(
-            report.record("benchmarks/networks.py", settings, device, results), options.output
+        output.write(
+            output.record("benchmarks/networks.py", settings, device, results), options.output
         )
         print(tables(results))
 

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from reid_jax.evaluation.search import Descriptors
+from reid_jax.evaluation.descriptor_sets import Descriptors
 
 
 def distance_matrix(points: np.ndarray, others: np.ndarray) -> np.ndarray:

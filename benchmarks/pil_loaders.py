@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from reid_jax.allocator import keep_freed_memory
+from reid_jax.runtime.allocator import keep_freed_memory
 
 # ImageNet's, as factors and terms of 8-bit levels.
 _STD = np.array((0.229, 0.224, 0.225), np.float32).reshape(3, 1, 1)

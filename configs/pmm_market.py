@@ -17,7 +17,7 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, size = common.parse(string, common.MIXINGS, common.SIZES)
+    mixing, size = common.parse(string, common.PAPER_MIXINGS, common.SIZES)
     config = common.pmm(top_k=3, mixing=mixing)
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"

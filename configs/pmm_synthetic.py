@@ -16,5 +16,5 @@ from configs import common
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, small = common.parse(string, common.MIXINGS, ("small",))
+    mixing, small = common.parse(string, common.PAPER_MIXINGS, ("small",))
     return common.synthetic(common.pmm(top_k=8, mixing=mixing), tiny=bool(small))

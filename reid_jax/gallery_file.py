@@ -25,7 +25,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from reid_jax.console import shown
+from reid_jax.runtime.files import replacing
+from reid_jax.runtime.messages import shown
 
 _FORMAT = "reid_jax gallery 1"
 
@@ -70,19 +71,13 @@ def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     origin = json.dumps(arrays.origin)
     metadata = {"format": _FORMAT, "origin": origin, "crc32": str(_checksum(tensors, origin))}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path, unique=True) as draft:
+        # Created here first, because Python's errors are clearer than the library's.
+        draft.touch()
         try:
-            # Opened here first: the library's errors do not say what is wrong as Python's do.
-            part.touch()
-            save_file(tensors, part, metadata)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            save_file(tensors, draft, metadata)
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {shown(path)}: {error}") from None
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> Arrays:
@@ -135,5 +130,5 @@ def _checksum(tensors: dict[str, np.ndarray], origin: str) -> int:
         array = tensors[name]
         # Lengths too, lest the border between two arrays move.
         checksum = zlib.crc32(repr(array.shape).encode(), checksum)
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum

@@ -18,11 +18,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from reid_jax import models
-from reid_jax.data.given import Given, given_images
+from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
-from reid_jax.training.restore import restore_variables
+from reid_jax.runs.restoring import restore_variables
+from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
-from reid_jax.training.workdir import read_run
 
 # Images a CPU takes at a time: larger batches are no faster there, and one image pays for all.
 _CPU_BATCH = 8
@@ -87,7 +88,7 @@ class Model:
         self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
 
-    def embed(self, images: Given, progress: Callable[[str], object] | None = None) -> np.ndarray:
+    def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Descriptors of images, by the recipe's `eval.flip` and `eval.normalize`.
 
             model.embed("anna.jpg")  # a file: (1, D)
@@ -100,7 +101,7 @@ class Model:
         Args:
             images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
                 image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
-            progress: called with a line of text now and then; None is silence.
+            progress: called with progress messages; None disables them.
 
         Returns:
             (N, D) float32.
@@ -111,7 +112,7 @@ class Model:
         """
         return self._apply(self._describe, "__call__", images, progress)
 
-    def gradcam(self, images: Given, progress: Callable[[str], object] | None = None) -> np.ndarray:
+    def gradcam(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Where each stage sees the evidence for the identity that it takes an image to show.
 
             cams = model.gradcam("anna.jpg")
@@ -135,11 +136,11 @@ class Model:
             )
         return self._apply(self._gradcam, "gradcams", images, progress)
 
-    def _apply(self, face: Callable, method: str, images: Given, progress) -> np.ndarray:
-        given = given_images(images, self._size, progress)
-        if not len(given):
+    def _apply(self, face: Callable, method: str, images: ImagesLike, progress) -> np.ndarray:
+        opened = as_images(images, self._size, progress)
+        if not len(opened):
             return np.empty((0, *self._shape(method)), np.float32)
-        return extract(face, self.variables, [(given, len(given))], self._batch_size, progress)
+        return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
 
     def _shape(self, method: str) -> tuple[int, ...]:
         """Of what a face of the network gives for one image."""

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from reid_jax import collectives
+from reid_jax.runtime import collectives
 
-# What distances the triplet loss compares: of embeddings, or of embeddings of length one.
+# Distances that the triplet loss compares: between embeddings, or between embeddings of length one.
 METRICS = ("euclidean", "cosine")
 
 # Squared distances below this count as zero: the square root has no slope there (PyTorch programs
@@ -21,14 +21,15 @@ def cross_entropy(
 
         q[i] = 1 - smoothing (C - 1) / C where i is the true class, smoothing / C elsewhere
 
-    With a margin, it is first subtracted from the true class's logit, so that the class has to win
-    by that much (Wang et al., CVPR 2018, "CosFace"; neither paper has one).
+    A margin is first subtracted from the logit of the true class, which then has to win by that
+    much (Wang et al., CVPR 2018, "CosFace"; neither paper has a margin).
 
     Args:
         logits: (B, C) float32.
         labels: (B,) int32.
         smoothing: epsilon in [0, 1); 0 is the plain loss.
-        margin: at least 0, in logits.
+        margin: at least 0, in units of the logits: for CosFace's margin m on cosines of scale s it
+            is s m.
 
     Returns:
         (B,) float32, in nats.

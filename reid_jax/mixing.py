@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
 from reid_jax.rectangles import inside
+from reid_jax.runtime import collectives
 
 
 class Mixture(NamedTuple):
@@ -137,7 +137,7 @@ def enlarge(mask: jax.Array, size: tuple[int, int]) -> jax.Array:
     Raises:
         ValueError: H, W are no multiples of h, w.
     """
-    check_cells(mask.shape[1:], size)
+    check_cells((mask.shape[1], mask.shape[2]), size)
     rows, columns = (extent // cells for extent, cells in zip(size, mask.shape[1:], strict=True))
     return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
 

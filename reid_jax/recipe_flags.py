@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from reid_jax.settings import unknown_leaf
+from reid_jax.runs.settings import unknown_leaf
 
 HELP = "The recipe, with its strings after a colon: configs/pmm_cuhk03.py:detected,small."
 
@@ -37,7 +37,7 @@ def define_from_file(
     named = flags.FlagValues()
     flags.DEFINE_string("config", default, HELP, flag_values=named)
     argv = named(argv, known_only=True)
-    path, *strings = named["config"].value.split(":", 1)
+    path, *strings = str(named["config"].value).split(":", 1)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {path!r} (--config)")
     get_config = runpy.run_path(path).get("get_config")

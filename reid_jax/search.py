@@ -13,17 +13,18 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from reid_jax import inference, visualize
-from reid_jax.allocator import keep_freed_memory
-from reid_jax.compilation_cache import keep_compiled
-from reid_jax.console import clear_errors, printable, say, shown
-from reid_jax.data import images, layouts
-from reid_jax.evaluation.search import DISTRACTOR, JUNK
+from reid_jax.data import decoding, layouts
+from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
+from reid_jax.runtime.allocator import keep_freed_memory
+from reid_jax.runtime.compilation_cache import keep_compiled
+from reid_jax.runtime.messages import clear_errors, printable, say, shown
 
 # What the picture shows at most: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -82,16 +83,17 @@ class Labels:
         known = self._numbers[field]
         key = text if text in known else text.lstrip("0")  # As 0002 in names of Market-1501.
         if key not in known:
-            few = ", ".join(map(repr, sorted(known, key=known.get)[:10]))
+            few = ", ".join(map(repr, sorted(known, key=known.__getitem__)[:10]))
             more = ", ..." if len(known) > 10 else ""
             raise ValueError(f"{option} {text!r}: the gallery has none; it has {few}{more}")
         return known[key]
 
     def _numbered(self, texts) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(
+        pids, camids = (
             np.array([numbers.get(who[field], _ABSENT) if who else 0 for who in texts], np.int64)
             for field, numbers in enumerate(self._numbers)
         )
+        return pids, camids
 
 
 def _numbering(texts: set[str], least: int) -> dict[str, int]:
@@ -127,7 +129,7 @@ def search(options: argparse.Namespace) -> Hits:
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
     for query, who, *found in zip(options.query, whom, *hits, strict=True):
-        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, Hits(*found))}")
+        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
     _draw(options, model.config.data.image_size, pids, hits)
     return hits
 
@@ -199,7 +201,7 @@ def _origin(model: inference.Model) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
         leaf = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf))
+        digest.update(np.ascontiguousarray(leaf).data)
     return f"{config.model.name}, step {model.step}, sha256 {digest.hexdigest()}"
 
 
@@ -209,7 +211,7 @@ def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, 
     if labels is None:
         return {}, ([None] * count, np.zeros(count, np.int64))
     whom, pids, camids = labels.of(options.query)
-    filters = {}
+    filters: dict[str, Any] = {}
     for option, field, name in (
         ("identity", 0, "identities"),
         ("camera", 1, "cameras"),
@@ -231,12 +233,12 @@ def _described(who: tuple[str, str] | None) -> str:
     return "" if who is None else f", identity {printable(who[0])}, camera {printable(who[1])}"
 
 
-def _table(labels: Labels | None, hits: Hits) -> str:
+def _table(
+    labels: Labels | None, indices: np.ndarray, distances: np.ndarray, names: Sequence[str]
+) -> str:
     """One query's hits, a line each."""
     rows = [["rank", "distance", "identity", "camera", "image"]]
-    for rank, (i, distance, name) in enumerate(
-        zip(hits.indices, hits.distances, hits.names, strict=True), start=1
-    ):
+    for rank, (i, distance, name) in enumerate(zip(indices, distances, names, strict=True), 1):
         if i >= 0:
             who = ("", "") if labels is None else map(printable, labels.texts[i])
             rows.append([str(rank), f"{distance:.4f}", *who, shown(name)])
@@ -258,11 +260,12 @@ def _draw(
     hits: Hits,
 ) -> None:
     """Writes the ranked lists of the first queries, whose identities are `pids`, and says where."""
-    hits = Hits(*(field[:_DRAWN_QUERIES] for field in hits))
     length = min(options.top, _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
-    found, distances, whom = (a[:, :length] for a in (hits.indices, hits.distances, hits.pids))
-    names = np.array([row[:length] for row in hits.names], object)
+    found, distances, whom = (
+        a[:_DRAWN_QUERIES, :length] for a in (hits.indices, hits.distances, hits.pids)
+    )
+    names = np.array([row[:length] for row in hits.names[:_DRAWN_QUERIES]], object)
     there = found >= 0
     pixels = _pixels([*queries, *names[there]], size)
     gallery_images = np.zeros((*found.shape, *size, 3), np.uint8)
@@ -274,9 +277,11 @@ def _draw(
         gallery_images,
         whom == pids[:, None],
         distances=distances,
+        captions=visualize.Names(
+            [os.path.basename(query) for query in queries],
+            [[os.path.basename(name) for name in row] for row in names],
+        ),
         known=np.broadcast_to(known[:, None], found.shape),
-        query_names=[os.path.basename(query) for query in queries],
-        names=[[os.path.basename(name) for name in row] for row in names],
     )
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)
@@ -289,12 +294,12 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     pixels = np.full((len(paths), *size, 3), _MISSING, np.uint8)
 
     def keep(i, data, image):
-        pixels[i] = np.asarray(images.resize(image, size))
+        pixels[i] = np.asarray(decoding.resize(image, size))
 
-    bad = images.visit(paths, keep)
+    bad = decoding.visit(paths, keep)
     if bad:
         problems = [(paths[i], problem) for i, problem in bad]
-        say(f"\n{len(bad):,} images cannot be drawn: {images.first_few(problems)}")
+        say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
     return pixels
 
 

@@ -15,7 +15,9 @@ def random_variables(shapes, rng):
     def draw(path, leaf):
         noise = rng.normal(size=leaf.shape)
         name = path[-1].key
-        if name in ("kernel", "p"):
+        if name == "p" and path[-2].key == "pool":  # the exponent of generalized-mean pooling
+            noise = 2 + np.abs(noise)
+        elif name in ("kernel", "p"):
             noise *= np.sqrt(2 / max(np.prod(leaf.shape[:-1]), leaf.shape[0]))
         elif name in ("scale", "var"):
             noise = 1 + 0.2 * np.abs(noise)
@@ -128,6 +130,25 @@ def stage_head(x, params, pooling, stats=None):
     return embedding, embedding @ params["classifier"]["kernel"] + params["classifier"]["bias"]
 
 
+def pooled_head(x, params, pool, stats=None, cosine_scale=0):
+    """Embedding, descriptor and logits of a head with a neck where `params` has one.
+
+    `pool` is a function of the map and of the parameters of its own.
+    """
+    embedding = descriptor = pool(x, params.get("pool"))
+    if "neck" in params:
+        neck = {"bias": 0.0, **params["neck"]}
+        descriptor = batch_norm(embedding, neck, None if stats is None else stats["neck"])
+    kernel = params["classifier"]["kernel"]
+    if cosine_scale:
+        logits = np.zeros((len(descriptor), kernel.shape[1]))
+        for b, c in np.ndindex(*logits.shape):
+            lengths = math.hypot(*descriptor[b]) * math.hypot(*kernel[:, c])
+            logits[b, c] = cosine_scale * (descriptor[b] * kernel[:, c]).sum() / lengths
+        return embedding, descriptor, logits
+    return embedding, descriptor, descriptor @ kernel + params["classifier"].get("bias", 0.0)
+
+
 def self_awareness(x, scores):
     """HBFP-Net's equation 1, X' = M * X, with M the sigmoid of scores (B, N, 1)."""
     out = np.zeros_like(x)
@@ -205,6 +226,12 @@ def generalized_pool(x, lambdas):
             kept = [v for v in values if high == low or (v - low) / (high - low) >= threshold]
             pooled[b, c] += sum(kept) / len(kept)
     return pooled
+
+
+def generalized_mean(x, p):
+    """Radenovic's pooling with one exponent: (B, H, W, C) to (B, C)."""
+    locations = x.shape[1] * x.shape[2]
+    return ((np.maximum(x, 1e-6) ** p).sum(axis=(1, 2)) / locations) ** (1 / p)
 
 
 def numerical_gradient(function, x, step=1e-5):

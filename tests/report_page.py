@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.data.layouts import Dataset, Split
+from reid_jax.data.splits import Dataset, Split
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking
-from reid_jax.evaluation.search import Descriptors
 from reid_jax.report import write_report
 
 # Of a file's name, what HTML, scripts, JSON, terminals and UTF-8 would take for theirs.
@@ -53,10 +53,14 @@ class Blind(nn.Module):
 class Evaluation:
     """What `write_report` takes. Query 3 has no match; gallery image 2 is a distractor.
 
-    Attributes are those of `Evaluator` that reports use, and `query`, `gallery`, `result`.
+    It is its own `evaluator`, with those attributes of `Evaluator` that reports use.
     """
 
+    variables, rescore = {}, None
+    batch_size, block_size = 12, 64  # 10 images, rounded up to what four devices share.
+
     def __init__(self, queries=24, gallery=40, seed=0):
+        self.evaluator, self.network, self.devices = self, Looks(), jax.devices()[:4]
         rng = np.random.default_rng(seed)
         self.query, paths = self._descriptors(rng, queries, "query")
         self.query.pids[3] = 99
@@ -97,19 +101,12 @@ class Evaluation:
 
     def write(self, folder, network=None, *, facts=None, said=None, **options):
         """Writes a report of it, by default with Grad-CAM over four devices."""
+        self.network = network or Looks()
         return write_report(
             folder,
             self,
-            network or Looks(),
-            jax.devices()[:4],
-            {},
-            self.query,
-            self.gallery,
-            self.result,
             **({"facts": facts or {"Run": "<i>run</i>"}, "curves": None} | options),
-            batch_size=10,
-            block_size=64,
-            progress=lambda line: None if said is None else said.append(line),
+            progress=None if said is None else said.append,
         )
 
 

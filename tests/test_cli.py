@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from reid_jax.training.workdir import write_run
+from reid_jax.runs.workdir import write_run
 from tests.test_configs import load
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from reid_jax import models
-from reid_jax.settings import check
+from reid_jax.runs.settings import check
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step
@@ -18,7 +18,12 @@ from reid_jax.training.step import make_step
 FOLDER = pathlib.Path(common.__file__).parent
 # Every recipe with every word it knows; all rows of a table with one dataset.
 STRINGS = {
-    "pmm_market": ["", "small", *common.MIXINGS, *(f"{name},small" for name in common.MIXINGS)],
+    "pmm_market": [
+        "",
+        "small",
+        *common.PAPER_MIXINGS,
+        *(f"{name},small" for name in common.PAPER_MIXINGS),
+    ],
     "pmm_duke": ["", "small"],
     "pmm_cuhk03": ["", "detected", "labeled", "detected,small", "labeled,small", "small"],
     "pmm_synthetic": ["", "small"],
@@ -172,7 +177,7 @@ def test_bdb_is_trained_as_pmm_is(name):
 
 @pytest.mark.parametrize("data", ["market", "duke", "cuhk03", "synthetic"])
 def test_every_row_of_pmms_table_3_is_a_string(data):
-    for name in common.MIXINGS:
+    for name in common.PAPER_MIXINGS:
         config = load(f"pmm_{data}", name)
         assert config.model.mixing == name
         config.model.mixing = "hardmix"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import reid_jax
-from reid_jax.data import given
+from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
-from tests import runs
+from tests import random_runs
 from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "pmm"
-    return workdir, *runs.write(workdir, "pmm_synthetic", steps=(1, 2))
+    return workdir, *random_runs.write(workdir, "pmm_synthetic", steps=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_pixels_in_any_form_have_the_networks_descriptors(model, crops, expected
 
 @pytest.mark.parametrize("held", [2**28, 0])
 def test_files_of_any_size_are_resized_as_training_does(model, tmp_path, held, monkeypatch):
-    monkeypatch.setattr(given, "_HELD", held)
+    monkeypatch.setattr(image_like, "_HELD", held)
     rng = np.random.default_rng(1)
     sizes = [(96, 64), (128, 48), (31, 77)]
     arrays = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
@@ -104,7 +104,7 @@ def test_flip_and_length_are_the_recipes(tmp_path, crops):
     def change(config):
         config.eval.flip = config.eval.normalize = True
 
-    _, network, variables = runs.write(tmp_path / "run", "baseline_synthetic", change=change)
+    _, network, variables = random_runs.write(tmp_path / "run", "baseline_synthetic", change=change)
     images = normalize(crops[:2])
     apply = jax.jit(network.apply)
     both = apply(variables, images) + apply(variables, images[:, :, ::-1])
@@ -115,7 +115,7 @@ def test_flip_and_length_are_the_recipes(tmp_path, crops):
 
 
 def test_a_network_without_classifier_has_no_gradcam(tmp_path, crops):
-    runs.write(tmp_path / "run", "baseline_synthetic", "triplet,small")
+    random_runs.write(tmp_path / "run", "baseline_synthetic", "triplet,small")
     model = reid_jax.load(tmp_path / "run")
     assert model.stage_names == ()
     with pytest.raises(ValueError, match=r"without a classifier \(model\.classifier\)"):

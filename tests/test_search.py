@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from reid_jax import inference, search, visualize
-from reid_jax.console import shown
 from reid_jax.data import layouts
-from reid_jax.data.synthetic.dataset import write_market1501
+from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
-from tests import runs
+from reid_jax.runtime.messages import shown
+from tests import random_runs
 from tests.test_untrusted import NAME
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,16 +31,19 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def place(tmp_path_factory):
     """A folder with a run and pedestrians."""
     folder = tmp_path_factory.mktemp("search")
-    runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
+    random_runs.write(folder / "run", "baseline_synthetic", steps=(1, 2))
     write_market1501(
         folder / "pedestrians",
-        train_identities=2,
-        test_identities=4,
-        train_cameras=2,
-        test_cameras=3,
-        images_per_camera=2,
-        distractors=6,
-        junk=2,
+        Contents(
+            train_identities=2,
+            test_identities=4,
+            train_cameras=2,
+            test_cameras=3,
+            images_per_camera=2,
+            distractors=6,
+            junk=2,
+        ),
+        None,
     )
     return folder
 
@@ -125,8 +128,8 @@ def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
     assert rows(said) == expected
     ((images, listed, _), options) = drawn[0]
     assert not options["known"].any()
-    assert options["query_names"] == [os.path.basename(path) for path in asked]
-    assert options["names"][1] == [os.path.basename(paths[i]) for i in nearest[1]]
+    assert options["captions"].query_names == [os.path.basename(path) for path in asked]
+    assert options["captions"].names[1] == [os.path.basename(paths[i]) for i in nearest[1]]
     np.testing.assert_array_equal(listed[0, 0], images[0])
     with Image.open(paths[nearest[1, 2]]) as image:
         pixels = np.asarray(image.resize((64, 96), 2))

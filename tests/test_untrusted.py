@@ -15,9 +15,9 @@ import sys
 import matplotlib
 import pytest
 
-from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training.links import FOLDERS
-from reid_jax.training.workdir import write_run
+from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.runs.symlinks import FOLDERS
+from reid_jax.runs.workdir import write_run
 from tests.report_page import Page
 from tests.test_configs import load
 
@@ -54,18 +54,19 @@ pedestrians, own, workdir = (folder / name for name in ("pedestrians", sys.argv[
 import jax
 from configs import baseline_synthetic
 from reid_jax import models
-from reid_jax.data.images import open_images
-from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training import loop
-from reid_jax.training.checkpoints import Checkpoints
-from reid_jax.training.metrics import read_metrics
-from reid_jax.training.workdir import read_run
+from reid_jax.data.loaders import open_images
+from reid_jax.programs.evaluate import Protocol, evaluate_run
+from reid_jax.programs import train
+from reid_jax.report import present
+from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.metrics import read_metrics
+from reid_jax.runs.workdir import read_run
 
 config = baseline_synthetic.get_config("small")
 config.data.root, config.data.loader = str(pedestrians), "memory"
 config.data.synthetic.update({"test_identities": 3, "train_cameras": 2, "test_cameras": 2})
 config.update({"devices": 1, "max_steps": 2})
-loop.train(config, str(workdir))
+train.train(config, str(workdir))
 
 # The same pictures with names of others, and a query without a match.
 splits = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -78,15 +79,10 @@ some = next((own / "query").iterdir())
 some.rename(own / "query" / f"{own.name}alone_c1_0.jpg")
 config, _ = read_run(workdir)
 config.data.update({"layout": "folder", "root": str(own)})
-evaluate_run(
-    config,
-    str(workdir),
-    checkpoint="best",
-    output=str(workdir / "eval"),
-    figures=2,
-    rerank=True,
-    report=True,
-)
+output = str(workdir / "eval")
+protocol = Protocol(rerank=True)
+run = evaluate_run(config, str(workdir), checkpoint="best", output=output, protocol=protocol)
+present(run, output, figures=2, report=True)
 print(json.dumps(["writes", seen]))
 
 class Evil:

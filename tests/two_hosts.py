@@ -8,10 +8,10 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from reid_jax import hosts
-from reid_jax.data.images import visit_shared
+from reid_jax.data.decoding import visit
 from reid_jax.data.memory import MemoryImages
-from reid_jax.training.preemption import Preemption
+from reid_jax.runtime import hosts
+from reid_jax.runtime.preemption import Preemption
 
 
 def check_talk():
@@ -53,12 +53,12 @@ def check_images():
         for i, path in enumerate(paths):
             Image.new("RGB", (2, 3), (i, 0, 0)).save(path)
         decoded = []
-        pixels = MemoryImages(paths, (3, 2), decoded.append, shared=True).pixels
+        pixels = MemoryImages(paths, (3, 2), decoded.append, team=hosts.EVERYBODY).pixels
         assert pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
         own = 2 if hosts.is_first() else 3
         assert decoded == [f"read {own} of {own} images"]
         open(paths[3], "w").close()
-        (bad,) = visit_shared(paths, lambda i, data, image: None)
+        (bad,) = visit(paths, lambda i, data, image: None, team=hosts.EVERYBODY)
         print(bad, flush=True)
 
 

@@ -7,8 +7,8 @@ whole batch, so the result does not depend on how many devices share the batch.
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
 from reid_jax.rectangles import inside
+from reid_jax.runtime import collectives
 
 # ImageNet statistics of RGB in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
@@ -81,7 +81,7 @@ def random_erasing(
 def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     """The image (H, W, 3), shifted by at most `padding` pixels in each direction.
 
-    It is padded by that much on all sides with 0, and a crop of the old size is taken at a
+    All sides are padded with `padding` zeros, and a crop of the original size is taken at a
     uniformly random place (He et al., 2016, section 4.2). Applied after normalisation, so 0 is
     ImageNet's mean colour.
     """
@@ -95,11 +95,26 @@ def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
 def color_jitter(
     key: jax.Array, image: jax.Array, brightness: float, contrast: float, saturation: float
 ) -> jax.Array:
-    """Colours of a normalised image (H, W, 3) under other light, as torchvision's `ColorJitter`.
+    """A normalised image (H, W, 3) with random brightness, contrast and saturation.
 
-    Brightness multiplies the image, contrast moves it from the mean of its luma, and saturation
-    from the luma of each pixel, in this order, each by a factor uniform over 1 - x to 1 + x. Values
-    are of RGB in [0, 1], and clipped to that after each.
+    The formulas are those of torchvision's `ColorJitter`, for RGB in [0, 1] and clipped to that
+    range after each step, but the order is fixed:
+
+        x = brightness x
+        x = mean(luma(x)) + contrast (x - mean(luma(x)))
+        x = luma(x) + saturation (x - luma(x))
+
+    Each factor is uniform over [1 - s, 1 + s].
+
+    Args:
+        key: typed key.
+        image: (H, W, 3) float32, of `normalize`.
+        brightness: s of the brightness factor, in [0, 1]; 0 leaves the brightness as it is.
+        contrast: likewise.
+        saturation: likewise.
+
+    Returns:
+        (H, W, 3) float32, normalised.
     """
     mean, std = jnp.array(MEAN, jnp.float32), jnp.array(STD, jnp.float32)
     image = image * std.reshape(1, 1, 3) + mean.reshape(1, 1, 3)
@@ -117,7 +132,7 @@ def color_jitter(
 
 
 def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = None) -> jax.Array:
-    """Flip, colours, crop, random erasing and cutout of this device's part of a batch, normalised.
+    """Flip, normalise, jitter, crop, erase and cut out in this device's part of a batch.
 
     Args:
         key: typed key, equal on all devices.
@@ -134,8 +149,9 @@ def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = N
 
     def one(key, image):
         flip_key, cutout_key, erasing_key = jax.random.split(key, 3)
-        # Of keys of their own: what came later leaves the numbers of the others as they were.
-        color_key, crop_key = (jax.random.fold_in(key, stream) for stream in range(2))
+        # Keys apart from those above, which recipes without jitter and crop draw from. `fold_in`
+        # with 0, 1 or 2 would return one of those three keys again.
+        color_key, crop_key = (jax.random.fold_in(key, stream) for stream in (3, 4))
         image = normalize(random_flip(flip_key, image, config.flip)[None])[0]
         if config.brightness or config.contrast or config.saturation:
             image = color_jitter(

@@ -3,15 +3,13 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
 
-from reid_jax import hosts
-from reid_jax.data import layouts, skipping, synthetic
+from reid_jax.data import layouts, skipping, splits, synthetic
+from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 
-def load(
-    config, progress: Callable[[str], object] | None = None, *, to_train: bool = True
-) -> layouts.Dataset:
+def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.Dataset:
     """Lists the images of `config`, a recipe's `data`; draws synthetic pedestrians on first use.
 
     Where `on_bad_image` is `skip`, bad images are left out, and identities without any other with
@@ -19,7 +17,7 @@ def load(
 
     Args:
         config: a recipe's `data`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
         to_train: whether training images will be used. If not, the bad ones stay.
 
     Raises:
@@ -47,18 +45,16 @@ def load(
 
 
 def _draw(config) -> None:
-    synthetic.write_market1501(config.root, **config.synthetic)
+    synthetic.write_market1501(config.root, synthetic.Contents(**config.synthetic))
 
 
-def _read(config) -> layouts.Dataset:
+def _read(config) -> splits.Dataset:
     layout = "market1501" if config.layout == "synthetic" else config.layout
     pattern, folders = config.pattern or None, config.folders or None
     return layouts.read(layout, config.root, pattern=pattern, folders=folders)
 
 
-def load_multi_query(
-    dataset: layouts.Dataset, config, progress: Callable[[str], object] | None = None
-) -> layouts.Split:
+def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None) -> splits.Split:
     """As `layouts.read_multi_query`, without bad images where `config`, a `data`, skips them."""
     boxes = hosts.together(lambda: layouts.read_multi_query(dataset))
     boxes = skipping.skip_bad(boxes, config, "the boxes of --multi-query", progress)
@@ -66,15 +62,13 @@ def load_multi_query(
     return boxes
 
 
-def load_extra(
-    folder: str | os.PathLike, config, progress: Callable[[str], object] | None = None
-) -> layouts.Split:
+def load_extra(folder: str | os.PathLike, config, progress: Progress = None) -> splits.Split:
     """As `layouts.read_extra`, without bad images where `config`, a `data`, skips them."""
     extra = hosts.together(lambda: layouts.read_extra(folder))
     return skipping.skip_bad(extra, config, "--gallery-extra", progress)
 
 
-def fingerprint(dataset: layouts.Dataset) -> dict[str, int | str]:
+def fingerprint(dataset: splits.Dataset) -> dict[str, int | str]:
     """What the training images are, to tell others from them: no image is read.
 
     Returns:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from reid_jax.console import shown
 from reid_jax.data import msmt17
+from reid_jax.data.identities import DISTRACTOR, JUNK
+from reid_jax.data.splits import Dataset, Split
+from reid_jax.runtime.messages import shown
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -29,7 +31,7 @@ class _Layout:
     """What tells one layout from another."""
 
     pattern: str
-    folders: tuple[str, str, str] = _STANDARD_FOLDERS
+    folders: tuple[str, ...] = _STANDARD_FOLDERS  # of train, query and gallery
     junk: tuple[int, ...] = ()  # pids of boxes that the protocol ignores
     distractors: tuple[int, ...] = ()  # pids of boxes of nobody, for the gallery alone
 
@@ -38,7 +40,7 @@ class _Layout:
 _LAYOUTS = {
     # 0002_c1s1_000451_03.jpg: the fourth box of frame 451 in sequence 1 of camera 1.
     "market1501": _Layout(
-        r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})s\d+_", junk=(-1,), distractors=(0,)
+        r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})s\d+_", junk=(JUNK,), distractors=(DISTRACTOR,)
     ),
     # 0001_c2_f0046182.jpg: frame 46182 of camera 2.
     "dukemtmc": _Layout(r"(?P<pid>\d{1,9})_c(?P<camid>\d{1,9})_f\d+"),
@@ -47,77 +49,11 @@ _LAYOUTS = {
     "folder": _Layout(PATTERN, folders=FOLDERS),
 }
 
-#: The layouts whose file names tell identity and camera.
+#: The layouts whose file names show identity and camera.
 NAMED = tuple(_LAYOUTS)
 
 #: The layouts that `read` knows.
 LAYOUTS = (*_LAYOUTS, "msmt17")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """The images of one split, in the order of their file names.
-
-    Attributes:
-        paths: N paths.
-        pids: (N,) int32, the identity of each.
-        camids: (N,) int32, the camera of each.
-        skipped: the path of each bad file left out, and what is wrong with it; see `skipping`.
-    """
-
-    paths: tuple[str, ...]
-    pids: np.ndarray
-    camids: np.ndarray
-    skipped: tuple[tuple[str, str], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def take(self, keep: Sequence[bool]) -> "Split":
-        """The images for which `keep` (N,) is True."""
-        keep = np.flatnonzero(keep)
-        return dataclasses.replace(
-            self,
-            paths=tuple(self.paths[i] for i in keep),
-            pids=self.pids[keep],
-            camids=self.camids[keep],
-        )
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int32: the identities renumbered 0 to C - 1 in the order of their pids."""
-        return np.unique(self.pids, return_inverse=True)[1].astype(np.int32)
-
-    @property
-    def num_identities(self) -> int:
-        """C, how many identities there are."""
-        return len(np.unique(self.pids))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """The three splits of a data set.
-
-    Attributes:
-        train: images to learn from.
-        query: images to search with.
-        gallery: images to search.
-        name: of the layout.
-        root: the folder they were read from.
-        sources: below it, the folder or list of each split.
-    """
-
-    train: Split
-    query: Split
-    gallery: Split
-    name: str
-    root: str
-    sources: tuple[str, str, str]
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Those of all three splits."""
-        return self.train.skipped + self.query.skipped + self.gallery.skipped
 
 
 def read(
@@ -163,7 +99,7 @@ def read(
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":
         splits = [Split(*split) for split in msmt17.read(root)]
-        sources = tuple(lists[0] for lists in msmt17.LISTS)
+        sources: Sequence[str] = [lists[0] for lists in msmt17.LISTS]
     else:
         rules = _LAYOUTS[layout]
         rules = dataclasses.replace(
@@ -171,7 +107,8 @@ def read(
         )
         splits = _read_folders(rules, root, numbered=layout != "folder")
         sources = rules.folders
-    dataset = Dataset(*splits, name=layout, root=root, sources=sources)
+    train, query, gallery = splits
+    dataset = Dataset(train, query, gallery, name=layout, root=root, sources=tuple(sources))
     check(dataset)
     _warn_of_shared_identities(dataset)
     return dataset
@@ -307,9 +244,12 @@ def read_names(
     Raises:
         ValueError: the pattern is no regular expression with its groups, or the layout is unknown.
     """
-    if pattern is None and layout not in _LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; names tell in: {', '.join(NAMED)}")
-    expression = _compiled(pattern or _LAYOUTS[layout].pattern, option)
+    if pattern is None:
+        if layout not in _LAYOUTS:
+            raise ValueError(f"unknown layout {layout!r}; supported layouts: {', '.join(NAMED)}")
+        expression = _compiled(_LAYOUTS[layout].pattern, option)
+    else:
+        expression = _compiled(pattern, option)
     numbered = pattern is None and layout != "folder"
     fields = [_match(expression, os.path.basename(path)) for path in paths]
     if numbered:

@@ -1,15 +1,16 @@
 """Images decoded once and held in memory, without TensorFlow."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from reid_jax import hosts
-from reid_jax.data import images
+from reid_jax.data import decoding
+from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 
 class MemoryImages:
-    """The loader `memory` of `images.open_images`.
+    """The loader `memory` of `loaders.open_images`.
 
     Attributes:
         pixels: (N, H, W, 3) uint8 RGB.
@@ -19,25 +20,23 @@ class MemoryImages:
         self,
         paths: Sequence[str],
         size: tuple[int, int],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
-        shared: bool = False,
+        team: hosts.Team = hosts.ALONE,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`."""
-        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
-        pixels = np.empty((count, *size, 3), np.uint8)
+        pixels = np.empty((len(paths[team.part(len(paths))]), *size, 3), np.uint8)
 
         def keep(i, data, image):
-            pixels[i] = np.asarray(images.resize(image, size))
+            pixels[i] = np.asarray(decoding.resize(image, size))
 
-        visit = images.visit_shared if shared else images.visit
-        images.raise_problems(paths, visit(paths, keep, progress))
-        self.pixels = hosts.gather_rows(pixels) if shared else pixels
+        decoding.raise_problems(paths, decoding.visit(paths, keep, progress, team))
+        self.pixels = team.rows(pixels)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Gathers batches, as `images.Images.batches` says."""
+        """Gathers batches, as `loaders.Images.batches` says."""
         for indices in index_batches:
             yield self.pixels[indices]

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from reid_jax.console import shown
+from reid_jax.runtime.messages import shown
 
 # The lists of train, query and gallery. The training set is what was listed for validation too:
 # 32,621 boxes of 1,041 identities. Query: 11,659 boxes; gallery: 82,161; of 3,060 identities.
@@ -49,8 +49,8 @@ def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
         boxes = sorted(box for name in lists for box in _boxes(root, name, folder))
         if not boxes:
             raise ValueError(f"no image in {' and '.join(lists)} of {root!r}")
-        paths, pids, camids = zip(*boxes, strict=True)
-        pids = np.array(pids, np.int32) + np.int32(first_pid)
+        paths, numbers, camids = zip(*boxes, strict=True)
+        pids = np.array(numbers, np.int32) + np.int32(first_pid)
         if folder == train:
             first_pid = int(pids.max()) + 1
         splits.append((paths, pids, np.array(camids, np.int32)))

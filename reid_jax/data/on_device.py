@@ -1,14 +1,16 @@
 """Images decoded once and held by the devices that train on them, without TensorFlow."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reid_jax.collectives import AXIS
 from reid_jax.data.memory import MemoryImages
+from reid_jax.runtime import hosts
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.progress import Progress
 
 # Of a device's memory, what images may take. What a network needs is known only once its step is
 # compiled, after minutes of decoding. At full size it is several GiB, more than the images of any
@@ -17,7 +19,7 @@ _SHARE = 0.5
 
 
 class DeviceImages:
-    """The loader `device` of `images.open_images`: every device holds all images.
+    """The loader `device` of `loaders.open_images`: every device holds all images.
 
     What travels to gather a batch is its indices.
     """
@@ -27,9 +29,9 @@ class DeviceImages:
         paths: Sequence[str],
         size: tuple[int, int],
         devices: list[jax.Device],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
-        shared: bool = False,
+        team: hosts.Team = hosts.ALONE,
     ):
         """Decodes and resizes every file; arguments and errors are those of `open_images`.
 
@@ -37,7 +39,7 @@ class DeviceImages:
             ValueError: a device has too little memory; found before any file is read.
         """
         _check_fit(len(paths), size, devices)
-        pixels = MemoryImages(paths, size, progress, shared=shared).pixels
+        pixels = MemoryImages(paths, size, progress, team=team).pixels
         # Placed as the pmapped function takes them: else every call would send them again.
         everywhere = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec())
         self._pixels = jax.device_put(pixels, everywhere)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from reid_jax.data.images import Images
+from reid_jax.data.loaders import Images
 
 
 def train_batches(

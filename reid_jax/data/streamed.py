@@ -3,12 +3,13 @@
 import collections
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from reid_jax.console import shown
-from reid_jax.data import images
+from reid_jax.data import decoding
+from reid_jax.runtime.messages import shown
+from reid_jax.runtime.progress import Progress
 
 # Batches decoded ahead of the one who asks.
 _AHEAD = 2
@@ -25,19 +26,19 @@ class StreamedImages:
         self,
         paths: Sequence[str],
         size: tuple[int, int],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
     ):
         """Reads and checks every file; arguments and errors are those of `open_images`."""
         self._paths = paths
         self._size = size
-        problems = images.visit(paths, lambda i, data, image: None, progress)
-        images.raise_problems(paths, problems)
+        problems = decoding.visit(paths, lambda i, data, image: None, progress)
+        decoding.raise_problems(paths, problems)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Decodes batches ahead, in order, as `images.Images.batches` says.
+        """Decodes batches ahead, in order, as `loaders.Images.batches` says.
 
         Threads end with the iterator, be it used up, closed or forgotten.
 
@@ -46,7 +47,7 @@ class StreamedImages:
         """
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "StreamedImages")
         try:
-            waiting = collections.deque()
+            waiting: collections.deque = collections.deque()
             for indices in index_batches:
                 waiting.append([pool.submit(self._read, i) for i in indices])
                 if len(waiting) > _AHEAD:
@@ -58,12 +59,12 @@ class StreamedImages:
 
     def _read(self, i: int) -> np.ndarray:
         try:
-            with images.decoded(self._paths[i]) as (_, image):
-                return np.asarray(images.resize(image, self._size))
-        except Exception as error:  # As `images.visit`.
+            with decoding.decoded(self._paths[i]) as (_, image):
+                return np.asarray(decoding.resize(image, self._size))
+        except Exception as error:  # As `decoding.visit`.
             raise ValueError(
                 f"{shown(self._paths[i])} was a good image when it was checked, and now cannot be "
-                f"read ({images.reason(error)}). Were files changed meanwhile? Start again."
+                f"read ({decoding.reason(error)}). Were files changed meanwhile? Start again."
             ) from error
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from reid_jax import hosts
-from reid_jax.data import images
+from reid_jax.data import decoding
+from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
 
 # TensorFlow prints paragraphs about itself as it is imported, unless told before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,40 +34,37 @@ _MOST_TAPS = 8
 
 
 class TfdataImages:
-    """The loader `tfdata` of `images.open_images`."""
+    """The loader `tfdata` of `loaders.open_images`."""
 
     def __init__(
         self,
         paths: Sequence[str],
         size: tuple[int, int],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
-        shared: bool = False,
+        team: hosts.Team = hosts.ALONE,
     ):
         """Reads and checks every file; arguments and errors are those of `open_images`."""
         tf.config.set_visible_devices([], "GPU")  # They are JAX's.
         self._size = size
         # The one copy: Python's own bytes objects, of which a batch's are handed to TensorFlow at a
         # time. A tensor of all would be a second copy, while it is made at least.
-        count = len(paths[hosts.own_part(len(paths))]) if shared else len(paths)
-        self._encoded: list[bytes] = [b""] * count
+        self._encoded: list[bytes] = [b""] * len(paths[team.part(len(paths))])
         shapes = set()
 
         def keep(i, data, image):
-            large = image.width * image.height > images.LARGE_PIXELS
+            large = image.width * image.height > decoding.LARGE_PIXELS
             if large:
                 # Resized once for all: decoding several at a time would take any memory.
-                image = images.resize(image, size)
+                image = decoding.resize(image, size)
             if large or not _decodes_to(data, image):
                 data = _png(image)
             self._encoded[i] = data
             shapes.add((image.height, image.width))
 
-        visit = images.visit_shared if shared else images.visit
-        images.raise_problems(paths, visit(paths, keep, progress))
-        if shared:
-            self._encoded = hosts.gather_bytes(self._encoded)
-            shapes = {tuple(shape) for part in hosts.gather(list(shapes)) for shape in part}
+        decoding.raise_problems(paths, decoding.visit(paths, keep, progress, team))
+        self._encoded = team.files(self._encoded)
+        shapes = {tuple(shape) for shape in team.values(list(shapes))}
         # What all files measure, where that is the same and not much more than is asked for.
         self._shape = None
         if len(shapes) == 1:
@@ -78,7 +76,7 @@ class TfdataImages:
         return len(self._encoded)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Decodes batches ahead, in order, as `images.Images.batches` says."""
+        """Decodes batches ahead, in order, as `loaders.Images.batches` says."""
         index_batches = iter(index_batches)
         first = next(index_batches, None)
         if first is None:
@@ -147,19 +145,19 @@ _DECODERS = {b"\xff\xd8\xff": _decode_jpeg, b"\x89PNG\r\n\x1a\n": _decode_png}
 
 
 def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """`images.resize` on (h, w, 3) uint8, by Pillow itself: (H, W, 3) uint8.
+    """`decoding.resize` on (h, w, 3) uint8, by Pillow itself: (H, W, 3) uint8.
 
     TensorFlow's own operations pass over memory once each, and take several times as long.
     """
 
     def resize(image):
-        return np.asarray(images.resize(Image.fromarray(image), size))
+        return np.asarray(decoding.resize(Image.fromarray(image), size))
 
     return tf.ensure_shape(tf.numpy_function(resize, [image], tf.uint8, stateful=False), (*size, 3))
 
 
 def _resize_batch(batch: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """`images.resize` on (B, h, w, 3) uint8, compiled, in the same integers: (B, H, W, 3) uint8."""
+    """`decoding.resize` on (B, h, w, 3) uint8, compiled, in the same integers."""
     height, width = size
     # One program an axis: in one for both, XLA would sum along rows again for each of the sums
     # along columns.

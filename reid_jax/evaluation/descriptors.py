@@ -1,7 +1,6 @@
 """From images to descriptors: the inference face over whole splits, no image lost."""
 
 import collections
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import flax.linen as nn
@@ -9,14 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.collectives import AXIS
-from reid_jax.console import clock
 from reid_jax.data.augment import normalize
-from reid_jax.data.images import Images
+from reid_jax.data.loaders import Images
 from reid_jax.data.pipeline import eval_batches
-
-# Seconds between two lines of progress.
-_PROGRESS_PERIOD = 10.0
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.progress import Progress, Tracker
 
 # Batches that devices work on while the host takes an earlier one's descriptors.
 _AHEAD = 2
@@ -64,12 +60,17 @@ def descriptor_function(
         face(variables, images): uint8 (B, H, W, 3) to (B, D) float32. B may be symbolic.
     """
 
+    def describe(variables, images) -> jax.Array:
+        descriptors = network.apply(variables, images)
+        assert isinstance(descriptors, jax.Array)
+        return descriptors
+
     def face(variables, images):
         images = normalize(images)
-        descriptors = network.apply(variables, images)
+        descriptors = describe(variables, images)
         if flip:
             mirrored = jnp.flip(images, axis=2)
-            descriptors = 0.5 * (descriptors + network.apply(variables, mirrored))
+            descriptors = 0.5 * (descriptors + describe(variables, mirrored))
         if unit_length:
             squared = jnp.square(descriptors).sum(axis=1, keepdims=True)
             # A descriptor of zeros, as of a network that collapsed, stays one.
@@ -95,7 +96,7 @@ def extract(
     variables,
     parts: Sequence[tuple[Images, int]],
     batch_size: int,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> np.ndarray:
     """What a face says of images, part after part, each in order, in one array.
 
@@ -104,42 +105,35 @@ def extract(
     Args:
         face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
-        parts: images, from `reid_jax.data.images.open_images`, and how many of the first to take.
+        parts: images, from `reid_jax.data.decoding.open_images`, and how many of the first to take.
         batch_size: images a call; each part's last batch is padded and what the padding gives is
             dropped.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.
     """
     total = sum(count for _, count in parts)
-    results, done = None, 0
-    started = shown = time.monotonic()
+    results, done = np.empty(0, np.float32), 0
     outputs = (
         (face(variables, batch), mask)
         for images, count in parts
         for batch, mask in eval_batches(images, count, batch_size)
     )
-    for output, mask in _delayed(outputs, _AHEAD):
-        rows = np.asarray(output)[mask]
-        if results is None:
-            results = np.empty((total, *rows.shape[1:]), np.float32)
-        results[done : done + len(rows)] = rows
-        done += len(rows)
-        now = time.monotonic()
-        if progress and now - shown > _PROGRESS_PERIOD:
-            rate = done / (now - started)
-            progress(
-                f"described {done:,} of {total:,} images  {rate:,.0f} images/s  "
-                f"ETA {clock((total - done) / rate)}"
-            )
-            shown = now
+    with Tracker(progress, total, "described", show=("rate", "ETA")) as tracker:
+        for output, mask in _delayed(outputs, _AHEAD):
+            rows = np.asarray(output)[mask]
+            if not done:  # Only now is the shape known.
+                results = np.empty((total, *rows.shape[1:]), np.float32)
+            results[done : done + len(rows)] = rows
+            done += len(rows)
+            tracker.update(done)
     return results
 
 
 def _delayed(items: Iterable, count: int) -> Iterator:
     """The items, each once `count` later ones have been made or none are left."""
-    waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)
         if len(waiting) > count:

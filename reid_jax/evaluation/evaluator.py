@@ -3,22 +3,48 @@
 Several hosts share it: each describes its part of the images and ranks its part of the queries.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from reid_jax import hosts
-from reid_jax.data.images import Images, open_images
-from reid_jax.data.layouts import Dataset, Split
+from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.memory import MemoryImages
+from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import descriptor_face, extract
+from reid_jax.evaluation.distances import Rescore
 from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
-from reid_jax.evaluation.search import Descriptors, Rescore
+from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.runtime import hosts
+from reid_jax.runtime.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a network makes of a dataset: descriptors, and how well they rank.
+
+    Attributes:
+        evaluator: has the network and the images.
+        variables: {"params", "batch_stats"} of the network.
+        query: descriptors of the queries.
+        gallery: descriptors of the gallery.
+        result: of ranking the gallery for the queries.
+        rescore: what the gallery is ordered by instead of the distance; None for the distance.
+    """
+
+    evaluator: "Evaluator"
+    variables: Any
+    query: Descriptors
+    gallery: Descriptors
+    result: RankingResult
+    rescore: Rescore | None = None
 
 
 class Evaluator:
@@ -30,7 +56,7 @@ class Evaluator:
         dataset: Dataset,
         config,
         devices: list[jax.Device],
-        progress: Callable[[str], object] | None = None,
+        progress: Progress = None,
         *,
         boxes: Split | None = None,
         pooling: str = "average",
@@ -43,7 +69,7 @@ class Evaluator:
             dataset: whose query and gallery to take.
             config: a whole recipe; reads `data` and `eval`.
             devices: this host's, to share each batch.
-            progress: called with a line of text now and then; None is silence.
+            progress: called with progress messages; None disables them.
             boxes: for multi-query, images that take the place of the query's, from
                 `layouts.read_multi_query`.
             pooling: how their descriptors become a query's, `average` or `max`.
@@ -53,8 +79,7 @@ class Evaluator:
         Raises:
             ValueError: a file is no image, or `pooling` is another.
         """
-        self.dataset = dataset
-        self._devices = len(devices)
+        self.network, self.dataset, self.devices = network, dataset, devices
         self._config = config
         self._progress = progress
         self._face = descriptor_face(
@@ -102,13 +127,43 @@ class Evaluator:
         ranks = match_ranks(
             Descriptors(query.features[own], query.pids[own], query.camids[own]),
             gallery,
-            block_size=self._config.eval.block_size,
+            block_size=self.block_size,
             rescore=None if rescore is None else lambda i: rescore(own.start + i),
             progress=self._progress,
         )
         lengths = hosts.gather_rows(np.array([len(r) for r in ranks]))
         every = hosts.gather_rows(np.concatenate(ranks))
         return score_ranks(np.split(every, np.cumsum(lengths)[:-1]))
+
+    def evaluate(self, variables, *, rerank: bool = False) -> Evaluation:
+        """Describes all images and ranks the gallery.
+
+        Args:
+            variables: {"params", "batch_stats"}.
+            rerank: order the gallery by k-reciprocal re-ranking.
+        """
+        query, gallery = self.describe(variables)
+        rescore = None
+        if rerank:
+            rescore = k_reciprocal(
+                query, gallery, block_size=self.block_size, progress=self._progress
+            )
+        result = self.rank(query, gallery, rescore)
+        return Evaluation(self, variables, query, gallery, result, rescore)
+
+    def __call__(self, variables) -> RankingResult:
+        """CMC, mAP and mINP of {"params", "batch_stats"}."""
+        return self.evaluate(variables).result
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time, `eval.batch_size` rounded up to what the devices share evenly."""
+        return self.round_up(self._config.eval.batch_size)
+
+    @property
+    def block_size(self) -> int:
+        """Gallery images that are ranked at a time, `eval.block_size`."""
+        return self._config.eval.block_size
 
     def query_pixels(self, indices: np.ndarray) -> np.ndarray:
         """A few images of the query, read again, (N, H, W, 3) uint8, by (N,) indices."""
@@ -128,18 +183,14 @@ class Evaluator:
 
     def round_up(self, count: int) -> int:
         """The next number of images that this host's devices share evenly."""
-        return -(-count // self._devices) * self._devices
-
-    def __call__(self, variables) -> RankingResult:
-        """CMC, mAP and mINP of {"params", "batch_stats"}."""
-        return self.rank(*self.describe(variables))
+        return -(-count // len(self.devices)) * len(self.devices)
 
     def _describe(self, variables, parts: list[tuple[Images, Split]]) -> Descriptors:
         features = extract(
             self._face,
             variables,
             [(images, len(images)) for images, _ in parts],
-            self.round_up(self._config.eval.batch_size),
+            self.batch_size,
             self._progress,
         )
         features = _in_order(features, [len(split) for _, split in parts])

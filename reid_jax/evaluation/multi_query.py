@@ -13,17 +13,17 @@ import collections
 
 import numpy as np
 
-from reid_jax.data.layouts import Split
-from reid_jax.evaluation.search import Descriptors
+from reid_jax.data.splits import Split
+from reid_jax.evaluation.descriptor_sets import Descriptors
 
 #: The ways to pool that `pool` knows.
-POOLINGS = ("average", "max")
+QUERY_POOLINGS = ("average", "max")
 
 
 def check(how: str) -> None:
-    """Raises ValueError where `how` is none of `POOLINGS`."""
-    if how not in POOLINGS:
-        raise ValueError(f"--multi-query={how}: known are {', '.join(POOLINGS)}")
+    """Raises ValueError where `how` is none of `QUERY_POOLINGS`."""
+    if how not in QUERY_POOLINGS:
+        raise ValueError(f"--multi-query={how}: known are {', '.join(QUERY_POOLINGS)}")
 
 
 def pool(

@@ -7,19 +7,19 @@ are never a match. Equally distant gallery images rank in gallery order, lowest 
 
 No row of distances is ever sorted. The rank of a match is counted:
 ``1 + |{valid gallery images nearer than the match, or equally near with a smaller index}|``.
-The count is exact although the bulk of the work is in float32, see `search`.
+The count is exact although the bulk of the work is in float32, see `distances`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax.evaluation.search import (
+from reid_jax.data.identities import DISTRACTOR
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.distances import (
     BLOCK_SIZE,
-    DISTRACTOR,
-    Descriptors,
     Index,
     Order,
     Rescore,
@@ -29,6 +29,7 @@ from reid_jax.evaluation.search import (
     score_blocks,
     take_orders,
 )
+from reid_jax.runtime.progress import Progress
 
 # The nearest of no images, and their values.
 _NOTHING = (np.empty(0, np.int64), np.empty(0))
@@ -76,7 +77,7 @@ def evaluate_ranking(
     block_size: int = BLOCK_SIZE,
     max_rank: int = 50,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the ranked lists, see `score_ranks`.
 
@@ -147,7 +148,7 @@ def match_ranks(
     *,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> list[np.ndarray]:
     """Counts the rank of every match of every query.
 
@@ -160,7 +161,7 @@ def match_ranks(
             The gallery is then ordered by w d^2 + offset in float64, d^2 being the squared
             Euclidean distance, ties in gallery order. Called once a query, in ascending order. None
             orders by distance.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         For each query the 1-based ranks of its matches among its valid gallery images, int64,
@@ -191,7 +192,7 @@ def nearest(
     own_camera: bool = True,
     block_size: int = BLOCK_SIZE,
     rescore: Rescore | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
 
@@ -245,7 +246,7 @@ def neighbours(
     k: int,
     *,
     block_size: int = BLOCK_SIZE,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest of every image among all, itself included, and how far the furthest is.
 
@@ -253,7 +254,7 @@ def neighbours(
         features: descriptors of N images, float32 (N, D).
         k: from 1 to N.
         block_size: see `match_ranks`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         Indices, int32 (N, k), nearest first and of equally near ones the lowest first, so that an
@@ -349,9 +350,9 @@ def _merge_nearest(
     if np.isfinite(enough):
         # The k lowest scores need not be the k nearest, but no image further than all of them is.
         limit = min(limit, search.largest_value(order, enough))
-    high = np.finfo(np.float32).max
+    high: np.ndarray | float = float(np.finfo(np.float32).max)
     if np.isfinite(limit):
-        high = search.score_bounds(order, np.float64(limit))[1]
+        high = search.score_bounds(order, np.array(limit, np.float64))[1]
     columns = np.flatnonzero(row <= high) + start
     indices = np.concatenate([best[0], columns])
     values = np.concatenate([best[1], search.values(order, columns)])

@@ -11,19 +11,14 @@ all else is sparse: a row of the encoding has some tens of entries. The arithmet
 that of a row involves no other row of its block, so that the result depends on no block size.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from reid_jax.evaluation.descriptor_sets import Descriptors, check_sets
+from reid_jax.evaluation.distances import BLOCK_SIZE, Rescore, squared_distances
 from reid_jax.evaluation.ranking import neighbours
-from reid_jax.evaluation.search import (
-    BLOCK_SIZE,
-    Descriptors,
-    Rescore,
-    check_sets,
-    squared_distances,
-)
+from reid_jax.runtime.progress import Progress
 
 # Rows whose entries are worked on at a time: some megabytes.
 _ROWS = 256
@@ -37,7 +32,7 @@ def k_reciprocal(
     k2: int = 6,
     weight: float = 0.3,
     block_size: int = BLOCK_SIZE,
-    progress: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> Rescore:
     """Prepares re-ranking, for `rescore` of `match_ranks`, `nearest` and `evaluate_ranking`.
 
@@ -56,7 +51,7 @@ def k_reciprocal(
             leaves it.
         weight: of the Euclidean distance, lambda in the paper. 1 ranks by it alone.
         block_size: see `match_ranks`.
-        progress: called with a line of text now and then; None is silence.
+        progress: called with progress messages; None disables them.
 
     Returns:
         A function from a query's index to its weight and its offsets, float64 (G,).

@@ -2,14 +2,14 @@
 
 import argparse
 
-from reid_jax.console import clear_errors
+from reid_jax.runtime.messages import clear_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Exports the run that the command line names."""
     options = _parser().parse_args(arguments)
     with clear_errors(options.traceback):
-        from reid_jax.export.run import export_run  # After the arguments: JAX takes its time.
+        from reid_jax.export.exporter import export_run  # After the arguments: JAX takes its time.
 
         formats = None if options.formats is None else options.formats.split(",")
         export_run(options.workdir, options.out, options.checkpoint, formats)

@@ -39,7 +39,7 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
 @contextlib.contextmanager
 def _no_places() -> Iterator[None]:
     """Programs do not say which lines of which files they are from: the file is for others."""
-    limit = jax.config.jax_traceback_in_locations_limit
+    limit = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

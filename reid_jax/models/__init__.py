@@ -9,6 +9,8 @@ face, are maps of activity, (B, ways, stages, h, w).
 `network.check(image_size)` raises where settings contradict each other.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from reid_jax.models.baseline import Baseline
@@ -39,8 +41,8 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
     """The network that `config` (the `model` part of a recipe) describes.
 
     Args:
-        config: a ConfigDict with `name`, `dtype`, `trunk` (the attributes of
-            `ResNet`) and the network's own leaves. `pretrained` is for the trainer, and not read.
+        config: a ConfigDict with `name`, `dtype`, `trunk` (attributes of `ResNet`) and the
+            network's own leaves. `pretrained` is for the trainer, and not read.
         num_classes: training identities.
         axis_name: the pmapped axis whose devices share a batch, or None.
 
@@ -54,7 +56,7 @@ def create(config, num_classes: int, axis_name: str | None = None) -> Network:
         raise ValueError(f"model.name is {name!r}; it must be one of {sorted(NETWORKS)}")
     if dtype not in DTYPES:
         raise ValueError(f"model.dtype is {dtype!r}; it must be one of {DTYPES}")
-    common = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
+    common: dict[str, Any] = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
     trunk = ResNet(**trunk, **common)
     if trunk.block not in BLOCKS:
         raise ValueError(f"model.trunk.block is {trunk.block!r}; it must be one of {tuple(BLOCKS)}")

@@ -1,10 +1,11 @@
-"""The plain baseline of HBFP-Net's table 2, and what has been added to such baselines since.
+"""The plain baseline of HBFP-Net's table 2, and the strong baseline of `configs/strong_*.py`.
 
-By default: ResNet, average pooling, one head. `pooling`, `neck`, `cosine_scale` and `stripes` make
-it the strong baseline of `configs/strong_*.py`.
+By default it is ResNet, average pooling and one head. The strong baseline changes `pooling`, `neck`
+and `stripes`.
 """
 
 import jax
+import jax.numpy as jnp
 
 from reid_jax.models.heads import PooledHead
 from reid_jax.models.network import Network
@@ -17,11 +18,12 @@ class Baseline(Network):
         classifier: whether there is a classifier, and so an ID loss. Without it this is the
             "Baseline" row of table 2, with it the rows with label smoothing (LS).
         classifier_std: standard deviation of the classifier's initial weights.
-        cosine_scale: 0 for a linear classifier, or the factor of a cosine classifier.
-        pooling: `average`, `max` or `gem`.
+        cosine_scale: 0 for a linear classifier, otherwise the scale of a cosine classifier.
+        pooling: `average`, `max` or `gem`, generalized mean.
         neck: `none` or `batch_norm`.
-        stripes: horizontal stripes of the map, from top to bottom, each with a head of its own that
-            has an ID loss only, as the parts of PCB (Sun et al., ECCV 2018); 0 for none.
+        stripes: number of horizontal stripes of the map, 0 for none. Each stripe has a head with an
+            ID loss and no triplet loss, as the parts of PCB (Sun et al., ECCV 2018), and its
+            descriptor follows that of the whole map.
     """
 
     classifier: bool = True
@@ -47,13 +49,21 @@ class Baseline(Network):
         ]
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """The trunk's last map, and its stripes, (B, H, W, C) and (B, H / stripes, W, C)."""
+        """The trunk's last map (B, H, W, C), and its stripes from the top, (B, H / n, W, C)."""
         features = self.trunk(images, train).res5
         if not self.stripes:
             return (features,)
-        height = features.shape[1] // self.stripes
-        parts = [features[:, i * height : (i + 1) * height] for i in range(self.stripes)]
-        return (features, *parts)
+        return (features, *jnp.split(features, self.stripes, axis=1))
+
+    def cams(self, images: jax.Array) -> list[jax.Array]:
+        """Grad-CAM of each head, (B, H, W): zero outside the stripe that the head pools."""
+        whole, *parts = super().cams(images)
+        placed = [whole]
+        for index, part in enumerate(parts):
+            top, height = index * part.shape[1], part.shape[1]
+            below = whole.shape[1] - top - height
+            placed.append(jnp.pad(part, ((0, 0), (top, below), (0, 0))))
+        return placed
 
     @property
     def classifies(self) -> bool:
@@ -62,7 +72,7 @@ class Baseline(Network):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """The maps that the heads pool."""
+        """The part of the map that each head pools."""
         return ("res5", *(f"Stripe {i + 1}" for i in range(self.stripes)))
 
     def check(self, image_size: tuple[int, int]) -> None:
@@ -71,11 +81,12 @@ class Baseline(Network):
         height = self.trunk.map_size(image_size)[0]
         if self.stripes and height % self.stripes:
             raise ValueError(
-                f"model.stripes is {self.stripes}, and the map's {height} rows do not divide into "
-                "as many stripes of one height"
+                f"model.stripes is {self.stripes}, but the map has {height} rows, which do not "
+                "divide into that many stripes of equal height"
             )
-        if self.stripes and not self.classifier:
-            raise ValueError(
-                f"model.stripes is {self.stripes} and model.classifier is False: stripes have an "
-                "ID loss only, and need a classifier"
-            )
+        for leaf, value in (("stripes", self.stripes), ("cosine_scale", self.cosine_scale)):
+            if value and not self.classifier:
+                raise ValueError(
+                    f"model.{leaf} is {value}, but model.classifier is False: "
+                    "set model.classifier to True"
+                )

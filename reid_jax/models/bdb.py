@@ -51,7 +51,7 @@ class BDB(Network):
             key: typed key, equal on all devices, so that all images lose the same rectangle.
         """
         whole, part = self.maps(images, train=True)
-        part = batch_drop(key, part, self._rectangle(part.shape[1:3]))
+        part = batch_drop(key, part, self._rectangle((part.shape[1], part.shape[2])))
         return tuple(head(x, train=True) for head, x in zip(self.heads, (whole, part), strict=True))
 
     @property
@@ -86,7 +86,7 @@ def batch_drop(key: jax.Array, features: jax.Array, rectangle: tuple[int, int]) 
         (B, H, W, C), of the dtype of `features`.
     """
     row_key, column_key = jax.random.split(key)
-    size = features.shape[1:3]
+    size = (features.shape[1], features.shape[2])
     top = jax.random.randint(row_key, (), 0, size[0] - rectangle[0] + 1)
     left = jax.random.randint(column_key, (), 0, size[1] - rectangle[1] + 1)
     dropped = inside(size, top, left, *rectangle)

@@ -28,7 +28,7 @@ class HBFP(Network):
             is the trunk's own map.
         hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
-        reduction: of the generalized pooling's terms, `sum` or `mean`.
+        reduction: how the generalized pooling combines its terms, `sum` or `mean`.
         neck: of each level's head, `none` or `batch_norm`.
         classifier_std: standard deviation of the classifiers' initial weights.
         correlation_dim: L.
@@ -70,7 +70,7 @@ class HBFP(Network):
         """The trunk's maps by level, and the same informed by BFP where a pair has the level."""
         trunk = self.trunk(images, train)
         plain = dict(zip(LEVELS, (trunk.res4_1, trunk.res4, trunk.res5), strict=True))
-        informed = {}
+        informed: dict[str, jax.Array] = {}
         for pair in self.pairs:
             levels = PAIRS[pair]
             x, y = (plain[level] for level in levels)

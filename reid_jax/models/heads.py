@@ -14,19 +14,24 @@ from reid_jax.models.resnet import kaiming_fan_out
 
 NECKS = ("none", "batch_norm")
 
+# Squared norms below this count as zero.
+_TINY = 1e-24
+
 
 class StageOutput(NamedTuple):
     """What a stage hands to the trainer."""
 
-    embedding: jax.Array | None  # (B, E) float32, for the triplet loss; None for no triplet loss
-    logits: jax.Array | None  # (B, C) float32, for the ID loss; None for no ID loss
+    embedding: jax.Array | None  # (B, E) float32; None for no triplet loss
+    logits: jax.Array | None  # (B, C) float32; None for no ID loss
     mixture: Mixture | None = None  # who else the images show, where images were mixed
-    descriptor: jax.Array | None = None  # (B, D) float32, at test; None: it is the embedding
+    descriptor: jax.Array | None = None  # (B, D) float32; None if it is the embedding
 
     @property
     def described(self) -> jax.Array:
         """The stage's part of an image's descriptor, (B, D) float32."""
-        return self.embedding if self.descriptor is None else self.descriptor
+        described = self.embedding if self.descriptor is None else self.descriptor
+        assert described is not None
+        return described
 
 
 class StageHead(nn.Module):
@@ -62,11 +67,12 @@ class StageHead(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Pooling = embedding -> neck -> linear = logits (HBFP-Net sections 3.3 and 3.4).
+    """Pooling = embedding -> neck = descriptor -> classifier = logits.
 
-    Without a neck the embedding is the descriptor, as in the paper. The batch-norm neck (Luo et
-    al., IEEE TMM 2019, "BNNeck") takes the embedding to the descriptor, which the classifier reads:
-    triplet loss and ID loss then act on different spaces, and the embedding's scale is free.
+    Without a neck the embedding is the descriptor, as in HBFP-Net (sections 3.3 and 3.4). The
+    batch-norm neck (Luo et al., IEEE TMM 2019, "BNNeck") normalises the embedding to the
+    descriptor, which the classifier reads: the triplet loss and the ID loss then act on different
+    spaces, and the scale of the embedding does not affect the logits.
 
     Attributes:
         num_classes: C, training identities; None for no classifier.
@@ -74,10 +80,8 @@ class PooledHead(nn.Module):
         lambdas: thresholds of `generalized`; (0,) is average pooling.
         reduction: of the terms of `generalized`, `sum` or `mean`.
         neck: of `NECKS`.
-        triplet: whether there is a triplet loss on the embedding.
-        cosine_scale: 0 for a linear classifier. Otherwise logits are this number times the cosine
-            between the descriptor and the weights of each class (Wang et al., CVPR 2018,
-            "CosFace"; the margin is `loss.id_margin`).
+        triplet: whether the output has the embedding, for a triplet loss.
+        cosine_scale: 0 for a linear classifier, otherwise the scale of a `CosineClassifier`.
         classifier_std: standard deviation of the classifier's initial weights.
         dtype: of the computation; embedding and logits are float32 whatever it is.
         axis_name: the pmapped axis whose devices share a batch, or None.
@@ -96,7 +100,7 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
-        """(B, H, W, C) to embedding (B, C) and logits."""
+        """(B, H, W, C) to embedding and descriptor (B, C), and logits."""
         embedding = self._pool(features)
         descriptor = embedding
         if self.neck == "batch_norm":
@@ -109,7 +113,9 @@ class PooledHead(nn.Module):
             )(embedding)
         return StageOutput(
             embedding=embedding.astype(jnp.float32) if self.triplet else None,
-            logits=None if self.num_classes is None else self._classify(descriptor),
+            logits=None
+            if self.num_classes is None
+            else self._classify(descriptor, self.num_classes),
             descriptor=descriptor.astype(jnp.float32),
         )
 
@@ -122,16 +128,14 @@ class PooledHead(nn.Module):
         return POOLINGS[self.pooling](features)
 
     @nn.nowrap
-    def _classify(self, descriptor: jax.Array) -> jax.Array:
+    def _classify(self, descriptor: jax.Array, num_classes: int) -> jax.Array:
         init = nn.initializers.normal(self.classifier_std)
         if self.cosine_scale:
-            classifier = CosineClassifier(
-                self.num_classes, self.cosine_scale, init, name="classifier"
-            )
+            classifier = CosineClassifier(num_classes, self.cosine_scale, init, name="classifier")
             return classifier(descriptor)
-        # The neck's output has mean zero, and a bias for each class would undo that.
+        # The neck's output has mean zero: like the neck, the classifier has no bias.
         return nn.Dense(
-            self.num_classes,
+            num_classes,
             use_bias=self.neck == "none",
             dtype=self.dtype,
             kernel_init=init,
@@ -140,12 +144,14 @@ class PooledHead(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """Logits (B, C): `scale` times the cosine between the input and each class's weights.
+    """Logits are `scale` times the cosine between the input and the weights of each class.
+
+    Wang et al., CVPR 2018 ("CosFace"); its margin is that of `losses.cross_entropy`.
 
     Attributes:
         num_classes: C.
-        scale: of the cosines.
-        kernel_init: of the weights (D, C), float32; their lengths do not matter.
+        scale: factor of the cosines, CosFace's s.
+        kernel_init: initialiser of the weights (D, C), float32; their lengths do not matter.
     """
 
     num_classes: int
@@ -160,6 +166,7 @@ class CosineClassifier(nn.Module):
 
 
 def unit_length(x: jax.Array, axis: int = -1) -> jax.Array:
-    """`x` divided by its Euclidean lengths along an axis; zero vectors stay zero."""
+    """`x` divided by its Euclidean norm along an axis; zero vectors stay zero, without gradient."""
     squared = jnp.square(x).sum(axis=axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+    zero = squared < _TINY
+    return jnp.where(zero, 0.0, x * jax.lax.rsqrt(jnp.where(zero, 1.0, squared)))

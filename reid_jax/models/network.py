@@ -53,11 +53,15 @@ class Network(nn.Module):
 
     def gradcams(self, images: jax.Array) -> jax.Array:
         """Grad-CAM of each head's predicted identity: (B, heads, h, w) float32."""
+        return jnp.stack(self.cams(images), axis=1)
+
+    def cams(self, images: jax.Array) -> list[jax.Array]:
+        """As `gradcams`, one array a head, each of the size of the map that its head pools."""
         cams = []
         for head, features in zip(self.heads, self.maps(images, train=False), strict=True):
             predicted = head(features, train=False).logits.argmax(axis=-1)
             cams.append(gradcam(logits_of(head, train=False), features, predicted))
-        return jnp.stack(cams, axis=1)
+        return cams
 
     @property
     def classifies(self) -> bool:

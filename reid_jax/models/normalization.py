@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives
+from reid_jax.runtime import collectives
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # PyTorch's 0.1
@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
         train: whether to take the batch's statistics and remember them, or the remembered ones.
         dtype: of the result; the computation is in float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
-        bias: whether channels are shifted.
+        bias: whether there is a learnt shift of each channel.
     """
 
     train: bool

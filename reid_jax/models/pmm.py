@@ -5,16 +5,15 @@ the stage before found most salient are replaced by another identity's, so that 
 other clues.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
-from reid_jax import collectives, mixing
+from reid_jax import mixing
 from reid_jax.gradcam import gradcam
 from reid_jax.mixing import Mixture
 from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network, logits_of
+from reid_jax.runtime import collectives
 
 MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
 # Those that change the maps of stages II and III, and those that change the images.
@@ -40,7 +39,7 @@ class PMM(Network):
     embedding_dim: int = 512
     stages: int = 3
     mixing: str = "hardmix"
-    block: Sequence[int] = (3, 2)
+    block: tuple[int, int] = (3, 2)
     top_k: int = 3
 
     def setup(self):  # noqa: D102
@@ -112,13 +111,13 @@ class PMM(Network):
         partner = mixing.partners(partner_key, labels, self.axis_name)
         if self.mixing == "cutmix":
             keys = collectives.batch_keys(box_key, images.shape[0], self.axis_name)
-            mask = mixing.cutmix_mask(keys, images.shape[1:3])
+            mask = mixing.cutmix_mask(keys, _size(images))
         else:
             features = jax.lax.stop_gradient(self.trunk(images, train=False).res5)
             activity = features.mean(axis=-1, dtype=jnp.float32)
             mask = mixing.block_mask(activity, self.block, self.top_k)
             mask = collectives.gather(mask, self.axis_name)[partner]
-            mask = mixing.enlarge(mask, images.shape[1:3])
+            mask = mixing.enlarge(mask, _size(images))
         donors = collectives.gather(labels, self.axis_name)[partner]
         mixture = Mixture(donors, 1.0 - mask.mean(axis=(1, 2)))
         return mixing.hard_mix(images, mask, partner, self.axis_name), mixture
@@ -137,3 +136,8 @@ class PMM(Network):
             mixing.check_blocks(map_size, self.block, self.top_k)
         if attentive:
             mixing.check_cells(map_size, image_size)
+
+
+def _size(images: jax.Array) -> tuple[int, int]:
+    """(height, width) of images (B, H, W, C)."""
+    return images.shape[1], images.shape[2]

@@ -1,5 +1,6 @@
 """From a map (B, H, W, C) to one vector an image (B, C)."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -19,8 +20,10 @@ def max_pool(features: jax.Array) -> jax.Array:
 
 POOLINGS = {"average": average_pool, "max": max_pool}
 
-# Values below this count as this in generalized-mean pooling: x^p has no slope at 0 if p < 1.
-_LEAST = 1e-6
+# The least value and the least exponent in generalized-mean pooling. At x = 0 the slope of x^p is
+# infinite if p < 1, and at p = 0 the formula divides by zero.
+_LEAST_VALUE = 1e-6
+_LEAST_EXPONENT = 0.1
 
 
 class GeneralizedMean(nn.Module):
@@ -28,10 +31,10 @@ class GeneralizedMean(nn.Module):
 
         y = (mean over locations of max(x, 1e-6)^p)^(1 / p)
 
-    p = 1 is average pooling, and large p approaches max pooling.
+    p = 1 is average pooling, and large p approaches max pooling. p below 0.1 counts as 0.1.
 
     Attributes:
-        start: the first value of p.
+        start: the initial value of p.
     """
 
     start: float = 3.0
@@ -40,28 +43,30 @@ class GeneralizedMean(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """(B, H, W, C) to (B, C), computed in float32, of the dtype of `features`."""
         p = self.param("p", nn.initializers.constant(self.start), (1,))[0]
-        logs = jnp.log(jnp.maximum(features.astype(jnp.float32), _LEAST))
-        pooled = jnp.exp(jnp.log(jnp.exp(p * logs).mean(axis=(1, 2))) / p)
-        return pooled.astype(features.dtype)
+        p = jnp.maximum(p, _LEAST_EXPONENT)
+        logs = jnp.log(jnp.maximum(features.astype(jnp.float32), _LEAST_VALUE))
+        # Powers themselves would overflow, or vanish, for large p.
+        log_mean = jax.nn.logsumexp(p * logs, axis=(1, 2)) - math.log(math.prod(logs.shape[1:3]))
+        return jnp.exp(log_mean / p).astype(features.dtype)
 
 
 # A value right at a threshold is kept, whichever way float32 rounds both.
 _AT_LEAST = 1.0 - 5e-7
 
 
-# How the terms of generalized pooling become one vector.
+# How the terms of generalized pooling are combined.
 REDUCTIONS = ("sum", "mean")
 
 
 def generalized_pool(
     features: jax.Array, lambdas: Sequence[float], reduction: str = "sum"
 ) -> jax.Array:
-    """Generalized pooling, HBFP-Net equation 6: the sum over `lambdas` of `threshold_pool`.
+    """Generalized pooling, HBFP-Net equation 6: sum or mean over `lambdas` of `threshold_pool`.
 
     Args:
         features: (B, H, W, C).
         lambdas: thresholds in [0, 1]; the paper's are 0, 0.3, 0.5, 0.7 and 1.
-        reduction: `sum`, the paper's, or `mean`, the same divided by the number of lambdas.
+        reduction: `sum`, as in the paper, or `mean`, the sum divided by the number of lambdas.
 
     Returns:
         (B, C), of the dtype of `features`.

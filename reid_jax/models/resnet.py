@@ -219,9 +219,10 @@ class ResNet(nn.Module):
 
     def map_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the last map for images of (height, width)."""
+        height, width = image_size
         for stride in (2, 2, *self.strides):
-            image_size = tuple(-(-size // stride) for size in image_size)
-        return image_size
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError, naming the config leaves, if settings contradict each other.

@@ -24,17 +24,19 @@ def _largest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, columns = (height + 1) // 2, (width + 1) // 2
     margins = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
     padded = jnp.pad(x, margins, constant_values=-jnp.inf)
-    largest = place = None
-    for i in range(3):
-        for j in range(3):
-            stop = (x.shape[0], i + 2 * rows - 1, j + 2 * columns - 1, x.shape[3])
-            # Indexing would gather where the batch's size is symbolic, as it is in an export.
-            value = jax.lax.slice(padded, (0, i, j, 0), stop, (1, 2, 2, 1))
-            if largest is None:
-                largest, place = value, jnp.zeros(value.shape, jnp.int8)
-            else:
-                place = jnp.where(value > largest, jnp.int8(3 * i + j), place)
-                largest = jnp.maximum(largest, value)
+
+    def value_at(number: int) -> jax.Array:
+        i, j = divmod(number, 3)
+        stop = (x.shape[0], i + 2 * rows - 1, j + 2 * columns - 1, x.shape[3])
+        # Indexing would become a gather if the batch size is symbolic, as in an export.
+        return jax.lax.slice(padded, (0, i, j, 0), stop, (1, 2, 2, 1))
+
+    largest = value_at(0)
+    place = jnp.zeros(largest.shape, jnp.int8)
+    for number in range(1, 9):
+        value = value_at(number)
+        place = jnp.where(value > largest, jnp.int8(number), place)
+        largest = jnp.maximum(largest, value)
     return largest, place
 
 

@@ -2,19 +2,15 @@
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from reid_jax.console import clock, printable, shown
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
-from reid_jax.models import Network
-
-# Seconds between two lines of progress.
-_PROGRESS_PERIOD = 10.0
+from reid_jax.runtime.messages import printable, shown
+from reid_jax.runtime.progress import Progress, Tracker
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,23 +110,13 @@ def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
     return [printable(path.removeprefix(root)) for path in paths]
 
 
-def gradcam_maps(
-    network: Network,
-    devices: list[jax.Device],
-    variables,
-    evaluator: Evaluator,
-    batch_size: int,
-    progress: Callable[[str], object],
-) -> np.ndarray:
+def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None) -> np.ndarray:
     """Grad-CAM of all queries, batch by batch: a few bytes of each query are kept.
 
     Args:
-        network: one that classifies.
-        devices: the evaluator's.
+        evaluator: has the images and a network that classifies.
         variables: {"params", "batch_stats"}.
-        evaluator: knows the images.
-        batch_size: images a call, rounded up to what the devices share evenly.
-        progress: called with a line of text now and then.
+        progress: called with progress messages; None disables them.
 
     Returns:
         (Q, S, h, w) uint8, each map scaled by its own maximum.
@@ -140,24 +126,22 @@ def gradcam_maps(
     """
     paths = evaluator.dataset.query.paths
     count = len(paths)
-    batch_size = evaluator.round_up(min(batch_size, count))
-    face = pmap_face(network, devices, "gradcams")
+    batch_size = min(evaluator.batch_size, evaluator.round_up(count))
+    face = pmap_face(evaluator.network, evaluator.devices, "gradcams")
     parts = []
-    started = shown_at = time.monotonic()
-    for start in range(0, count, batch_size):
-        # One shape, so one compilation: the last image is repeated, and what it gives is dropped.
-        indices = np.minimum(np.arange(start, start + batch_size), count - 1)
-        maps = np.asarray(face(variables, evaluator.query_pixels(indices)))[: count - start]
-        finite = np.isfinite(maps).all(axis=(1, 2, 3))
-        if not finite.all():
-            bad = paths[start + int(np.argmin(finite))]
-            raise ValueError(f"Grad-CAM of {shown(bad)} is not finite: the network has diverged")
-        parts.append(_as_bytes(maps))
-        now, done = time.monotonic(), min(start + batch_size, count)
-        if now - shown_at > _PROGRESS_PERIOD:
-            left = (now - started) * (count - done) / done
-            progress(f"made Grad-CAM of {done:,} of {count:,} queries  ETA {clock(left)}")
-            shown_at = now
+    with Tracker(progress, count, "made Grad-CAM of", "queries") as tracker:
+        for start in range(0, count, batch_size):
+            # One shape, so one compilation: the last image is repeated, and its map is dropped.
+            indices = np.minimum(np.arange(start, start + batch_size), count - 1)
+            maps = np.asarray(face(variables, evaluator.query_pixels(indices)))[: count - start]
+            finite = np.isfinite(maps).all(axis=(1, 2, 3))
+            if not finite.all():
+                bad = paths[start + int(np.argmin(finite))]
+                raise ValueError(
+                    f"Grad-CAM of {shown(bad)} is not finite: the network has diverged"
+                )
+            parts.append(_as_bytes(maps))
+            tracker.update(min(start + batch_size, count))
     return np.concatenate(parts)
 
 

@@ -50,7 +50,7 @@ def build(
     images = len(lists.query.names) + len(lists.gallery.names)
     if embedded and len(thumbnails) != images:
         raise ValueError(f"{len(thumbnails)} thumbnails do not go with {images} images")
-    texts = [_base64(file) for file in thumbnails] if embedded else []
+    texts = [] if isinstance(thumbnails, str) else [_base64(file) for file in thumbnails]
     data = {
         "ratio": ratio,
         "gallery_size": gallery_size,
@@ -106,7 +106,7 @@ def _chart(heading: str, svg: str) -> str:
 
 
 def _aspect(svg: str) -> float:
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    ((width, height),) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[:1]
     return float(width) / float(height)
 
 

@@ -5,10 +5,11 @@ import pathlib
 import signal
 import sys
 
-from reid_jax.console import Preempted, clear_errors, say
-from reid_jax.reproduce import report
-from reid_jax.reproduce.runs import Settings, carry_out, find_checkout, finished, left_out, plan
+from reid_jax.reproduce import results
+from reid_jax.reproduce.plan import Settings, carry_out, finished, left_out, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
+from reid_jax.runtime.checkout import find_checkout
+from reid_jax.runtime.messages import Preempted, clear_errors, say
 
 # What has an option of its own here.
 _OPTIONS = {
@@ -61,12 +62,12 @@ def reproduce(name: str, settings: Settings, dry_run: bool = False) -> None:
         for run in due:
             say(run.command)
         return
-    table = report.write(name, settings, absent)
+    table = results.write(name, settings, absent)
     for number, run in enumerate(due, start=len(runs) - len(due) + 1):
         title = DATASETS[run.dataset].title
         say(f"\n[{number}/{len(runs)}] {run.row.name}, {title}, seed {run.seed}\n{run.command}")
         carry_out(run, settings.checkout)
-        table = report.write(name, settings, absent)
+        table = results.write(name, settings, absent)
     say(f"\n{table}\n{settings.workdir / name}.md, .json and .png hold this table")
 
 

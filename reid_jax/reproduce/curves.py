@@ -2,9 +2,9 @@
 
 import pathlib
 
-from reid_jax.reproduce.runs import Run, Settings, make_run
+from reid_jax.reproduce.plan import Run, Settings, make_run
 from reid_jax.reproduce.tables import DATASETS, Table
-from reid_jax.training.metrics import read_metrics
+from reid_jax.runs.metrics import read_metrics
 
 METRIC = "mAP"
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reid_jax.collectives import AXIS
+from reid_jax.runtime.collectives import AXIS
 from reid_jax.training.step import shard
 
 

@@ -45,7 +45,7 @@ def create_state(
 
     @jax.jit
     def create(key, trunk):
-        variables = network.init(key, jnp.zeros((1, *image_size, 3)))
+        variables: dict[str, Any] = dict(network.init(key, jnp.zeros((1, *image_size, 3))))
         if trunk is not None:
             variables = {name: {**tree, "trunk": trunk[name]} for name, tree in variables.items()}
         variables = network.start(variables)

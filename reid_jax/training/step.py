@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from reid_jax import collectives, losses
-from reid_jax.collectives import AXIS
+from reid_jax import losses
 from reid_jax.data.augment import augment
 from reid_jax.models import Network
 from reid_jax.models.heads import unit_length
-from reid_jax.training.devices import own_devices
+from reid_jax.runtime import collectives
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.devices import own_devices
 from reid_jax.training.state import TrainState, stream_key
 
 

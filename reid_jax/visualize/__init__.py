@@ -8,11 +8,13 @@ from reid_jax.visualize.canvas import save
 from reid_jax.visualize.curves import cmc_figure, comparison_figure, curves_figure
 from reid_jax.visualize.inline_svg import inline_svg
 from reid_jax.visualize.maps import activation_figure, gradcam_figure, overlay
-from reid_jax.visualize.ranked_lists import RIGHT, WRONG, ranked_list_figure
+from reid_jax.visualize.ranked_lists import RIGHT, WRONG, Identities, Names, ranked_list_figure
 
 __all__ = [
     "RIGHT",
     "WRONG",
+    "Identities",
+    "Names",
     "activation_figure",
     "cmc_figure",
     "comparison_figure",

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from reid_jax.runtime.files import replacing
 
 INK = "#222222"
 GREY = "#6B6B6B"
@@ -34,13 +37,9 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path, unique=True) as draft:
         # Without the version of matplotlib, the same picture is the same file.
-        figure.savefig(part, format="png", metadata={"Software": None})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        figure.savefig(draft, format="png", metadata={"Software": None})
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -72,13 +71,13 @@ def picture(
 
 
 def text(
-    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: object
+    figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: Any
 ) -> None:
     """Adds text, by default centred below, at a point in inches from the figure's top left."""
     across, down = figure.get_size_inches()
     # Without formulas: a name may hold dollar signs.
-    style = {"ha": "center", "va": "top", "parse_math": False} | style
-    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **style)
+    look: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False, **style}
+    figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **look)
 
 
 def fitted(text: str, width: float, size: float) -> str:

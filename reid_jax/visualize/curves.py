@@ -3,10 +3,12 @@
 import numbers
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from reid_jax.visualize.canvas import AXIS, BLUE, DPI, GREY, GRID, INK, WIDTH
@@ -18,7 +20,7 @@ _STYLES = ("-", "--", ":", "-.")
 _LOSS = re.compile(r"loss(/\w+)?", re.ASCII)
 
 # Steps and values.
-_Curve = tuple[np.ndarray, np.ndarray]
+_Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 
 def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
@@ -48,9 +50,11 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
         raise ValueError("no record holds loss, lr, mAP, Rank-1 or mINP: there is nothing to draw")
 
     figure = Figure(
-        figsize=(WIDTH * len(panels) / 3, 2.6), dpi=DPI, layout="constrained", facecolor="white"
+        figsize=(WIDTH * len(panels) / 3, 2.6),
+        dpi=DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.1),
+        facecolor="white",
     )
-    figure.get_layout_engine().set(w_pad=0.1)
     last = max(steps[-1] for _, curves in panels for steps, _ in curves.values())
     rows = figure.subplots(1, len(panels), squeeze=False)
     for axes, (draw, curves) in zip(rows[0], panels, strict=True):
@@ -153,7 +157,7 @@ def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
     stages = list(dict.fromkeys(stage if kind else "" for kind, _, stage in parts))
     for name, (steps, values) in series.items():
         if name == "loss":
-            style = {"color": INK, "linewidth": 1.6, "label": "total"}
+            style: dict[str, Any] = {"color": INK, "linewidth": 1.6, "label": "total"}
         else:
             kind, _, stage = name.removeprefix("loss/").rpartition("_")
             style = {
@@ -194,12 +198,17 @@ def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
     points: dict[str, dict[int, float]] = {}
     for record in records:
         for key, value in record.items():
-            if "step" in record and isinstance(value, numbers.Real):
-                points.setdefault(key, {})[record["step"]] = float(value)
-    return {key: tuple(np.array(sorted(values.items()), float).T) for key, values in points.items()}
+            step = record.get("step")
+            if isinstance(step, int) and isinstance(value, numbers.Real):
+                points.setdefault(key, {})[step] = float(value)
+    series = {}
+    for key, values in points.items():
+        steps, ordinates = np.array(sorted(values.items()), float).T
+        series[key] = steps, ordinates
+    return series
 
 
-def _dots(steps: np.ndarray) -> dict[str, object]:
+def _dots(steps: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Returns what makes a lone point visible."""
     return {"marker": "o", "markersize": 3} if len(steps) == 1 else {}
 
@@ -214,7 +223,7 @@ def _name(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9.5, color=INK, loc="left", fontweight="bold", pad=8)
 
 
-def _legend(axes: Axes, loc: str, ncols: int = 1) -> None:
+def _legend(axes: Axes, loc: Any, ncols: int = 1) -> None:
     axes.legend(
         loc=loc,
         fontsize=7,

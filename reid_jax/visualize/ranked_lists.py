@@ -1,5 +1,6 @@
 """Queries and what the network takes for the same person, right and wrong ones marked."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,38 +28,87 @@ WRONG = "#D55E00"
 _CAPTION = 6.5
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Identities:
+    """Captions that say identity and camera.
+
+    Attributes:
+        query_pids: int (N,), identities of the queries.
+        query_camids: int (N,), their cameras.
+        pids: int (N, k), identities of the gallery images; those below 1 are called distractors.
+        camids: int (N, k), their cameras.
+    """
+
+    query_pids: np.ndarray
+    query_camids: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raises ValueError if they are not of N queries and k images each."""
+        for field in dataclasses.fields(self):
+            _check_shape(field.name, getattr(self, field.name), shape)
+
+    def query(self, n: int, width: float) -> str:
+        """The caption of a query, `width` inches wide."""
+        return f"id {self.query_pids[n]}\ncam {self.query_camids[n]}"
+
+    def found(self, n: int, r: int, width: float, distance: str) -> str:
+        """The caption of a gallery image, likewise."""
+        who = f"id {self.pids[n, r]}" if self.pids[n, r] > 0 else "distractor"
+        return f"{who}\ncam {self.camids[n, r]} · {distance}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Captions that are names; one that is too long loses its middle.
+
+    Attributes:
+        query_names: N texts.
+        names: N times k texts, of the gallery images.
+    """
+
+    query_names: Sequence[str]
+    names: Sequence[Sequence[str]]
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raises ValueError if they are not of N queries and k images each."""
+        check_texts(query_names=(self.query_names, shape[0]))
+        if len(self.names) != shape[0]:
+            raise ValueError(f"names has {len(self.names)} rows and not {shape[0]}")
+        for row in self.names:
+            check_texts(names=(row, shape[1]))
+
+    def query(self, n: int, width: float) -> str:
+        """The caption of a query, `width` inches wide."""
+        return fitted(self.query_names[n], width, _CAPTION)
+
+    def found(self, n: int, r: int, width: float, distance: str) -> str:
+        """The caption of a gallery image, likewise."""
+        return f"{fitted(self.names[n][r], width, _CAPTION)}\n{distance}"
+
+
 def ranked_list_figure(
     query_images: np.ndarray,
     gallery_images: np.ndarray,
     correct: np.ndarray,
     *,
-    query_pids: np.ndarray | None = None,
-    query_camids: np.ndarray | None = None,
-    pids: np.ndarray | None = None,
-    camids: np.ndarray | None = None,
     distances: np.ndarray,
+    captions: Identities | Names,
     known: np.ndarray | None = None,
-    query_names: Sequence[str] | None = None,
-    names: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
     """Draws each query and its nearest gallery images, right and wrong ones marked.
 
-    A right match has a green frame and a tick, a wrong one a red frame and a cross. Where nobody
-    knows there is a grey frame and no mark. Captions say identity and camera, or instead names.
+    A right match has a green frame and a tick, a wrong one a red frame and a cross. If it is not
+    known which, there is a grey frame and no mark.
 
     Args:
         query_images: uint8 (N, H, W, 3).
         gallery_images: uint8 (N, k, H, W, 3), nearest first.
         correct: bool (N, k).
-        query_pids: int (N,), identities of the queries. These four are needed where there are no
-            names.
-        query_camids: int (N,), their cameras.
-        pids: int (N, k), identities of the gallery images; those below 1 are called distractors.
-        camids: int (N, k), their cameras.
         distances: float (N, k); an entry at infinity is missing and left blank.
-        known: bool (N, k), whether `correct` tells anything; None is wherever.
-        query_names: N texts; of one that is too long the middle is left out.
-        names: N times k texts, of the gallery images.
+        captions: what stands below the images.
+        known: bool (N, k), whether `correct` means anything; None means everywhere.
 
     Returns:
         A figure of N (1 + k) axes, a row for each query.
@@ -67,31 +117,8 @@ def ranked_list_figure(
         ValueError: if shapes disagree or a distance is NaN.
     """
     query_images, gallery_images = np.asarray(query_images), np.asarray(gallery_images)
-    check_images(query_images, "query_images", 4)
-    check_images(gallery_images, "gallery_images", 5)
-    shape = gallery_images.shape[:2]
-    given = {"correct": correct, "distances": distances}
-    if known is not None:
-        given["known"] = known
-    named = names is not None and query_names is not None
-    if named:
-        check_texts(query_names=(query_names, shape[0]), names=(names, shape[0]))
-        for row in names:
-            check_texts(names=(row, shape[1]))
-    else:
-        given |= {"query_pids": query_pids, "query_camids": query_camids}
-        given |= {"pids": pids, "camids": camids}
-    for name, array in given.items():
-        expected = shape[:1] if name.startswith("query") else shape
-        if np.shape(array) != expected:
-            raise ValueError(f"{name} must be of shape {expected}, got {np.shape(array)}")
-    if query_images.shape != (shape[0], *gallery_images.shape[2:]):
-        raise ValueError(
-            f"query_images {query_images.shape} do not go with gallery_images "
-            f"{gallery_images.shape}"
-        )
-    if np.isnan(distances).any():
-        raise ValueError("distances hold NaN")
+    shape = _check(query_images, gallery_images, correct, distances, known)
+    captions.check(shape)
 
     gap, query_gap, header, caption = 0.1, 0.16, 0.22, 0.32
     free = WIDTH - 2 * MARGIN - query_gap - shape[1] * gap
@@ -104,28 +131,51 @@ def ranked_list_figure(
     )
     for n in range(shape[0]):
         top = MARGIN + n * pitch + header
+        below = top + height + 0.05
         axes = picture(figure, query_images[n], MARGIN, top, cell, height, frame=INK)
         axes.set_title("Query", fontsize=8, color=INK, pad=4, fontweight="bold")
-        if named:
-            who = fitted(query_names[n], cell, _CAPTION)
-        else:
-            who = f"id {query_pids[n]}\ncam {query_camids[n]}"
-        text(figure, MARGIN + cell / 2, top + height + 0.05, who, _CAPTION, GREY)
+        text(figure, MARGIN + cell / 2, below, captions.query(n, cell), _CAPTION, GREY)
         for r in range(shape[1]):
             left = MARGIN + query_gap + (1 + r) * (cell + gap)
             if np.isinf(distances[n, r]):
-                axes = picture(figure, None, left, top, cell, height)
+                picture(figure, None, left, top, cell, height)
                 continue
             color, symbol = (RIGHT, " ✓") if correct[n, r] else (WRONG, " ✗")
             if known is not None and not known[n, r]:
                 color, symbol = GREY, ""
             axes = picture(figure, gallery_images[n, r], left, top, cell, height, frame=color)
             axes.set_title(f"{r + 1}{symbol}", fontsize=8, color=color, pad=4, fontweight="bold")
-            distance = f"{distances[n, r]:#.3g}"
-            if named:
-                who = f"{fitted(names[n][r], cell, _CAPTION)}\n{distance}"
-            else:
-                who = f"id {pids[n, r]}" if pids[n, r] > 0 else "distractor"
-                who += f"\ncam {camids[n, r]} · {distance}"
-            text(figure, left + cell / 2, top + height + 0.05, who, _CAPTION, GREY)
+            who = captions.found(n, r, cell, f"{distances[n, r]:#.3g}")
+            text(figure, left + cell / 2, below, who, _CAPTION, GREY)
     return figure
+
+
+def _check(
+    query_images: np.ndarray,
+    gallery_images: np.ndarray,
+    correct: np.ndarray,
+    distances: np.ndarray,
+    known: np.ndarray | None,
+) -> tuple[int, int]:
+    """N and k; raises ValueError as `ranked_list_figure`."""
+    check_images(query_images, "query_images", 4)
+    check_images(gallery_images, "gallery_images", 5)
+    shape = gallery_images.shape[:2]
+    _check_shape("correct", correct, shape)
+    _check_shape("distances", distances, shape)
+    if known is not None:
+        _check_shape("known", known, shape)
+    if query_images.shape != (shape[0], *gallery_images.shape[2:]):
+        raise ValueError(
+            f"query_images {query_images.shape} do not go with gallery_images "
+            f"{gallery_images.shape}"
+        )
+    if np.isnan(distances).any():
+        raise ValueError("distances hold NaN")
+    return shape
+
+
+def _check_shape(name: str, array: np.ndarray, shape: tuple[int, int]) -> None:
+    expected = shape[:1] if name.startswith("query") else shape
+    if np.shape(array) != expected:
+        raise ValueError(f"{name} must be of shape {expected}, got {np.shape(array)}")

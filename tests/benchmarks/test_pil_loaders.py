@@ -6,7 +6,7 @@ from PIL import Image
 
 from benchmarks import pil_loaders
 from configs.common import recipe
-from reid_jax.data import augment, images
+from reid_jax.data import augment, loaders
 
 SIZE = (24, 10)
 PLAIN = {
@@ -30,7 +30,7 @@ def load(path, **options):
 
 
 def ours(paths):
-    opened = images.open_images(paths, SIZE, "memory")
+    opened = loaders.open_images(paths, SIZE, "memory")
     (batch,) = opened.batches([np.arange(len(paths))])
     return np.asarray(augment.normalize(batch)).transpose(0, 3, 1, 2)
 

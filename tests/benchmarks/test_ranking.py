@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import peers, ranking
-from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.evaluation.reranking import k_reciprocal
 from tests.benchmarks import schema
 

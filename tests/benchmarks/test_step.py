@@ -13,7 +13,7 @@ import pytest
 import benchmarks
 from benchmarks import networks, step
 from reid_jax import models
-from reid_jax.data.images import open_images
+from reid_jax.data.loaders import open_images
 from tests.benchmarks import schema
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from benchmarks import networks
-from reid_jax import mixing, models
+from reid_jax import mixing, models, schedules
 from reid_jax.data.augment import MEAN, STD, augment, normalize
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import TrainState, stream_key
@@ -138,7 +138,7 @@ def test_the_optimizer_is_ours(monkeypatch):
     """Adam's first step is the rate in the gradient's direction, and L2 is part of the gradient."""
     config = recipe("baseline")
     monkeypatch.setitem(config.optim, "weight_decay", 1.0)
-    schedule = optimizers.create_schedule(config.optim, 1)
+    schedule = schedules.create_schedule(config.optim, 1)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     gradients, batch_stats, _ = our_step("baseline")
     params = variables("baseline")["params"]

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, features
 
-from reid_jax.console import shown
-from reid_jax.data import images, memory, streamed, tfdata
+from reid_jax.data import decoding, memory, streamed, tfdata
+from reid_jax.runtime.messages import shown
 
 SIZE = (12, 8)
 KINDS = {
@@ -38,7 +38,7 @@ def read(kind, paths):
 
 def problems(*paths):
     """What `visit` finds wrong, by the path's place."""
-    found = images.visit([str(path) for path in paths], lambda *_: None)
+    found = decoding.visit([str(path) for path in paths], lambda *_: None)
     assert all(text.isprintable() for _, text in found)
     return dict(found)
 
@@ -159,7 +159,7 @@ def test_tfdata_holds_what_tensorflow_would_not_decode_alike_as_pillow_decodes_i
 def test_orientation_is_what_pillow_makes_of_it(draw, orientation):
     image = draw(8, 5)
     image.getexif()[0x0112] = orientation
-    np.testing.assert_array_equal(images.to_rgb(image), ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(decoding.to_rgb(image), ImageOps.exif_transpose(image))
 
 
 def with_exif(data, exif):
@@ -189,8 +189,8 @@ def test_damaged_metadata_harm_no_image(exif):
     )
     for data in files:
         with warnings.catch_warnings():
-            images._hush()
-            rgb = images.to_rgb(images._header(data))
+            decoding._hush()
+            rgb = decoding.to_rgb(decoding._header(data))
         assert rgb.mode == "RGB"
         assert sorted(rgb.size) == [8, 12]
 
@@ -248,7 +248,7 @@ def test_images_at_the_limit_are_good(tmp_path):
 def test_an_enormous_file_is_bad_before_anything_is_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.jpg", "wb") as file:
         file.truncate(2**28 + 1)  # a hole, that takes no space
-    monkeypatch.setattr(images, "open", lambda *_: pytest.fail("opened"), raising=False)
+    monkeypatch.setattr(decoding, "open", lambda *_: pytest.fail("opened"), raising=False)
     assert problems(tmp_path / "a.jpg") == {0: "has 268,435,457 bytes; the limit is 268,435,456"}
 
 
@@ -272,10 +272,10 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, draw, monkeypatch):
     for limit in ("LARGE_PIXELS", "_LARGE_BYTES"):
         most = 0
         with monkeypatch.context() as patch:
-            patch.setattr(images, limit, 50)
-            assert images.visit(paths, use) == []
+            patch.setattr(decoding, limit, 50)
+            assert decoding.visit(paths, use) == []
         assert most == 1
-    assert images.visit(paths, use) == []
+    assert decoding.visit(paths, use) == []
     assert most > 1
 
 
@@ -284,7 +284,7 @@ def test_tfdata_holds_large_images_resized(tmp_path, draw, monkeypatch):
     for path in paths:
         draw(*((30, 20) if "large" in path.name else (9, 9))).save(path)
     expected = read("memory", paths)
-    monkeypatch.setattr(images, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 100)
     opened = tfdata.TfdataImages([str(path) for path in paths], SIZE)
     (batch,) = opened.batches([np.arange(3)])
     np.testing.assert_array_equal(batch, expected)
@@ -381,7 +381,7 @@ def test_an_unreadable_file_is_named(tmp_path, draw, monkeypatch):
                 raise PermissionError(13, "Permission denied", path)
             return open(path, mode)
 
-        monkeypatch.setattr(images, "open", refuse, raising=False)
+        monkeypatch.setattr(decoding, "open", refuse, raising=False)
     assert problems(*paths) == {1: "Permission denied"}
 
 
@@ -478,7 +478,7 @@ def test_every_cut_is_bad_or_loses_no_pixel(file, tmp_path):
     for cut, path in enumerate(paths):
         path.write_bytes(data[:cut])
     pixels = {}
-    found = images.visit(
+    found = decoding.visit(
         [str(path) for path in paths],
         lambda i, data, image: pixels.__setitem__(i, np.asarray(image)),
     )
@@ -491,9 +491,9 @@ def test_every_cut_is_bad_or_loses_no_pixel(file, tmp_path):
 # A process of its own, whose highest need nothing else has raised.
 PEAK = """
 import json, resource, sys
-from reid_jax.data import images
+from reid_jax.data import decoding
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = images.visit(sys.argv[1:], lambda *_: None)
+found = decoding.visit(sys.argv[1:], lambda *_: None)
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(json.dumps([len(found), grown]))
 """

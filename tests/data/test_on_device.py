@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import images, pipeline
+from reid_jax.data import loaders, pipeline
 from reid_jax.data.sampler import IdentitySampler
 from tests.compilations import count_compilations
 
@@ -24,8 +24,8 @@ def paths(tmp_path, draw):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_devices_gather_what_the_host_would(paths, count):
-    memory = images.open_images(paths, SIZE, "memory")
-    device = images.open_images(paths, SIZE, "device", devices=jax.devices()[:count])
+    memory = loaders.open_images(paths, SIZE, "memory")
+    device = loaders.open_images(paths, SIZE, "device", devices=jax.devices()[:count])
     assert len(device) == 15
     sampler = IdentitySampler(LABELS, 4, 2, seed=0)
     streams = (pipeline.train_batches(opened, LABELS, sampler, 2, 9) for opened in (memory, device))
@@ -42,7 +42,7 @@ def test_devices_gather_what_the_host_would(paths, count):
 
 def test_every_device_holds_all_images_and_is_sent_none_again(paths):
     """A gather compiles once, and no pixel moves from device to device."""
-    device = images.open_images(paths, SIZE, "device", devices=jax.devices())
+    device = loaders.open_images(paths, SIZE, "device", devices=jax.devices())
     shards = device._pixels.addressable_shards
     assert [(shard.device, shard.data.shape) for shard in shards] == [
         (device, (15, *SIZE, 3)) for device in jax.devices()
@@ -58,7 +58,7 @@ def test_every_device_holds_all_images_and_is_sent_none_again(paths):
 
 
 def test_an_evaluations_images_stay_with_the_host(paths):
-    opened = images.open_images(paths, SIZE, "device")
+    opened = loaders.open_images(paths, SIZE, "device")
     ((batch, _),) = pipeline.eval_batches(opened, 15, 15)
     assert isinstance(batch, np.ndarray)
     with Image.open(paths[7]) as image:
@@ -77,10 +77,12 @@ def test_images_that_do_not_fit_are_an_error_before_a_file_is_read():
         r"143,999, .*--config\.data\.loader=memory or --config\.data\.loader=tfdata"
     )
     with pytest.raises(ValueError, match=message):
-        images.open_images(["gone.png"] * 1000, SIZE, "device", devices=[fake(10**9), fake(143999)])
+        loaders.open_images(
+            ["gone.png"] * 1000, SIZE, "device", devices=[fake(10**9), fake(143999)]
+        )
 
 
 @pytest.mark.parametrize("limit", [144000, None])
 def test_images_that_fit_and_devices_that_tell_nothing_pass(limit):
     with pytest.raises(ValueError, match="1,000 of 1,000 files are no images"):
-        images.open_images(["gone.png"] * 1000, SIZE, "device", devices=[fake(limit)])
+        loaders.open_images(["gone.png"] * 1000, SIZE, "device", devices=[fake(limit)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import images, pipeline
+from reid_jax.data import loaders, pipeline
 from reid_jax.data.sampler import IdentitySampler
 
 LABELS = np.repeat(np.arange(5, dtype=np.int32), 3)
@@ -14,7 +14,7 @@ def opened(request, tmp_path):
     paths = [str(tmp_path / f"{i}.png") for i in range(15)]
     for i, path in enumerate(paths):
         Image.new("RGB", (4, 6), (i, i, i)).save(path)
-    return images.open_images(paths, (6, 4), request.param)
+    return loaders.open_images(paths, (6, 4), request.param)
 
 
 def test_train_batches_show_what_the_sampler_says(opened):

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_jax.data.layouts import Split
+from reid_jax.data.splits import Split
 from reid_jax.evaluation import multi_query
-from reid_jax.evaluation.ranking import Descriptors, match_ranks
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import match_ranks
 from tests.evaluation.test_ranking import brute_force, random_set
 
 # Two queries of identity 7 under one camera, one of it under another, one of identity 9.
@@ -47,7 +48,7 @@ def by_hand(boxes, how, normalize):
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    how=st.sampled_from(multi_query.POOLINGS),
+    how=st.sampled_from(multi_query.QUERY_POOLINGS),
     num_queries=st.integers(1, 6),
     num_boxes=st.integers(0, 20),
 )
@@ -74,7 +75,7 @@ def test_ranks_equal_brute_force(seed, how, num_queries, num_boxes):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("how", multi_query.POOLINGS)
+@pytest.mark.parametrize("how", multi_query.QUERY_POOLINGS)
 def test_pooled_as_defined(query, boxes, how, normalize):
     pooled = multi_query.pool(query, boxes, how, normalize)
     assert pooled.features.dtype == np.float32
@@ -87,13 +88,13 @@ def test_pooled_as_defined(query, boxes, how, normalize):
 
 
 def test_one_box_is_its_own_pool(query, boxes):
-    for how in multi_query.POOLINGS:
+    for how in multi_query.QUERY_POOLINGS:
         pooled = multi_query.pool(query, boxes, how)
         np.testing.assert_array_equal(pooled.features[1], boxes.features[2])
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("how", multi_query.POOLINGS)
+@pytest.mark.parametrize("how", multi_query.QUERY_POOLINGS)
 def test_the_order_of_boxes_changes_no_bit(rng, how, normalize):
     # Terms that cancel: summed in another order, even in float64, other digits are left.
     features = (rng.normal(size=(40, 30)) * 10.0 ** rng.integers(-12, 12, (40, 30))).astype("f4")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_jax.evaluation import search
-from reid_jax.evaluation.ranking import Descriptors, evaluate_ranking, match_ranks, nearest
+from reid_jax.evaluation import distances
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import evaluate_ranking, match_ranks, nearest
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -107,7 +108,7 @@ def test_equals_brute_force_with_ties_junk_distractors_and_unmatched(
         np.testing.assert_array_equal(distances[i], expected.astype(np.float32))
 
 
-@pytest.mark.parametrize("block_size", [50, 1024, search.BLOCK_SIZE])
+@pytest.mark.parametrize("block_size", [50, 1024, distances.BLOCK_SIZE])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 def test_equals_brute_force_on_real_numbers(rng, block_size, offset):
     # The offset leaves the distances as they are, and |g|^2 - 2 q.g in float32 without a digit.
@@ -176,9 +177,9 @@ def test_nearest_of_those_kept_and_of_other_cameras(
     rng = np.random.default_rng(seed)
     query, gallery = (random_set(rng, n, scale=2) for n in (num_queries, num_gallery))
     keep = rng.random(num_gallery) < kept
-    indices, distances = nearest(
+    indices, values = nearest(
         query,
-        search.index_gallery(gallery),
+        distances.index_gallery(gallery),
         4,
         keep=keep,
         own_camera=own_camera,
@@ -191,7 +192,7 @@ def test_nearest_of_those_kept_and_of_other_cameras(
         missing = 4 - len(order)
         np.testing.assert_array_equal(indices[i], np.pad(order, (0, missing), constant_values=-1))
         np.testing.assert_array_equal(
-            distances[i],
+            values[i],
             np.pad(np.sqrt(squared), (0, missing), constant_values=np.inf).astype(np.float32),
         )
 
@@ -205,13 +206,13 @@ def test_nearest_bad_keep(rng, keep):
 
 def test_nothing_is_computed_of_images_that_are_not_kept(rng, monkeypatch):
     query, gallery = (random_set(rng, n, first_pid=1) for n in (3, 5000))
-    scores, rows = search._scores, []
+    scores, rows = distances._scores, []
 
     def counted(query, gallery, centre):
         rows.append((len(query), len(gallery)))
         return scores(query, gallery, centre)
 
-    monkeypatch.setattr(search, "_scores", counted)
+    monkeypatch.setattr(distances, "_scores", counted)
     keep = np.zeros(5000, bool)
     keep[2000:2040] = True
     nearest(query, gallery, 3, keep=keep, block_size=1024)
@@ -231,7 +232,7 @@ def test_rescored_near_ties_are_decided_in_float64(rng, noise, monkeypatch):
         return 0.3, offsets[i]
 
     assert_rescored_equals_brute_force(query, gallery, rescore, 1024)
-    monkeypatch.setattr(search, "_OFFSETS", 3 * 1500)  # three queries at a time
+    monkeypatch.setattr(distances, "_OFFSETS", 3 * 1500)  # three queries at a time
     assert_rescored_equals_brute_force(query, gallery, rescore, 100)
 
 
@@ -321,14 +322,14 @@ def test_device_arrays_and_cmc_longer_than_the_gallery(rng):
 def test_memory_is_bounded_by_the_block_and_one_program_serves_all_blocks(rng, monkeypatch):
     query = random_set(rng, 600, dim=8, integers=False, first_pid=1)
     gallery = random_set(rng, 10_000, dim=8, integers=False, first_pid=0, num_pids=2000)
-    scores, sizes = search._scores, []
+    scores, sizes = distances._scores, []
 
     def measured(*arrays):
         found = scores(*arrays)
         sizes.append(found.size)
         return found
 
-    monkeypatch.setattr(search, "_scores", measured)
+    monkeypatch.setattr(distances, "_scores", measured)
     scores.clear_cache()
     match_ranks(query, gallery, block_size=500)
     assert scores._cache_size() == 1
@@ -357,7 +358,7 @@ def test_no_row_is_sorted(rng, monkeypatch):
     evaluate_ranking(Descriptors(query.features + 0.5, query.pids, query.camids), gallery)
     assert long_sorts == ["argsort"]  # of the gallery's pids, once
     shapes = [jax.ShapeDtypeStruct(s, np.float32) for s in ((4, 8), (6, 8), (8,))]
-    assert "sort" not in search._scores.lower(*shapes).as_text()
+    assert "sort" not in distances._scores.lower(*shapes).as_text()
 
 
 def ones(n, dim=2):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from reid_jax import schedules
 from reid_jax.models import Baseline, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import TrainState
@@ -114,7 +115,7 @@ def test_a_step_has_an_id_loss_with_a_classifier_only(
     config = common.baseline("ls" if classifier else "triplet")
     config.augment.update({"cutout_size": 16, "flip": 0.0, "erasing_probability": 0.0})
     variables = variables if classifier else without_classifier(variables)
-    schedule = optimizers.create_schedule(config.optim, 10)
+    schedule = schedules.create_schedule(config.optim, 10)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     params = jax.tree.map(jnp.asarray, variables["params"])
     state = TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from reid_jax import models
+from reid_jax import models, schedules
 from reid_jax.models import HBFP, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
@@ -385,7 +385,7 @@ def build(axis_name, dtype=jnp.float32):
         axis_name=axis_name,
         dtype=dtype,
     )
-    schedule = optimizers.create_schedule(config.optim, 10)
+    schedule = schedules.create_schedule(config.optim, 10)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     return network, optimizer, make_step(network, optimizer, schedule, config, axis_name)
 

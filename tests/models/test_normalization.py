@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax.collectives import AXIS
 from reid_jax.models.normalization import (
     BatchNorm,
     InstanceBatchNorm,
     InstanceNorm,
     normalize_batch,
 )
+from reid_jax.runtime.collectives import AXIS
 from tests import reference
 
 

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax import collectives, losses, mixing
+from reid_jax import losses, mixing
 from reid_jax.models import PMM, ResNet
+from reid_jax.runtime import collectives
 from tests import reference
 
 SIZE = (96, 64)  # maps of 6x4 cells: four blocks of 3x2

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reid_jax.models.pooling import average_pool, generalized_pool, max_pool
+from reid_jax.models.pooling import GeneralizedMean, average_pool, generalized_pool, max_pool
 from tests import reference
 
 LAMBDAS = (0.0, 0.3, 0.5, 0.7, 1.0)
@@ -188,3 +188,96 @@ def test_gradients_of_constant_and_extreme_channels_are_finite(dtype):
     assert np.isfinite(gradients).all()
     np.testing.assert_array_equal(gradients[..., :2], np.full((5, 1, 4, 1, 2), 1 / 4))
     np.testing.assert_allclose(gradients.sum(axis=(2, 3)), np.ones((5, 1, 4)), rtol=1e-2)
+
+
+@both_dtypes
+def test_the_mean_over_lambdas_is_the_sum_by_their_number(features, dtype):
+    x = jnp.asarray(features, dtype)
+    for lambdas in ((0.3,), LAMBDAS):
+        got = generalized_pool(x, lambdas, "mean")
+        assert got.dtype == x.dtype
+        double = np.asarray(x, np.float64)
+        want = reference.generalized_pool(double, lambdas) / len(lambdas)
+        atol = TOLERANCE[dtype] * np.abs(want).max()
+        np.testing.assert_allclose(
+            np.asarray(got, np.float64), want, rtol=TOLERANCE[dtype], atol=atol
+        )
+
+
+def gem(features, p):
+    return GeneralizedMean().apply({"params": {"p": jnp.full((1,), p, jnp.float32)}}, features)
+
+
+@jax.jit
+def gem_gradients(features, p, weights):
+    """Of a weighted sum of the pooled values, by features and by p."""
+
+    def total(features, p):
+        return (weights * gem(features, p).astype(jnp.float32)).sum()
+
+    return jax.grad(total, argnums=(0, 1))(features, p)
+
+
+@pytest.fixture(scope="module")
+def positive():
+    """Values as after a ReLU, but none below the least that counts."""
+    return np.random.default_rng(4).gamma(1.0, size=(2, 3, 2, 4)).astype(np.float32) + 0.01
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 3.0, 6.5])
+@both_dtypes
+def test_the_generalized_mean_and_its_gradients_equal_float64(positive, dtype, p):
+    x = jnp.asarray(positive, dtype)
+    weights = np.random.default_rng(5).normal(size=(2, 4)).astype(np.float32)
+    double = np.asarray(x, np.float64)
+    got = jax.jit(gem)(x, p)
+    assert got.dtype == x.dtype
+    tolerance = TOLERANCE[dtype]
+    want = reference.generalized_mean(double, p)
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=tolerance)
+
+    by_x, by_p = gem_gradients(x, jnp.float32(p), weights)
+
+    def total(values, exponent):
+        return (weights * reference.generalized_mean(values, exponent)).sum()
+
+    want = reference.numerical_gradient(lambda values: total(values, p), double)
+    atol = tolerance * np.abs(want).max()
+    np.testing.assert_allclose(np.asarray(by_x, np.float64), want, rtol=tolerance, atol=atol)
+    want = reference.numerical_gradient(lambda ps: total(double, ps[0]), np.array([p]))
+    # Its terms, one a channel, cancel; in bfloat16 the gradient that arrives here is rounded.
+    np.testing.assert_allclose(by_p, want[0], rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def test_the_exponent_starts_at_3_and_goes_from_average_to_max(positive):
+    variables = GeneralizedMean().init(jax.random.key(0), positive)
+    np.testing.assert_array_equal(variables["params"]["p"], [3.0])
+    np.testing.assert_array_equal(GeneralizedMean().apply(variables, positive), gem(positive, 3.0))
+    np.testing.assert_allclose(gem(positive, 1.0), average_pool(positive), rtol=1e-5)
+    # (1 / 6)^(1 / p) of the maximum is the least that it can be.
+    for p in (30.0, 1000.0, 1e5):
+        got, largest = np.asarray(gem(positive, p)), positive.max(axis=(1, 2))
+        assert np.all(got <= largest * (1 + 1e-5))
+        assert np.all(got >= largest * 6 ** (-1 / p) * (1 - 1e-5))
+
+
+@pytest.mark.parametrize("p", [-3.0, 0.0, 1e-3, 0.3, 1.0, 3.0, 50.0, 1e4])
+@both_dtypes
+def test_values_and_gradients_of_the_generalized_mean_are_finite(dtype, p):
+    """Zeros, negative values, and powers that float32 cannot hold."""
+    x = channels([0, 0, 0], [-1, -2, -3], [0, -5, 7], [1e30, 0, 1], [1e-30, 1e30, 1e30])
+    x = jnp.asarray(x, dtype)
+    got = np.asarray(gem(x, p), np.float64)
+    assert np.all(got[:, :2] <= 2e-6)
+    assert np.all((got > 0) & (got <= 1.01e30))
+    weights = jnp.ones((1, 5), jnp.float32)
+    by_x, by_p = gem_gradients(x, jnp.float32(p), weights)
+    assert np.isfinite(np.asarray(by_x, np.float64)).all()
+    assert np.isfinite(by_p)
+    assert np.all(np.asarray(by_x, np.float64)[0, 1, 0, 1:3] == 0)  # negative values
+
+
+def test_exponents_below_the_least_count_as_it(positive):
+    for p in (-3.0, 0.0, 0.05):
+        np.testing.assert_array_equal(gem(positive, p), gem(positive, 0.1))
+    assert np.any(gem(positive, 0.2) != gem(positive, 0.1))

@@ -1,6 +1,5 @@
 """What a report shows."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ def test_gradcam_is_of_every_query_each_scaled_by_its_maximum():
     evaluation = Evaluation(queries=23)
     evaluation.pixels["query"][5, ..., 0] = 0  # Nothing of it is red.
 
-    maps = content.gradcam_maps(Looks(), jax.devices()[:4], {}, evaluation, 10, print)
+    maps = content.gradcam_maps(evaluation, {}, print)
     assert maps.dtype == np.uint8
     assert maps.shape == (23, 2, 6, 3)
     assert set(evaluation.read) == {12}  # 10 rounded up to what four devices share; one shape.
@@ -57,7 +56,7 @@ def test_a_map_that_is_not_finite_names_its_image(monkeypatch):
 
     monkeypatch.setattr(content, "pmap_face", lambda *arguments: face)
     with pytest.raises(ValueError, match=r"Grad-CAM of .*query/1_</script>.* is not finite"):
-        content.gradcam_maps(Looks(), [], {}, Evaluation(), 8, print)
+        content.gradcam_maps(Evaluation(), {}, print)
 
 
 def test_arrays_that_do_not_go_together_are_an_error():

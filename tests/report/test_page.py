@@ -2,81 +2,13 @@
 
 import base64
 import hashlib
-import io
 import json
-import os
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from reid_jax import report, visualize
-from reid_jax.evaluation.ranking import nearest
-from reid_jax.report import content, page, thumbnails
-from tests.report_page import Blind, Evaluation, Page
-
-
-@pytest.fixture(scope="module")
-def evaluation():
-    return Evaluation()
-
-
-@pytest.fixture(scope="module")
-def written(evaluation, tmp_path_factory):
-    """A page with everything in it."""
-    records = [{"step": step, "loss": 2.0 - step, "mAP": step / 2} for step in (0, 1)]
-    return Page(
-        evaluation.write(
-            tmp_path_factory.mktemp("report"),
-            facts={"Run": "</script><script>hacked=1</script>"},
-            curves=visualize.curves_figure(records),
-        )
-    )
-
-
-def test_lists_are_those_of_the_ranking(evaluation, written):
-    found, distances = nearest(evaluation.query, evaluation.gallery, 10)
-    data, gallery = written.data, written.data["gallery"]
-    lists = data["found"].reshape(-1, data["length"])
-    assert (found >= 0).all()
-    assert [[gallery["names"][g] for g in row] for row in lists] == [
-        content.names([evaluation.gallery_paths[g] for g in row], evaluation.dataset.root)
-        for row in found
-    ]
-    assert gallery["pids"][lists].tolist() == evaluation.gallery.pids[found].tolist()
-    assert gallery["camids"][lists].tolist() == evaluation.gallery.camids[found].tolist()
-    assert data["distances"].tolist() == distances.ravel().tolist()
-    assert data["query"]["pids"].tolist() == evaluation.query.pids.tolist()
-    assert data["query"]["camids"].tolist() == evaluation.query.camids.tolist()
-
-    precision = evaluation.result.average_precision
-    np.testing.assert_array_equal(data["precision"], precision.astype(np.float32))
-    assert data["hardest"][-1] == 3  # It has no match.
-    assert (np.diff(precision[data["hardest"][:-1]]) >= 0).all()
-    ranks = np.split(data["ranks"], data["rank_starts"][1:-1])
-    assert list(map(list, ranks)) == [list(r) for r in evaluation.result.ranks]
-
-
-def test_thumbnails_are_those_of_queries_and_listed_images(evaluation, written):
-    """By their mean colours: queries first."""
-    means = []
-    for file in written.thumbnails:
-        with Image.open(io.BytesIO(file)) as image:
-            assert image.size == (24, 48)
-            means.append(np.asarray(image.convert("RGB"), float).mean(axis=(0, 1)))
-    found, _ = nearest(evaluation.query, evaluation.gallery, 10)
-    shown = [*evaluation.pixels["query"], *evaluation.pixels["gallery"][np.unique(found)]]
-    np.testing.assert_allclose(means, [image.mean(axis=(0, 1)) for image in shown], atol=6)
-
-
-def test_a_list_may_be_short(tmp_path):
-    evaluation = Evaluation(gallery=8)
-    written = Page(evaluation.write(tmp_path))
-    found, distances = nearest(evaluation.query, evaluation.gallery, 10)
-    assert written.data["found"].reshape(-1, 10).min(axis=1).tolist() == [-1] * 24
-    assert written.data["distances"].tolist() == distances.ravel().tolist()
-    assert ((found < 0) == (written.data["found"].reshape(-1, 10) < 0)).all()
+from reid_jax.report import content, page
 
 
 def test_names_of_others_are_text(written):
@@ -130,68 +62,6 @@ def test_the_page_asks_for_nothing(written):
 def test_ids_are_unique(written):
     ids = [attributes["id"] for _, attributes in written.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-
-
-def test_the_same_evaluation_is_the_same_file(evaluation, written, tmp_path):
-    again = [Page(evaluation.write(tmp_path)).text for _ in range(2)]
-    assert again[0] == again[1] != written.text
-
-
-def test_a_network_without_gradcam(evaluation, tmp_path):
-    written = Page(evaluation.write(tmp_path, Blind()))
-    assert written.data["stages"] == []
-    assert len(written.data["maps"]) == 0
-    assert len(written.thumbnails) == len(Page(evaluation.write(tmp_path)).thumbnails)
-
-
-def test_what_does_not_fit_lies_beside_the_page(evaluation, written, tmp_path):
-    size = len(written.text)
-    small = evaluation.write(tmp_path, page_bytes=size - 10_000)
-    assert small.stat().st_size <= size - 10_000
-    assert len(Page(small).thumbnails) == len(written.thumbnails)
-    assert os.listdir(tmp_path) == ["report.html"]
-
-    said = []
-    beside = Page(evaluation.write(tmp_path, page_bytes=1000, said=said))
-    count = len(written.thumbnails)
-    assert f"thumbnails of {count} images in '{tmp_path}/report_images'" in said[-1]
-    assert beside.thumbnails == []
-    assert beside.data["starts"] is None
-    images = tmp_path / beside.data["folder"]
-    files = [(images / page.image_path(i)).read_bytes() for i in range(count)]
-    assert files[:24] == thumbnails.encode(evaluation.pixels["query"], thumbnails.FREE)
-    assert sum(len(names) for _, _, names in os.walk(images)) == count
-    (policy,) = (a["content"] for _, a in beside.elements if "http-equiv" in a)
-    assert "img-src 'self' file:;" in policy
-
-    # Another evaluation's images come under another name, and then the first ones go. What is
-    # not the report's stays.
-    (tmp_path / "report_images" / "mine").mkdir()
-    other = Page(Evaluation(seed=1).write(tmp_path, page_bytes=1000))
-    assert other.data["folder"] != beside.data["folder"]
-    names = {"mine", os.path.basename(other.data["folder"])}
-    assert set(os.listdir(tmp_path / "report_images")) == names
-    again = Page(Evaluation(seed=1).write(tmp_path, page_bytes=1000))
-    assert again.data["folder"] == other.data["folder"]
-    assert set(os.listdir(tmp_path / "report_images")) == names
-    (tmp_path / "report_images" / "mine").rmdir()
-    evaluation.write(tmp_path)
-    assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_a_failure_leaves_the_earlier_page(evaluation, tmp_path, monkeypatch):
-    path = evaluation.write(tmp_path, page_bytes=1000)
-    before = path.read_bytes()
-    (folder,) = os.listdir(tmp_path / "report_images")
-
-    def full(*arguments):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(report, "write_text_atomically", full)
-    with pytest.raises(OSError, match="No space"):
-        Evaluation(seed=1).write(tmp_path, page_bytes=1000)
-    assert path.read_bytes() == before
-    assert folder in os.listdir(tmp_path / "report_images")
 
 
 def test_images_and_thumbnails_must_go_together(evaluation, written):

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from reid_jax.collectives import AXIS
+from reid_jax.runtime.collectives import AXIS
 from reid_jax.training.feed import feed
 from tests.compilations import count_compilations
 

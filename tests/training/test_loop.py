@@ -1,451 +1,116 @@
-"""Whole runs of a tiny network on a tiny dataset."""
+"""What the loop does between steps, with a network that only counts. Whole runs: programs/."""
 
-import json
-import pathlib
-import shutil
-import subprocess
-import sys
+import types
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+import jax.numpy as jnp
 import pytest
-from ml_collections import ConfigDict
-from orbax.checkpoint._src.path import atomicity
 
-from configs import pmm_synthetic
-from reid_jax.data import datasets, synthetic
-from reid_jax.evaluation.run import evaluate_run
-from reid_jax.training import loop, record
-from reid_jax.training import step as step_module
-from reid_jax.training.checkpoints import Checkpoints, CheckpointWriteError
-from reid_jax.training.metrics import read_metrics
-from reid_jax.training.workdir import CHECKPOINTS, read_run
-from tests.compilations import count_compilations
-from tests.test_configs import STRINGS, load
-
-pytestmark = pytest.mark.usefixtures("standard_promotion")
-
-ROOT = pathlib.Path(__file__).parents[2]
+from reid_jax.runtime.messages import Preempted
+from reid_jax.training.calendar import Calendar
+from reid_jax.training.loop import Loop
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A small dataset of synthetic pedestrians, drawn once."""
-    root = tmp_path_factory.mktemp("data") / "pedestrians"
-    synthetic.write_market1501(root, **tiny("unused").data.synthetic, progress=False)
-    return root
+class Diary:
+    """Record, progress and preemption in one, which note what they are asked to do."""
+
+    last_good = "checkpoints/4"
+
+    def __init__(self, stop_at=None):
+        self.events, self.stop_at = [], stop_at
+
+    def note(self, *event):
+        self.events.append(event)
+
+    def check(self):
+        self.note("check")
+
+    def write(self, step, kind, scalars):
+        self.note("write", step, kind, scalars)
+
+    def save(self, state):
+        self.note("save", state)
+
+    def report(self, step, epoch, loss):
+        self.note("report", step, epoch, loss)
+        return None if step == 1 else 50.0
+
+    def paused(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        pass
+
+    def begin(self):
+        pass
+
+    def due(self, step):
+        return step == self.stop_at
 
 
-def tiny(root, config=None, **leaves):
-    """A recipe for tests, PMM's or `config`, on one device; leaves by name, __ for the dots."""
-    config = config or pmm_synthetic.get_config("small")
-    config.devices = 1
-    config.data.root = str(root)
-    config.data.loader = "memory"
-    config.epochs = 2
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in leaves.items()})
-    return config
+def run(diary, steps, start_step=0, losses=None, total_steps=8):
+    calendar = Calendar(4, total_steps, "", {"log": 3, "eval": 4, "checkpoint": 2})
 
+    def step(state, batch):
+        loss = (losses or {}).get(state + 1, 0.5)
+        return state + 1, {"loss": jnp.float32(loss)}
 
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    """A run of 160 steps: its config, workdir and result."""
-    workdir = tmp_path_factory.mktemp("run")
-    config = tiny(data, epochs=160, eval__every_epochs=80, optim__milestones=(120,))
-    with jax.numpy_dtype_promotion("standard"):
-        return config, workdir, loop.train(config, str(workdir))
-
-
-def test_a_run_learns(run):
-    _, workdir, result = run
-    records = read_metrics(workdir)
-    first, last = (record for record in (records[1], records[-2]))
-    assert (first["kind"], last["kind"]) == ("train", "train")
-    # Three ID losses of eight identities start at 3 ln 8 = 6.2 or above.
-    total = sum(last[f"loss/id_{stage}"] for stage in (1, 2, 3))
-    assert total < 0.75 * sum(first[f"loss/id_{stage}"] for stage in (1, 2, 3))
-    assert np.mean([last[f"accuracy_{stage}"] for stage in (1, 2, 3)]) > 0.5
-    evaluations = [record["mAP"] for record in records if record["kind"] == "eval"]
-    assert evaluations[-1] == result.mAP > evaluations[0] + 0.03
-
-
-@pytest.mark.parametrize(
-    ("name", "string"), [("hbfp_synthetic", "small"), ("baseline_synthetic", "triplet,small")]
-)
-def test_the_other_networks_learn_in_the_same_loop(name, string, data, tmp_path):
-    """Their losses fall, and evaluation restores them from the workdir alone."""
-    config = tiny(data, load(name, string), epochs=80, eval__every_epochs=80, log__every_steps=4)
-    result = loop.train(config, str(tmp_path / "run"))
-    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "train"]
-    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
-    config, _ = read_run(tmp_path / "run")
-    again = evaluate_run(
-        config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "out")
+    loop = Loop(
+        step=step,
+        evaluate=lambda state: diary.note("evaluate", state),
+        calendar=calendar,
+        record=diary,
+        progress=diary,
+        preemption=diary,
     )
-    assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
+    loop.run(start_step, [types.SimpleNamespace()] * steps, start_step)
+    return [event for event in diary.events if event != ("check",)]
 
 
-def test_what_a_run_leaves(run):
-    config, workdir, result = run
-    assert read_run(workdir)[1] == 8
-    records = read_metrics(workdir)
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    assert [record["step"] for record in evaluations] == [0, 80, 160]
-    assert evaluations[-1]["mAP"] == result.mAP
-    steps = [record["step"] for record in records if record["kind"] == "train"]
-    assert steps == list(range(2, 161, config.log.every_steps))
-    assert (workdir / "curves.png").stat().st_size > 1000
-    assert list((workdir / "tensorboard").iterdir())
-    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        assert checkpoints.latest_step == 160
-        assert (
-            checkpoints.best_step == max(evaluations, key=lambda r: (r["mAP"], r["step"]))["step"]
-        )
+def test_each_thing_is_done_when_it_is_due():
+    assert run(Diary(), 8) == [
+        ("report", 1, 0.25, 0.5),
+        ("save", 2),
+        ("report", 3, 0.75, 0.5),
+        ("write", 3, "train", {"epoch": 0.75, "loss": 0.5, "images_per_second": 50.0}),
+        ("evaluate", 4),
+        ("report", 6, 1.5, 0.5),
+        ("write", 6, "train", {"epoch": 1.5, "loss": 0.5, "images_per_second": 50.0}),
+        ("save", 6),
+        ("report", 8, 2.0, 0.5),
+        ("write", 8, "train", {"epoch": 2.0, "loss": 0.5, "images_per_second": 50.0}),
+        ("evaluate", 8),
+    ]
 
 
-def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
-    _, workdir, result = run
-    config, _ = read_run(workdir)
-    again = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path), figures=3)
-    assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
-    np.testing.assert_allclose(again.cmc, result.cmc, atol=1e-6)
-    report = json.loads((tmp_path / "results.json").read_text())
-    assert report["step"] == 160
-    assert report["mAP"] == again.mAP
-    assert report["Rank-1"] == report["cmc"][0]
-    for picture in ("gradcam.png", "ranked_lists.png"):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-    assert "Rank-1   Rank-5  Rank-10      mAP     mINP" in capsys.readouterr().out
+def test_a_resumed_run_counts_on():
+    events = run(Diary(), 3, start_step=5)
+    assert [event[:2] for event in events if event[0] != "write"] == [
+        ("report", 6), ("save", 6), ("report", 8), ("evaluate", 8),
+    ]  # fmt: skip
 
 
-def test_evaluation_on_four_devices_and_another_dataset(run, tmp_path):
-    """Other identities, another number of classes, a last batch that is not full."""
-    _, workdir, _ = run
-    other = tmp_path / "other"
-    arguments = {"seed": 5, "train_identities": 3, "test_identities": 5}
-    synthetic.write_market1501(other, **arguments, progress=False)
-    config, _ = read_run(workdir)
-    results = []
-    for devices, batch_size in ((1, 32), (4, 10)):
-        config.data.synthetic.update(arguments)
-        config.data.root = str(other)
-        config.devices = devices
-        config.eval.batch_size = batch_size
-        results.append(
-            evaluate_run(config, str(workdir), checkpoint="best", output=str(tmp_path / "out"))
-        )
-    np.testing.assert_allclose(results[0].cmc, results[1].cmc, atol=0.02)
-    assert results[0].mAP == pytest.approx(results[1].mAP, abs=1e-2)
+def test_nothing_is_checked_where_nothing_is_due():
+    diary = Diary()
+    run(diary, 8)
+    assert diary.events.count(("check",)) == 6  # After steps 1, 2, 3, 4, 6 and 8.
 
 
-def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
-    _, workdir, _ = run
-    config, _ = read_run(workdir)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .*only"):
-        evaluate_run(config, str(workdir), checkpoint="7", output=str(tmp_path))
+def test_a_stop_is_saved_and_raised():
+    diary = Diary(stop_at=5)
+    with pytest.raises(Preempted, match="after step 5"):
+        run(diary, 8)
+    assert diary.events[-1] == ("save", 5)
+    assert run(Diary(stop_at=8), 8)[-1] == ("evaluate", 8)  # The end: nothing is left to stop.
 
 
-def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypatch):
-    """Bit for bit: parameters, moments, batch statistics, and each metric once.
-
-    Loaders and lengths change from start to start; none has a program compiled after the first
-    step. An epoch is one step.
-    """
-    leaves = {"checkpoint__every_epochs": 1, "log__every_steps": 1}
-    states, records = [], []
-    for name, starts in (
-        ("unbroken", [(3, 0, "memory")]),
-        ("resumed", [(2, 5, "device"), (4, 3, "tfdata")]),
-    ):
-        for epochs, max_steps, loader in starts:
-            config = tiny(data, epochs=epochs, max_steps=max_steps, data__loader=loader, **leaves)
-            with count_compilations() as events:
-                so_far = after_each_step(monkeypatch, lambda events=events: len(events))
-                loop.train(config, str(tmp_path / name))
-            assert so_far[0] > 0  # The listener hears.
-            assert set(so_far) == {so_far[0]}
-        with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
-            assert checkpoints.latest_step == 3
-            states.append(arrays(checkpoints.path(3)))
-        evaluated = [r["step"] for r in read_metrics(tmp_path / name) if r["kind"] == "eval"]
-        assert evaluated[-1] == 3
-        kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
-        records.append([{k: v for k, v in r.items() if k != "images_per_second"} for r in kept])
-    assert states[0].keys() == states[1].keys()
-    assert any("opt_state" in name for name in states[0])
-    for name, array in states[0].items():
-        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
-    assert records[0] == records[1]
-    assert [record["step"] for record in records[0]] == [1, 2, 3]
-
-
-def test_a_finished_run_is_evaluated_again_and_left_alone(run):
-    config, workdir, result = run
-    before = read_metrics(workdir)
-    assert loop.train(config, str(workdir)).mAP == pytest.approx(result.mAP, abs=1e-6)
-    assert read_metrics(workdir) == before
-
-
-@pytest.mark.parametrize(
-    ("epochs", "max_steps", "message"),
-    [(3, 0, "epochs is 3, 3 steps"), (160, 9, "max_steps is 9")],
-)
-def test_fewer_steps_than_a_run_has_made_are_an_error(epochs, max_steps, message, data, run):
-    _, workdir, _ = run
-    leaves = {"eval__every_epochs": 80, "optim__milestones": (120,)}
-    config = tiny(data, epochs=epochs, max_steps=max_steps, **leaves)
-    with pytest.raises(ValueError, match=rf"{message}, but .* has made 160 steps"):
-        loop.train(config, str(workdir))
-
-
-def after_each_step(monkeypatch, look):
-    """A list that gets what `look` returns whenever the loop has called its step."""
-    seen = []
-
-    def pmap_step(step, devices):
-        mapped = step_module.pmap_step(step, devices)
-
-        def call(state, batch):
-            result = mapped(state, batch)
-            seen.append(look())
-            return result
-
-        return call
-
-    monkeypatch.setattr(loop, "pmap_step", pmap_step)
-    return seen
-
-
-def arrays(checkpoint):
-    found = {}
-    for item in ("model", "optimizer"):
-        tree = ocp.StandardCheckpointer().restore(checkpoint / item)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
-    return found
-
-
-def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
-    config = tiny(data, epochs=8, optim__lr=1e30, optim__warmup_epochs=0, log__every_steps=1)
-    with pytest.raises(FloatingPointError, match=r"last good checkpoint is .*checkpoints/\d"):
-        loop.train(config, str(tmp_path / "run"))
-    with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:
-        assert all(np.isfinite(x).all() for x in arrays(checkpoints.path(0)).values())
-
-
-class Recording:
-    """A config that notes the dotted name of each leaf that is read."""
-
-    def __init__(self, config, seen, prefix=""):
-        self._config, self._seen, self._prefix = config, seen, prefix
-
-    def __getitem__(self, name):
-        value = self._config[name]
-        if isinstance(value, ConfigDict):
-            return Recording(value, self._seen, f"{self._prefix}{name}.")
-        self._seen.add(self._prefix + name)
-        return value
-
-    def __getattr__(self, name):
-        return self[name]
-
-    def keys(self):
-        return self._config.keys()
-
-
-@pytest.mark.parametrize("network", ["pmm", "baseline", "hbfp"])
-def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        loop, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
-    )
-    monkeypatch.setattr(record, "write_run", lambda *unused: (tmp_path / "run.json").touch())
-    # To look whether a value is in range is not to use it.
-    monkeypatch.setattr(loop, "check", lambda *unused: None)
-    seen = set()
-    config = tiny(data, load(f"{network}_synthetic", "small"), epochs=1)
-    loop.train(Recording(config, seen), str(tmp_path))
-    # The other layouts read the file-name pattern, and the other policy its limit.
-    config.data.layout, config.data.on_bad_image = "market1501", "skip"
-    datasets.load(Recording(config, seen, "").data)
-    leaves = set(_leaf_names(config))
-    assert leaves - seen == set()
-    # And no recipe of the network has others.
-    for name, strings in STRINGS.items():
-        for string in strings:
-            if name.startswith(f"{network}_"):
-                assert set(_leaf_names(load(name, string))) == leaves
-
-
-def _leaf_names(config, prefix=""):
-    for name in config:
-        if isinstance(config[name], ConfigDict):
-            yield from _leaf_names(config[name], f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _break_folder(root, kind):
-    """A copy of the dataset with one thing wrong with it."""
-    gallery = root / "bounding_box_test"
-    if kind == "missing":
-        shutil.rmtree(gallery)
-    elif kind == "empty":
-        for path in gallery.iterdir():
-            path.unlink()
-    elif kind == "no image":
-        next(iter(sorted((root / "query").iterdir()))).write_bytes(b"nonsense")
-    elif kind == "name":
-        (root / "query" / "somebody.jpg").write_bytes(b"")
-    elif kind == "one identity":
-        paths = sorted((root / "bounding_box_train").iterdir())
-        for path in paths:
-            if path.name[:4] != paths[0].name[:4]:
-                path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", "bounding_box_test"),
-        ("empty", "no image .*bounding_box_test"),
-        ("no image", r"query/\d{4}_c"),
-        ("name", r"somebody\.jpg"),
-        ("one identity", "fewer than two identities"),
-    ],
-)
-def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
-    root = tmp_path / "data"
-    shutil.copytree(data, root)
-    _break_folder(root, kind)
-    with pytest.raises((ValueError, OSError), match=message):
-        loop.train(tiny(root, data__layout="market1501"), str(tmp_path / "run"))
-    assert not (tmp_path / "run" / CHECKPOINTS).exists()
-
-
-@pytest.mark.parametrize(
-    ("leaves", "message"),
-    [
-        ({"data__root": ""}, r"data\.root is empty"),
-        ({"data__layout": "markt"}, "markt"),
-        ({"data__loader": "disk"}, r"data\.loader"),
-        ({"data__identities_per_batch": 9}, r"data\.identities_per_batch"),
-        ({"data__identities_per_batch": 1}, r"data\.identities_per_batch"),
-        ({"devices": 3}, "does not divide by 3 devices"),
-        ({"devices": 5}, "devices is 5, but this machine has 4"),
-        ({"eval__batch_size": 0}, r"eval\.batch_size is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"max_steps": -1}, "max_steps is -1"),
-        ({"data__pattern": "x"}, "pattern"),
-        ({"data__image_size": (80, 64)}, "blocks of 3x2"),
-    ],
-)
-def test_bad_settings_name_their_leaf_before_training(leaves, message, data, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        loop.train(tiny(data, **leaves), str(tmp_path / "run"))
-    assert not (tmp_path / "run" / CHECKPOINTS).exists()
-
-
-def test_an_unwritable_workdir_is_named(data, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write to the workdir .*file/run"):
-        loop.train(tiny(data), str(tmp_path / "file" / "run"))
-
-
-def test_a_workdir_removed_meanwhile_is_told_at_the_next_log_step(data, tmp_path, monkeypatch):
-    so_far = after_each_step(
-        monkeypatch, lambda: len(so_far) == 3 and shutil.rmtree(tmp_path / "run")
-    )
-    config = tiny(data, epochs=9, log__every_steps=1)
-    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl is gone: was the workdir removed"):
-        loop.train(config, str(tmp_path / "run"))
-    assert len(so_far) == 4
-
-
-def test_a_checkpoint_that_cannot_be_written_stops_the_run(data, tmp_path, monkeypatch):
-    """At the next log step, and the last good one is named."""
-
-    def fail(*unused):
-        raise OSError(28, "No space left on device")
-
-    so_far = after_each_step(
-        monkeypatch,
-        lambda: (
-            len(so_far) == 1
-            and monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", fail)
-        ),
-    )
-    config = tiny(data, epochs=99, log__every_steps=1, checkpoint__every_epochs=3)
-    with pytest.raises(CheckpointWriteError, match=r"/3 could not .*No space left.*one is .*/0$"):
-        loop.train(config, str(tmp_path / "run"))
-    assert 3 < len(so_far) < 20
-
-
-def test_a_workdir_of_another_network_is_refused(data, run, tmp_path):
-    _, workdir, _ = run
-    config = tiny(data, epochs=160, model__embedding_dim=8)
-    with pytest.raises(ValueError, match=r"another run: model\.embedding_dim is 16 there and 8"):
-        loop.train(config, str(workdir))
-
-
-@pytest.mark.slow
-def test_training_and_evaluation_run_without_tensorflow(data, tmp_path):
-    program = f"""
-import sys
-sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
-import math
-from configs import pmm_synthetic
-from reid_jax.training.loop import train
-from reid_jax.training.workdir import CHECKPOINTS, read_run
-from tests.test_configs import STRINGS, load
-from reid_jax.evaluation.run import evaluate_run
-config = pmm_synthetic.get_config("small")
-config.data.root = {str(data)!r}
-config.data.loader = "memory"
-config.epochs = 1
-train(config, {str(tmp_path / "run")!r})
-config, _ = read_run({str(tmp_path / "run")!r})
-workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
-result = evaluate_run(config, workdir, checkpoint="latest", output=output)
-assert math.isfinite(result.mAP)
-import pathlib, reid_jax
-paths = sorted(pathlib.Path(config.data.root, "query").iterdir())[:3]
-assert reid_jax.load(workdir).embed(paths).shape == (3, 48)
-print("without TensorFlow")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "without TensorFlow" in done.stdout
-
-
-def test_bad_images_are_skipped_and_the_run_goes_on_with_the_same_ones_alone(data, tmp_path):
-    root, workdir = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(data, root)
-    first, second = sorted((root / "bounding_box_train").iterdir())[:2]
-    whole = first.read_bytes()
-    first.write_bytes(whole[:-100])
-    config = tiny(root, max_steps=1, data__layout="market1501")
-    with pytest.raises(ValueError, match=f"1 of .*{first.name}.*on_bad_image=skip"):
-        loop.train(config, str(workdir))
-
-    config.data.on_bad_image = "skip"
-    loop.train(config, str(workdir))
-    listed = json.loads((workdir / "skipped_images.json").read_text())["skipped"]
-    assert [entry["path"] for entry in listed] == [str(first)]
-    count = len(list(first.parent.iterdir())) - 1
-    assert json.loads((workdir / "run.json").read_text())["train_images"]["count"] == count
-
-    # Another place of the same images is no other run, but one image more or less is.
-    config.data.root, config.max_steps = str(root.rename(tmp_path / "moved")), 2
-    loop.train(config, str(workdir))
-    assert read_metrics(workdir)[-1]["step"] == 2
-    moved = pathlib.Path(config.data.root) / "bounding_box_train"
-    (moved / first.name).write_bytes(whole)
-    with pytest.raises(ValueError, match=f"images are {count} there and {count + 1} here"):
-        loop.train(config, str(workdir))
-    (moved / first.name).write_bytes(b"")
-    (moved / second.name).unlink()
-    with pytest.raises(ValueError, match=f"images are {count} there and {count - 1} here"):
-        loop.train(config, str(workdir))
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_stop_before_anything_is_written(loss):
+    diary = Diary()
+    message = r"^not finite at step 6: loss is (nan|inf)\. The last good checkpoint is .*points/4\."
+    with pytest.raises(FloatingPointError, match=message):
+        run(diary, 8, losses={6: loss})
+    assert diary.events[-1] == ("check",)
+    assert ("save", 6) not in diary.events

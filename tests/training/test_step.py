@@ -9,20 +9,23 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import common
-from reid_jax.data.images import open_images
+from reid_jax import schedules
+from reid_jax.data.loaders import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.mixing import Mixture
 from reid_jax.models import PMM, ResNet, StageOutput
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
-from reid_jax.training.state import STREAMS, TrainState, create_state, stream_key
+from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
 from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 SIZE = (96, 64)
+
+
 CONFIG = ConfigDict(
     {
         "seed": 0,
@@ -45,7 +48,7 @@ def build(axis_name, block="bottleneck", ibn=False, **settings):
     trunk = ResNet(depths=(1, 1, 1, 1), width=2, block=block, ibn=ibn, axis_name=axis_name)
     settings = {"embedding_dim": 8, "top_k": 1, **settings}
     network = PMM(num_classes=4, trunk=trunk, axis_name=axis_name, **settings)
-    schedule = optimizers.create_schedule(CONFIG.optim, 10)
+    schedule = schedules.create_schedule(CONFIG.optim, 10)
     optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
     state = create_state(network, optimizer, SIZE, CONFIG.seed)
     return state, make_step(network, optimizer, schedule, CONFIG, axis_name)
@@ -222,22 +225,12 @@ def test_one_trunk_forward_and_one_trunk_backward(batch):
     assert len(re.findall(r"stablehlo\.convolution", program)) == 3 * forward - 1
 
 
-def test_streams_are_independent():
-    keys = {
-        tuple(jax.random.key_data(stream_key(seed, stream, step)).tolist())
-        for seed in (0, 1)
-        for stream in STREAMS
-        for step in (0, 1, 2)
-    }
-    assert len(keys) == 2 * len(STREAMS) * 3
-
-
 def test_bfloat16_step_stays_near_float32(batch):
     losses = []
     for dtype in (jnp.float32, jnp.bfloat16):
         trunk = ResNet(depths=(1, 1, 1, 1), width=4, dtype=dtype)
         network = PMM(num_classes=4, trunk=trunk, embedding_dim=8, top_k=1, dtype=dtype)
-        schedule = optimizers.create_schedule(CONFIG.optim, 10)
+        schedule = schedules.create_schedule(CONFIG.optim, 10)
         optimizer = optimizers.create_optimizer(CONFIG.optim, schedule)
         state = create_state(network, optimizer, SIZE, 0)
         step = jax.jit(make_step(network, optimizer, schedule, CONFIG, None))

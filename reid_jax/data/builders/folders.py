@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from reid_jax.data import layouts
+from reid_jax.data import layouts, splits
 
 _SPLITS = "It must hold the folders bounding_box_train, query and bounding_box_test."
 
 
-class _FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _FolderBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]  # TFDS is imported lazily, without types
+):
     """A data set in a layout of `layouts.read`, below TFDS's manual folder.
 
     Splits train, query and gallery; examples {"image": (H, W, 3) uint8 as it was encoded, "pid" and
@@ -50,7 +53,7 @@ class _FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for name in ("train", "query", "gallery")
         }
 
-    def _generate_examples(self, split: layouts.Split) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, split: splits.Split) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, pid, camid in zip(split.paths, split.pids, split.camids, strict=True):
             name = os.path.basename(path)
             yield name, {"image": path, "pid": pid, "camid": camid, "filename": name}

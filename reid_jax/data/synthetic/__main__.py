@@ -1,9 +1,9 @@
 """Command line: python -m reid_jax.data.synthetic OUT --seed=0 ..."""
 
 import argparse
-import inspect
+import dataclasses
 
-from reid_jax.data.synthetic.dataset import write_market1501
+from reid_jax.data.synthetic.dataset import Contents, write_market1501
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -13,14 +13,14 @@ def main(arguments: list[str] | None = None) -> None:
         description="Draws synthetic pedestrians as a folder in the layout of Market-1501.",
     )
     parser.add_argument("root", metavar="OUT", help="the folder to write")
-    for name, parameter in inspect.signature(write_market1501).parameters.items():
-        if isinstance(parameter.default, int) and not isinstance(parameter.default, bool):
-            parser.add_argument(
-                f"--{name}", type=int, default=parameter.default, help="default: %(default)s"
-            )
-    options = parser.parse_args(arguments)
+    for number in dataclasses.fields(Contents):
+        parser.add_argument(
+            f"--{number.name}", type=int, default=number.default, help="default: %(default)s"
+        )
+    options = vars(parser.parse_args(arguments))
     try:
-        write_market1501(**vars(options))
+        root = options.pop("root")
+        write_market1501(root, Contents(**options))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -91,6 +91,7 @@ def camera(seed: int, camid: int) -> Camera:
 
     rng = stream(seed, "camera", camid)
     light = np.array([rng.choice([-1, 1]) * rng.uniform(0.2, 0.8), 0.7, rng.uniform(0.3, 0.8)])
+    light = light / np.linalg.norm(light)
     warm = rng.normal(0, 0.05)
     least = int(rng.integers(56, 84))
     return Camera(
@@ -101,7 +102,7 @@ def camera(seed: int, camid: int) -> Camera:
         wall=mine(_WALLS, shift=1),  # other walls behind the same grounds
         wall_distance=float(rng.uniform(13, 18)),
         wall_turn=float(rng.uniform(-0.35, 0.35)),
-        light=tuple(float(v) for v in light / np.linalg.norm(light)),
+        light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=float(rng.uniform(0.35, 0.68)),
         gains=(float(1 + warm), float(1 + rng.normal(0, 0.02)), float(1 - warm)),
         exposure=float(rng.uniform(1.0, 1.28)),
@@ -130,7 +131,7 @@ def exposed(cam: Camera, rgb: np.ndarray, rng: np.random.Generator, flicker: flo
     Returns:
         (H, W, 3) uint8.
     """
-    rgb = rgb * (np.float32(cam.gains) * np.float32(cam.exposure * flicker))
+    rgb = rgb * (np.array(cam.gains, np.float32) * np.float32(cam.exposure * flicker))
     grey = rgb.mean(axis=2, keepdims=True)
     rgb = grey + np.float32(cam.saturation) * (rgb - grey)
     rgb = rgb * np.float32(1 - cam.haze) + np.float32(0.55 * cam.haze)

@@ -6,16 +6,17 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.cameras import Camera, camera, exposed
 from reid_jax.data.synthetic.figure import Gait, draw_person
+from reid_jax.data.synthetic.looks import Person
 from reid_jax.data.synthetic.obstacles import draw_obstacle
-from reid_jax.data.synthetic.people import Person, person
+from reid_jax.data.synthetic.people import person
 from reid_jax.data.synthetic.scenes import placed, scene
 from reid_jax.data.synthetic.solids import Canvas, View
 from reid_jax.data.synthetic.streams import stream
 
 WIDTH, HEIGHT = 64, 128
-DISTRACTOR, JUNK = 0, -1
 WALK_LENGTH = 3  # pictures of one walk through a camera's view
 _FINE = 2  # canvas pixels a picture pixel
 _FILL = 0.92  # share of a well cut box's height that the person covers
@@ -53,7 +54,7 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
     canvas = Canvas(
         rgb=background,
         depth=np.full(background.shape[:2], -np.inf, np.float32),
-        light=np.float32(cam.light),
+        light=np.array(cam.light, np.float32),
         ambient=cam.ambient,
     )
     obstacle, crowd = walk.random(2) < (cam.obstacle_rate, cam.crowd_rate)

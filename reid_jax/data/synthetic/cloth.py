@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from reid_jax.data.synthetic.people import Bag, Fabric, Person, Print
+from reid_jax.data.synthetic.looks import Bag, Fabric, Person, Print
 from reid_jax.data.synthetic.solids import Paint
 from reid_jax.data.synthetic.streams import noise
 
@@ -15,7 +15,7 @@ def solid(colour: tuple[float, float, float]) -> Paint:
     """Paint of one colour, for any solid."""
 
     def paint(first, *_):
-        return np.broadcast_to(np.float32(colour), (len(first), 3))
+        return np.broadcast_to(np.array(colour, np.float32), (len(first), 3))
 
     return paint
 
@@ -51,7 +51,8 @@ def dyed(fabric: Fabric, across: np.ndarray, down: np.ndarray) -> np.ndarray:
     else:
         raise ValueError(f"no pattern is called {fabric.pattern!r}")
     share = np.asarray(share, np.float32)[:, None]
-    return np.float32(fabric.base) * (1 - share) + np.float32(fabric.second) * share
+    base, second = (np.array(rgb, np.float32) for rgb in (fabric.base, fabric.second))
+    return base * (1 - share) + second * share
 
 
 def folded(colours: np.ndarray, across: np.ndarray, down: np.ndarray, depth: float = 0.09):
@@ -69,7 +70,7 @@ def leg_paint(person: Person, thigh: bool, side: int, offset: float) -> Paint:
         colours = dyed(lower.fabric, across, down)
         if lower.side_stripe is not None:
             stripe = np.cos(turn - side * np.pi / 2) > 0.93
-            colours = np.where(stripe[:, None], np.float32(lower.side_stripe), colours)
+            colours = np.where(stripe[:, None], np.array(lower.side_stripe, np.float32), colours)
         return folded(colours, across * 2 + offset, down, 0.13)
 
     return paint

@@ -1,20 +1,23 @@
 """Writes synthetic pedestrians as a folder in the layout of Market-1501."""
 
 import contextlib
+import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.cameras import MAX_CAMERAS
-from reid_jax.data.synthetic.capture import DISTRACTOR, JUNK, WALK_LENGTH, draw
+from reid_jax.data.synthetic.capture import WALK_LENGTH, draw
 from reid_jax.data.synthetic.streams import stream
+from reid_jax.runtime.files import new_folder
+from reid_jax.runtime.messages import say_to_stderr
+from reid_jax.runtime.progress import Progress, Tracker
 
 VERSION = 2  # of the generator: other pictures for the same arguments need another number
 RECORD = "synthetic.json"
@@ -22,6 +25,61 @@ TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 MULTI_QUERY = "gt_bbox"
 _QUALITY = 92
 _BOXES_A_PROCESS = 150  # fewer are drawn sooner than a process starts
+_LEAST = dict(
+    train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a data set of synthetic pedestrians holds.
+
+    Attributes:
+        seed: another seed gives other people, cameras and places.
+        train_identities: how many to learn from, at least 2.
+        test_identities: how many to be found again, at least 1.
+        train_cameras: how many see the training identities, at least 2.
+        test_cameras: how many see the test identities, at least 2; with train_cameras at most
+            MAX_CAMERAS.
+        images_per_camera: pictures of an identity under a camera that sees it, on average; at least
+            2. Each number within 2 of it is as likely.
+        distractors: boxes of identity 0000 in the gallery: strangers, parts of them, empty places.
+        junk: boxes of identity -1 in the gallery, badly placed, which evaluation ignores.
+        multi_query_images: more pictures of each query's identity under its camera, in gt_bbox, to
+            search with at once; 0 makes no such folder. They change no other picture.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    seed: int = 0
+    train_identities: int = 64
+    test_identities: int = 32
+    train_cameras: int = 6
+    test_cameras: int = 4
+    images_per_camera: int = 4
+    distractors: int = 60
+    junk: int = 40
+    multi_query_images: int = 0
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            least = _LEAST.get(name, 0)
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        cameras = self.train_cameras + self.test_cameras
+        if cameras > MAX_CAMERAS:
+            raise ValueError(
+                f"train_cameras + test_cameras is {cameras}; it must be at most {MAX_CAMERAS}"
+            )
+
+    @property
+    def record(self) -> dict[str, int]:
+        """As `synthetic.json` has it: no number of multi-query images where there are none."""
+        numbers = dataclasses.asdict(self)
+        if not self.multi_query_images:  # As before there were any.
+            del numbers["multi_query_images"]
+        return numbers
 
 
 class Box(NamedTuple):
@@ -30,22 +88,13 @@ class Box(NamedTuple):
     path: str
     pid: int
     camid: int
-    index: int
+    number: int
 
 
 def write_market1501(
     root: str | os.PathLike,
-    *,
-    seed: int = 0,
-    train_identities: int = 64,
-    test_identities: int = 32,
-    train_cameras: int = 6,
-    test_cameras: int = 4,
-    images_per_camera: int = 4,
-    distractors: int = 60,
-    junk: int = 40,
-    multi_query_images: int = 0,
-    progress: bool = True,
+    contents: Contents = Contents(),
+    progress: Progress = say_to_stderr,
 ) -> None:
     """Draws a data set of synthetic pedestrians, or finds it drawn already.
 
@@ -55,115 +104,62 @@ def write_market1501(
     identity is seen by at least two cameras. Query holds one picture of each test identity under
     each camera that sees it, the gallery the others.
 
-    The same arguments give the same bytes (with the same Pillow and NumPy), however many processes
+    The same contents give the same bytes (with the same Pillow and NumPy), however many processes
     draw. The folder appears complete or not at all.
 
     Args:
         root: the folder, created with its parents. It gets bounding_box_train, query,
             bounding_box_test, perhaps gt_bbox (JPEG files, 64 wide and 128 high) and
             synthetic.json.
-        seed: another seed gives other people, cameras and places.
-        train_identities: how many to learn from.
-        test_identities: how many to be found again.
-        train_cameras: how many see the training identities, at least 2.
-        test_cameras: how many see the test identities, at least 2; with train_cameras at most
-            MAX_CAMERAS.
-        images_per_camera: pictures of an identity under a camera that sees it, on average; at least
-            2. Each number within 2 of it is as likely.
-        distractors: boxes of identity 0000 in the gallery: strangers, parts of them, empty places.
-        junk: boxes of identity -1 in the gallery, badly placed, which evaluation ignores.
-        multi_query_images: more pictures of each query's identity under its camera, in gt_bbox, to
-            ask with at once; 0 makes no such folder. They change no other picture.
-        progress: whether progress is printed to stderr.
+        contents: what to draw.
+        progress: called with progress messages; None disables them.
 
     Raises:
-        ValueError: an argument is out of range.
-        FileExistsError: root holds something else: another data set, one of other arguments or of
+        FileExistsError: root holds something else: another data set, one of other contents or of
             another version, or one with files missing.
     """
-    arguments = {
-        "seed": seed,
-        "train_identities": train_identities,
-        "test_identities": test_identities,
-        "train_cameras": train_cameras,
-        "test_cameras": test_cameras,
-        "images_per_camera": images_per_camera,
-        "distractors": distractors,
-        "junk": junk,
-    }
-    if multi_query_images:  # The record of a data set without them is what it ever was.
-        arguments["multi_query_images"] = multi_query_images
-    _check(arguments)
-    boxes = planned(**arguments)
-    record = {"version": VERSION, **arguments, "images": _counted(b.path for b in boxes)}
+    boxes = planned(contents)
+    images = _counted(b.path for b in boxes)
+    record = {"version": VERSION, **contents.record, "images": images}
     root = Path(root)
     if _holds(root, record):
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
     try:
-        draft.chmod(0o755)
-        for folder in record["images"]:
-            (draft / folder).mkdir()
-        _write_all(draft, seed, boxes, progress)
-        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        try:
-            draft.rename(root)
-        except OSError:
-            if not _holds(root, record):  # another process may have been quicker
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with new_folder(root) as draft:
+            for folder in images:
+                (draft / folder).mkdir()
+            _write_all(draft, contents.seed, boxes, progress)
+            (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    except OSError:
+        if not _holds(root, record):  # Another process may have been quicker.
+            raise
 
 
-def planned(
-    *,
-    seed,
-    train_identities,
-    test_identities,
-    train_cameras,
-    test_cameras,
-    images_per_camera,
-    distractors,
-    junk,
-    multi_query_images=0,
-) -> list[Box]:
-    """The boxes of a data set, in the order of their names. Arguments as `write_market1501`."""
-    train_camids = range(1, train_cameras + 1)
-    test_camids = range(train_cameras + 1, train_cameras + test_cameras + 1)
+def planned(contents: Contents) -> list[Box]:
+    """The boxes of a data set, in the order of their names."""
+    seed, images = contents.seed, contents.images_per_camera
+    train_camids = range(1, contents.train_cameras + 1)
+    first = contents.train_cameras + 1
+    test_camids = range(first, first + contents.test_cameras)
     boxes = []
-    for identity in range(train_identities):
+    for identity in range(contents.train_identities):
         pid = 2 * identity + 1
-        for camid, count in _appearances(seed, pid, train_camids, images_per_camera):
+        for camid, count in _appearances(seed, pid, train_camids, images):
             boxes += [_box(TRAIN, seed, pid, camid, i) for i in range(count)]
-    for identity in range(test_identities):
+    for identity in range(contents.test_identities):
         pid = 2 * identity + 2
-        for camid, count in _appearances(seed, pid, test_camids, images_per_camera):
+        for camid, count in _appearances(seed, pid, test_camids, images):
             asked = int(stream(seed, "query", pid, camid).integers(count))
             boxes += [
                 _box(QUERY if i == asked else GALLERY, seed, pid, camid, i) for i in range(count)
             ]
-            more = range(count, count + multi_query_images)
+            more = range(count, count + contents.multi_query_images)
             boxes += [_box(MULTI_QUERY, seed, pid, camid, i) for i in more]
-    for pid, count in ((DISTRACTOR, distractors), (JUNK, junk)):
+    for pid, count in ((DISTRACTOR, contents.distractors), (JUNK, contents.junk)):
         for i in range(count):
-            index, at = divmod(i, test_cameras)
+            index, at = divmod(i, contents.test_cameras)
             boxes.append(_box(GALLERY, seed, pid, test_camids[at], index))
     return sorted(boxes)
-
-
-def _check(arguments: dict[str, int]) -> None:
-    least = dict(
-        train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
-    )
-    for name, value in arguments.items():
-        if value < least.get(name, 0):
-            raise ValueError(f"{name} is {value}; it must be at least {least.get(name, 0)}")
-    cameras = arguments["train_cameras"] + arguments["test_cameras"]
-    if cameras > MAX_CAMERAS:
-        raise ValueError(
-            f"train_cameras + test_cameras is {cameras}; it must be at most {MAX_CAMERAS}"
-        )
 
 
 def _appearances(seed: int, pid: int, camids: range, images: int) -> list[tuple[int, int]]:
@@ -217,7 +213,7 @@ def _holds(root: Path, record: dict) -> bool:
     return True
 
 
-def _write_all(root: Path, seed: int, boxes: list[Box], progress: bool) -> None:
+def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
     """Draws the boxes in as many processes as there are processors.
 
     The helpers are plain child processes: forking is unsafe once JAX or TensorFlow runs threads,
@@ -235,7 +231,9 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: bool) -> None:
                 text=True,
             )
             helpers.append(helper)
-            with contextlib.suppress(BrokenPipeError):  # it died; its exit status is seen below
+            # If it died, its exit status is seen below.
+            with contextlib.suppress(BrokenPipeError):
+                assert helper.stdin is not None
                 helper.stdin.write(job)
                 helper.stdin.close()
         _write_part(root, seed, boxes[::workers], progress)
@@ -257,18 +255,13 @@ def _processors() -> int:
 def _help() -> None:
     """A child process's whole work: the boxes that stdin names."""
     job = json.load(sys.stdin)
-    _write_part(Path(job["root"]), job["seed"], [Box(*box) for box in job["boxes"]], progress=False)
+    _write_part(Path(job["root"]), job["seed"], [Box(*box) for box in job["boxes"]], None)
 
 
-def _write_part(root: Path, seed: int, boxes: list[Box], progress: bool) -> None:
-    """Draws and writes boxes, and prints progress where it is to be shown."""
-    for done, box in enumerate(boxes, start=1):
-        image = Image.fromarray(draw(seed, box.pid, box.camid, box.index))
-        image.save(root / box.path, quality=_QUALITY)
-        if progress and (done % 50 == 0 or done == len(boxes)):
-            print(
-                f"\rdrawing synthetic pedestrians: {100 * done // len(boxes)} %",
-                end="\n" if done == len(boxes) else "",
-                file=sys.stderr,
-                flush=True,
-            )
+def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
+    """Draws and writes boxes."""
+    with Tracker(progress, len(boxes), "drew", "pictures", ends=True) as tracker:
+        for done, box in enumerate(boxes, start=1):
+            image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))
+            image.save(root / box.path, quality=_QUALITY)
+            tracker.update(done)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_jax.data.synthetic import cloth
-from reid_jax.data.synthetic.people import Bag, Person
+from reid_jax.data.synthetic.looks import Bag, Person
 from reid_jax.data.synthetic.solids import Canvas, View, ellipsoid, loft, tube
 
 _HIP, _KNEE, _ANKLE = 0.5, 0.265, 0.045
@@ -290,8 +290,8 @@ def _hat(canvas, view, person, head, radii):
 
 def _bag(canvas, view, person, pose, bag: Bag):
     h, size = person.height, bag.size
-    second = np.float32(bag.second)
-    colour = np.float32(bag.colour)
+    second = np.array(bag.second, np.float32)
+    colour = np.array(bag.colour, np.float32)
 
     def panels(turn, along):
         """A lighter lid, a pocket in the second colour, on the side away from the body."""

@@ -49,7 +49,10 @@ def _column(canvas, view, bottom, top, wide, deep, paint) -> None:
 
 
 def _planks(turn, along):
-    return np.float32((0.45, 0.34, 0.24)) * np.where((along % 0.12) < 0.02, 0.5, 1.0)[:, None]
+    return (
+        np.array((0.45, 0.34, 0.24), np.float32)
+        * np.where((along % 0.12) < 0.02, 0.5, 1.0)[:, None]
+    )
 
 
 def _bush(canvas, view, spot: float) -> None:
@@ -57,7 +60,7 @@ def _bush(canvas, view, spot: float) -> None:
 
     def leaves(left, up, forward):
         tone = 1 + 0.35 * noise(left + spot, up)
-        return np.float32((0.2, 0.33, 0.15)) * tone[:, None].clip(0.4, 1.7)
+        return np.array((0.2, 0.33, 0.15), np.float32) * tone[:, None].clip(0.4, 1.7)
 
     def ragged(left, up, forward):
         return noise(left * 0.4 + spot, up * 0.4) > 2.2 * (np.hypot(left, up) - 0.9)

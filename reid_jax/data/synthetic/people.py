@@ -6,13 +6,14 @@ build), or one salient clue that some views hide: a print on the chest, a backpa
 side.
 """
 
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from reid_jax.data.synthetic.looks import RGB, Bag, Fabric, Lower, Person, Print, Upper
 from reid_jax.data.synthetic.streams import stream
 
-RGB = tuple[float, float, float]
+T = TypeVar("T")
 
 _SKIN = ((0.94, 0.77, 0.66), (0.88, 0.68, 0.54), (0.78, 0.58, 0.43), (0.55, 0.38, 0.27))
 _HAIR = {
@@ -89,159 +90,6 @@ _BAGS = {
 }
 
 
-@dataclass(frozen=True)
-class Fabric:
-    """A cloth: a pattern in two colours.
-
-    Attributes:
-        base: main colour, RGB in [0, 1].
-        second: the pattern's colour.
-        pattern: plain, hoops (stripes around), pinstripes (stripes down), checks, dots, block (the
-            second colour below a line), yoke (the second colour above it), camouflage.
-        period: metres a repeat; for block and yoke the line's distance from the top.
-        duty: share of a repeat that has the second colour.
-    """
-
-    base: RGB
-    second: RGB
-    pattern: str = "plain"
-    period: float = 0.1
-    duty: float = 0.5
-
-
-@dataclass(frozen=True)
-class Print:
-    """A printed figure on the upper garment.
-
-    Attributes:
-        side: front or back.
-        cells: (rows, columns) booleans, what is inked.
-        colour: the ink.
-        left: where the middle lies, from 0 in the middle to 1 at the left edge.
-        down: metres from the shoulders to the print's top.
-        cell: metres a cell.
-    """
-
-    side: str
-    cells: tuple[tuple[bool, ...], ...]
-    colour: RGB
-    left: float
-    down: float
-    cell: float
-
-
-@dataclass(frozen=True)
-class Upper:
-    """An upper garment. Lengths are shares of the body's height.
-
-    Attributes:
-        fabric: the cloth of body and sleeves.
-        sleeve_colour: of the sleeves where they differ, else None.
-        sleeve: 0 without, 0.5 to the elbow, 1 to the wrist.
-        hem: height of the lower hem above the ground.
-        loose: width, 1 is tight.
-        front: closed, buttons, zip or open.
-        inner: colour of what shows where it is open, and of collar or neckline.
-        hood: whether a hood lies on the back.
-        prints: what is printed on it.
-    """
-
-    fabric: Fabric
-    sleeve_colour: RGB | None
-    sleeve: float
-    hem: float
-    loose: float
-    front: str
-    inner: RGB
-    hood: bool
-    prints: tuple[Print, ...]
-
-
-@dataclass(frozen=True)
-class Lower:
-    """A lower garment.
-
-    Attributes:
-        fabric: the cloth.
-        kind: trousers or skirt.
-        hem: height of the lower hem above the ground, share of the body's height.
-        loose: width, 1 is tight.
-        side_stripe: colour of a stripe down the outer sides, or None.
-        tights: colour of the bare leg below it, None for skin.
-    """
-
-    fabric: Fabric
-    kind: str
-    hem: float
-    loose: float
-    side_stripe: RGB | None
-    tights: RGB | None
-
-
-@dataclass(frozen=True)
-class Bag:
-    """Something carried.
-
-    Attributes:
-        kind: backpack, shoulder, hand.
-        side: +1 left, -1 right (0 for a backpack).
-        colour: of the bag.
-        second: of its pocket or label.
-        size: 1 is usual.
-    """
-
-    kind: str
-    side: int
-    colour: RGB
-    second: RGB
-    size: float
-
-
-@dataclass(frozen=True)
-class Person:
-    """One identity: all that does not change between images.
-
-    Attributes:
-        height: metres.
-        girth: width of the body, 1 is average.
-        shoulders: width of the shoulders, 1 is average.
-        skin: RGB in [0, 1].
-        hair: bald, short, tousled, bob, long, ponytail or bun.
-        hair_colour: RGB.
-        hat: none, cap or beanie.
-        hat_colour: RGB.
-        beard: whether the lower face is hair-coloured.
-        glasses: whether dark-rimmed glasses are worn.
-        upper: the upper garment.
-        lower: the lower garment.
-        shoes: RGB.
-        sole: RGB.
-        boots: height of the shaft, share of the body's height, 0 for shoes.
-        bags: what is carried.
-        stride: amplitude of the gait, radians at the hip.
-        elbow: how far the arms are bent, radians.
-    """
-
-    height: float
-    girth: float
-    shoulders: float
-    skin: RGB
-    hair: str
-    hair_colour: RGB
-    hat: str
-    hat_colour: RGB
-    beard: bool
-    glasses: bool
-    upper: Upper
-    lower: Lower
-    shoes: RGB
-    sole: RGB
-    boots: float
-    bags: tuple[Bag, ...]
-    stride: float
-    elbow: float
-
-
 def person(seed: int, kind: str, number: int) -> Person:
     """A person at random.
 
@@ -258,7 +106,7 @@ def person(seed: int, kind: str, number: int) -> Person:
     height = rng.normal(1.65 if woman else 1.76, 0.065)
     dress = woman and rng.random() < 0.1
     style = _choice(rng, dict(tee=0.36, shirt=0.2, jumper=0.1, hoodie=0.12, jacket=0.16, coat=0.06))
-    colours = _pick(rng, _UPPER), _pick(rng, _LOWER)
+    colours = [_pick(rng, _UPPER), _pick(rng, _LOWER)]
     if rng.random() < _COMMON:
         style, *colours = _OUTFITS[rng.integers(len(_OUTFITS))]
         colours = [_shade(rng, c, 0.015) for c in colours]
@@ -286,7 +134,7 @@ def person(seed: int, kind: str, number: int) -> Person:
         upper=upper,
         lower=lower,
         shoes=shoes,
-        sole=(0.85, 0.85, 0.83) if rng.random() < 0.45 else tuple(0.6 * c for c in shoes),
+        sole=(0.85, 0.85, 0.83) if rng.random() < 0.45 else _scaled(shoes, 0.6),
         boots=0.2 if tall_boots else 0.07 if rng.random() < 0.15 else 0.0,
         bags=_bags(rng, woman),
         stride=float(rng.uniform(0.36, 0.52)),
@@ -375,9 +223,7 @@ def _lower(rng: np.random.Generator, woman: bool, upper: Upper, dress: bool, col
         kind, fabric = "skirt", upper.fabric
     else:
         pattern = _choice(rng, dict(plain=0.9, checks=0.05, camouflage=0.05))
-        fabric = Fabric(
-            colour, _shade(rng, tuple(0.6 * c + 0.05 for c in colour), 0.02), pattern, 0.08
-        )
+        fabric = Fabric(colour, _shade(rng, _scaled(colour, 0.6, 0.05), 0.02), pattern, 0.08)
     hem = rng.uniform(0.24, 0.36) if kind == "skirt" else 0.27 if short else rng.uniform(0.03, 0.05)
     striped = kind == "trousers" and not short and rng.random() < 0.14
     return Lower(
@@ -402,7 +248,12 @@ def _bags(rng: np.random.Generator, woman: bool) -> tuple[Bag, ...]:
     return (Bag(kind, side, colour, _contrast(rng, colour), float(rng.uniform(0.8, 1.2))),)
 
 
-def _choice(rng: np.random.Generator, chances: dict) -> str:
+def _scaled(colour: RGB, factor: float, offset: float = 0.0) -> RGB:
+    red, green, blue = (factor * c + offset for c in colour)
+    return red, green, blue
+
+
+def _choice(rng: np.random.Generator, chances: dict[T, float]) -> T:
     p = np.array(list(chances.values()))
     return list(chances)[rng.choice(len(p), p=p / p.sum())]
 
@@ -414,7 +265,8 @@ def _pick(rng: np.random.Generator, palette: dict[RGB, float]) -> RGB:
 def _shade(rng: np.random.Generator, colour: RGB, spread: float) -> RGB:
     """The colour, a little lighter or darker, a little off its hue."""
     shifted = np.array(colour) * rng.normal(1, 3 * spread) + rng.normal(0, spread / 2, 3)
-    return tuple(float(c) for c in shifted.clip(0.03, 0.95))
+    red, green, blue = (float(c) for c in shifted.clip(0.03, 0.95))
+    return red, green, blue
 
 
 def _contrast(rng: np.random.Generator, colour: RGB) -> RGB:

@@ -99,9 +99,9 @@ def _ground(kind: str, x: np.ndarray, z: np.ndarray, rng: np.random.Generator) -
     else:  # grass, with a path across
         blades = 1 + 0.22 * noise(x * 3, z * 1.5)
         path = np.abs(z - 8.3 - 0.2 * noise(x * 0.05, 0 * x)) < 1.9
-        colours = np.where(path[:, None], np.float32((0.62, 0.58, 0.5)), (0.3, 0.4, 0.2))
+        colours = np.where(path[:, None], np.array((0.62, 0.58, 0.5), np.float32), (0.3, 0.4, 0.2))
         return colours * (np.where(path, 1.0, blades) * stains * grain)[:, None]
-    return np.float32(colour) * (tone * stains * grain)[:, None]
+    return np.array(colour, np.float32) * (tone * stains * grain)[:, None]
 
 
 def _wall(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -110,45 +110,55 @@ def _wall(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> 
     dirt = 1 - 0.2 * np.exp(-np.maximum(y, 0) * 3) + 0.05 * noise(x * 0.1, y * 0.1)
     if kind == "bricks":
         tone = _jointed(x, y, 0.24, 0.08, 0.008, 0.5, rng)
-        colours = np.float32((0.55, 0.36, 0.29)) * tone[:, None]
-        colours = _windows(colours, x, y, 3.2, 1.3, 1.0, 2.6, (0.25, 0.29, 0.33), rng)
+        colours = np.array((0.55, 0.36, 0.29), np.float32) * tone[:, None]
+        colours = _windows(colours, x, y, (3.2, 1.3, 1.0, 2.6), (0.25, 0.29, 0.33), rng)
     elif kind == "panels":
-        colours = np.float32((0.66, 0.67, 0.67)) * _jointed(x, y, 1.5, 2.6, 0.02, 0, rng)[:, None]
-        colours = _windows(colours, x, y, 4.5, 1.1, -1.0, 2.2, (0.35, 0.22, 0.17), rng)  # doors
+        colours = (
+            np.array((0.66, 0.67, 0.67), np.float32)
+            * _jointed(x, y, 1.5, 2.6, 0.02, 0, rng)[:, None]
+        )
+        colours = _windows(colours, x, y, (4.5, 1.1, -1.0, 2.2), (0.35, 0.22, 0.17), rng)  # doors
         band = (y > 1.0) & (y < 1.12)
         colours[band] = (0.3, 0.33, 0.38)
     elif kind == "shop":
-        colours = np.tile(np.float32((0.36, 0.34, 0.33)), (len(x), 1))
+        colours = np.tile(np.array((0.36, 0.34, 0.33), np.float32), (len(x), 1))
         glow = 0.55 + 0.3 * noise(x * 0.12, y * 0.3)
         shelves = 0.8 + 0.35 * (noise(np.floor(x * 5) * 0.13, np.floor(y * 2.5) * 0.17) > 0)
         goods = np.stack([glow * shelves, glow * 0.93 * shelves, glow * 0.82], axis=1)
         pane = ((x % 2.4) > 0.12) & (y > 0.45) & (y < 2.5)
         colours[pane] = goods[pane].clip(0, 1)
         door = ((x % 7.2) > 4.9) & ((x % 7.2) < 6.0) & (y < 2.2)
-        colours[door] = 0.4 * colours[door] + np.float32((0.12, 0.13, 0.14))
+        colours[door] = 0.4 * colours[door] + np.array((0.12, 0.13, 0.14), np.float32)
         sign = (y > 2.7) & (y < 3.4)
         signs = rng.uniform(0.15, 0.75, (16, 3)).astype(np.float32)
         colours[sign] = signs[(x[sign] / 7.2).astype(int) % 16]
     elif kind == "glass":
         sky = (0.42 + 0.08 * y + 0.1 * noise(x * 0.06, y * 0.1))[:, None]
-        colours = sky * np.float32((0.9, 1.0, 1.08))
+        colours = sky * np.array((0.9, 1.0, 1.08), np.float32)
         frame = ((x % 1.5) < 0.07) | ((y % 1.25) < 0.06)
         colours[frame] = (0.25, 0.26, 0.27)
     else:  # hedge, or trees with trunks and gaps of light
         leaves = noise(x * 0.35, y * 0.35) + 0.8 * noise(x * 1.3, y * 1.3)
-        colours = np.float32((0.2, 0.3, 0.14)) * (1 + 0.28 * leaves).clip(0.35, 1.8)[:, None]
+        colours = (
+            np.array((0.2, 0.3, 0.14), np.float32) * (1 + 0.28 * leaves).clip(0.35, 1.8)[:, None]
+        )
         if kind == "trees":
             gap = noise(x * 0.12, y * 0.14) > 0.75
             colours[gap & (y > 1)] = (0.72, 0.76, 0.78)
             trunk = (np.abs(x % 2.9 - 1.2 - 0.05 * noise(y * 0.1, 0 * y)) < 0.16) & (y < 4)
-            colours[trunk] = np.float32((0.33, 0.27, 0.22)) * dirt[trunk][:, None]
+            colours[trunk] = np.array((0.33, 0.27, 0.22), np.float32) * dirt[trunk][:, None]
         else:
             colours[y > 1.9] = (0.66, 0.68, 0.7)
     return colours * dirt[:, None].clip(0, 1.2)
 
 
-def _windows(colours, x, y, pitch, wide, low, high, pane, rng):
-    """Lets panes into a wall, framed, every `pitch` metres; some have their blinds down."""
+def _windows(colours, x, y, place, pane, rng):
+    """Lets panes into a wall, framed; some have their blinds down.
+
+    `place` is the distance from one to the next, the width, and the heights of the lower and the
+    upper edge, all in metres.
+    """
+    pitch, wide, low, high = place
     inside = ((x % pitch) < wide) & (y > low) & (y < high)
     edge = inside & (((x % pitch) < 0.07) | ((x % pitch) > wide - 0.07) | (y > high - 0.07))
     tones = rng.uniform(0.7, 1.7, 32)[(x / pitch).astype(int) % 32]

@@ -1,0 +1,224 @@
+"""Image files, checked and decoded: to upright RGB, in bounded memory, from files of any origin."""
+
+import concurrent.futures
+import contextlib
+import io
+import itertools
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import shown
+from reid_jax.runtime.progress import Progress, Tracker
+
+#: Of files and images that are larger nothing is decoded: they are bad.
+MAX_BYTES = 2**28
+MAX_SIDE = 8192
+
+# Images and files above these sizes are in memory one at a time, whatever the number of threads.
+LARGE_PIXELS = 2**22
+_LARGE_BYTES = 2**24
+_large = threading.RLock()
+
+# What files called .jpg or .png hold in practice. The decoders of all others stay shut to files of
+# unknown origin: that of EPS, for example, runs a program.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+# EXIF's orientation, and what turns such an image upright.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Seconds between two lines of progress.
+_PROGRESS_PERIOD = 2.0
+
+# Files handed to the threads at a time: a queue of 500,000 would take 0.8 GiB.
+_BLOCK = 4096
+
+
+def visit(
+    paths: Sequence[str],
+    use: Callable[[int, bytes, Image.Image], None],
+    progress: Progress = None,
+    team: hosts.Team = hosts.ALONE,
+) -> list[tuple[int, str]]:
+    """Reads and decodes every file, in parallel.
+
+    Args:
+        paths: N files.
+        use: called with (i, bytes of file i, its upright RGB image), from several threads, in any
+            order. A file for which it raises is bad too. i counts from the first file of this
+            host's part.
+        progress: as in `loaders.open_images`, of this host's part.
+        team: who reads the files.
+
+    Returns:
+        For each bad file among all N, in order, its index and what is wrong with it.
+    """
+    own = team.part(len(paths))
+    problems = _visit(paths[own], use, progress)
+    found = team.values([(own.start + i, problem) for i, problem in problems])
+    return [(i, problem) for i, problem in found]
+
+
+def _visit(
+    paths: Sequence[str], use: Callable[[int, bytes, Image.Image], None], progress: Progress
+) -> list[tuple[int, str]]:
+    """`visit` by this host."""
+    _hush()
+
+    def job(i: int) -> str | None:
+        try:
+            with decoded(paths[i]) as (data, image):
+                use(i, data, image)
+        except Exception as error:
+            return reason(error)
+        return None
+
+    bad = []
+    every = range(len(paths))
+    blocks = (every[start : start + _BLOCK] for start in every[::_BLOCK])
+    with (
+        Tracker(progress, len(paths), "read", show=(), period=_PROGRESS_PERIOD, ends=True) as read,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        problems = itertools.chain.from_iterable(pool.map(job, block) for block in blocks)
+        for i, problem in enumerate(problems):
+            if problem:
+                bad.append((i, problem))
+            read.update(i + 1)
+    return bad
+
+
+def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
+    """Raises one ValueError for all that `visit` found in these paths, if anything.
+
+    It says how many files are bad, and what is wrong with the first few.
+    """
+    if problems:
+        raise ValueError(
+            f"{len(problems):,} of {len(paths):,} files are no images or are damaged: "
+            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete "
+            "them, or leave those of a run out with --config.data.on_bad_image=skip"
+        )
+
+
+def first_few(problems: Sequence[tuple[str, str]]) -> str:
+    """The first paths and what is wrong with each, in one line."""
+    named = [f"{shown(path)} ({problem})" for path, problem in problems[:3]]
+    return "; ".join(named) + ("; ..." if len(problems) > 3 else "")
+
+
+def reason(error: Exception) -> str:
+    """What an error that `decoded` raised says of the file, without its path."""
+    if isinstance(error, OSError | ValueError):
+        return getattr(error, "strerror", None) or str(error)
+    # Pillow also raises SyntaxError, struct.error, EOFError and others.
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def decoded(path: str) -> Iterator[tuple[bytes, Image.Image]]:
+    """Within it: a file's bytes, and the upright RGB image that they make.
+
+    Memory is bounded for any file: sizes are judged before anything is read or decoded, and of
+    large images there is one at a time in all threads together.
+
+    Raises:
+        Exception: the file cannot be read or is no image; see `reason`.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        # To open a pipe would wait for someone who writes into it.
+        raise ValueError("is a folder, a pipe or a device, and no file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+    with contextlib.ExitStack() as stack:
+        if status.st_size > _LARGE_BYTES:
+            stack.enter_context(_large)
+        with open(path, "rb") as file:
+            data = file.read()
+        image = _header(data)
+        if image.width * image.height > LARGE_PIXELS:
+            stack.enter_context(_large)
+        image.load()  # Here: metadata are read from the whole file too, and forgive its faults.
+        yield data, to_rgb(image)
+
+
+def _header(data: bytes) -> Image.Image:
+    """The image in the bytes, none of its pixels decoded."""
+    if not data:
+        raise ValueError("is empty")
+    limit = f"pixels; the limit is {MAX_SIDE:,} a side"
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError("is no JPEG, PNG, GIF, BMP or WebP") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
+        raise ValueError(f"has too many {limit}") from None
+    if max(image.size) > MAX_SIDE:
+        raise ValueError(f"is {image.width}x{image.height} {limit}")
+    return image
+
+
+def _hush() -> None:
+    """Keeps to itself what Pillow warns of and then reads all the same.
+
+    Filters belong to the process, not to a thread, so this one stays; Python keeps it once.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image upright, in RGB."""
+    image = _upright(image)
+    if image.mode.startswith("I"):
+        # 16-bit grey levels, which Pillow would cut off at 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        # A palette's alpha would be matched to colours; RGBA makes it a channel, which RGB drops.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not `ImageOps.exif_transpose`: it writes the EXIF data anew, and fails where they are damaged.
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Metadata that cannot be read turn nothing, and harm no pixel.
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bilinear resizing of an RGB image with antialiasing, first along rows, then along columns.
+
+    Output pixel i covers the input around (i + 1/2) s, s the input's extent over the output's.
+    Weights are a triangle of half-width max(s, 1), normalised and rounded to multiples of 2^-22.
+    Each pass sums in integers and rounds to 8 bits.
+
+    Args:
+        image: mode RGB.
+        size: (H, W), pixels.
+
+    Returns:
+        The resized image.
+    """
+    height, width = size
+    # One axis a call: in one call, which of them comes first differs between versions of Pillow.
+    for shape in ((width, image.height), (width, height)):
+        image = image.resize(shape, Image.Resampling.BILINEAR)
+    return image

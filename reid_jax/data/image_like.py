@@ -1,0 +1,83 @@
+"""Images that a caller hands over: paths of files, or pixels of any size."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reid_jax.data import decoding, loaders
+from reid_jax.data.memory import MemoryImages
+from reid_jax.data.streamed import StreamedImages
+from reid_jax.runtime.progress import Progress
+
+Path = str | os.PathLike[str]
+#: What `as_images` takes.
+ImagesLike = Path | np.ndarray | Iterable[Path | np.ndarray]
+
+# Bytes of pixels up to which files are decoded once and held, and above which twice.
+_HELD = 2**28
+
+
+def as_images(
+    images: ImagesLike, size: tuple[int, int], progress: Progress = None
+) -> loaders.Images:
+    """Images of one size, in the order given.
+
+    Args:
+        images: a path or paths of files as `loaders.open_images` takes them; or uint8 RGB,
+            (H, W, 3), (N, H, W, 3) or several (H, W, 3), each of any size.
+        size: (H, W), pixels, to which each is resized as files are.
+        progress: as in `loaders.open_images`.
+
+    Raises:
+        ValueError: files are bad, as `decoding.raise_problems` says; or `images` are neither paths
+            nor pixels, or partly paths and partly pixels.
+    """
+    if isinstance(images, str | os.PathLike):
+        given: list[Any] = [images]
+    elif hasattr(images, "shape"):
+        array = np.asarray(images)
+        given = list(array[None] if array.ndim == 3 else array)
+    else:
+        given = list(images)
+    paths = [isinstance(one, str | os.PathLike) for one in given]
+    if not all(paths):
+        if any(paths):
+            raise ValueError("images are paths or pixels, not some of both")
+        return _ArrayImages([_checked(i, one) for i, one in enumerate(given)], size)
+    pixels = len(paths) * size[0] * size[1] * 3
+    loader = MemoryImages if pixels <= _HELD else StreamedImages
+    return loader([os.fspath(path) for path in given], size, progress)
+
+
+def _checked(i: int, pixels) -> np.ndarray:
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"image {i} is {array.dtype} {array.shape}; it must be a path, or pixels: uint8 RGB "
+            "(H, W, 3)"
+        )
+    return array
+
+
+class _ArrayImages:
+    """Pixels resized as they are asked for."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], size: tuple[int, int]):
+        self._arrays = arrays
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """As `loaders.Images.batches` says."""
+        for indices in index_batches:
+            yield np.stack([self._resized(self._arrays[i]) for i in indices])
+
+    def _resized(self, array: np.ndarray) -> np.ndarray:
+        if array.shape[:2] == self._size:
+            return array
+        return np.asarray(decoding.resize(Image.fromarray(array), self._size))

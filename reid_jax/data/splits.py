@@ -1,0 +1,72 @@
+"""The images of a data set in three splits: train, query and gallery."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split, in the order of their file names.
+
+    Attributes:
+        paths: N paths.
+        pids: (N,) int32, the identity of each.
+        camids: (N,) int32, the camera of each.
+        skipped: the path of each bad file left out, and what is wrong with it; see `skipping`.
+    """
+
+    paths: tuple[str, ...]
+    pids: np.ndarray
+    camids: np.ndarray
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, keep: Sequence[bool] | np.ndarray) -> "Split":
+        """The images for which `keep` (N,) is True."""
+        chosen = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[i] for i in chosen),
+            pids=self.pids[chosen],
+            camids=self.camids[chosen],
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int32: the identities renumbered 0 to C - 1 in the order of their pids."""
+        return np.unique(self.pids, return_inverse=True)[1].astype(np.int32)
+
+    @property
+    def num_identities(self) -> int:
+        """C, how many identities there are."""
+        return len(np.unique(self.pids))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """The three splits of a data set.
+
+    Attributes:
+        train: images to learn from.
+        query: images to search with.
+        gallery: images to search.
+        name: of the layout.
+        root: the folder they were read from.
+        sources: below it, the folder or list of each split.
+    """
+
+    train: Split
+    query: Split
+    gallery: Split
+    name: str
+    root: str
+    sources: tuple[str, ...]
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Those of all three splits."""
+        return self.train.skipped + self.query.skipped + self.gallery.skipped

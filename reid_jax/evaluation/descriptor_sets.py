@@ -1,0 +1,65 @@
+"""Descriptors of a set of images, and who the images show."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Descriptors:
+    """Descriptors of N images and who they show.
+
+    Attributes:
+        features: float32 (N, D).
+        pids: int32 (N,), the identities; -1 is junk, 0 a distractor.
+        camids: int32 (N,), the cameras.
+    """
+
+    features: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+
+
+def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, Descriptors]:
+    """Returns both sets as NumPy arrays.
+
+    Raises:
+        ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
+    """
+    query, gallery = check(query, "query"), check(gallery, "gallery")
+    check_dimensions(query, gallery)
+    return query, gallery
+
+
+def check_dimensions(query: Descriptors, gallery: Descriptors) -> None:
+    """Raises ValueError if the two sets have descriptors of different lengths."""
+    if query.features.shape[1] != gallery.features.shape[1]:
+        raise ValueError(
+            f"query descriptors have {query.features.shape[1]} dimensions, gallery descriptors "
+            f"{gallery.features.shape[1]}: extract both with the same network"
+        )
+
+
+def check(descriptors: Descriptors, name: str) -> Descriptors:
+    """Returns a set as NumPy arrays; raises ValueError as `check_sets`. `name` is for the error."""
+    features = np.asarray(descriptors.features, np.float32)
+    pids, camids = np.asarray(descriptors.pids), np.asarray(descriptors.camids)
+    if features.ndim != 2:
+        raise ValueError(f"{name} descriptors must be (images, dimensions), got {features.shape}")
+    if 0 in features.shape:
+        raise ValueError(f"the {name} set is empty: its descriptors are {features.shape}")
+    for label, array in (("pids", pids), ("camids", camids)):
+        if array.shape != features.shape[:1] or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} {label} must be integers of shape {features.shape[:1]}, one an image, "
+                f"got {array.dtype} {array.shape}"
+            )
+    # The extremes carry NaN and infinity without a mask as large as the descriptors.
+    if not (np.isfinite(features.min()) and np.isfinite(features.max())):
+        bad = next(i for i, row in enumerate(features) if not np.isfinite(row).all())
+        raise ValueError(
+            f"{name} descriptors hold NaN or infinity, first in image {bad}: the network that made "
+            "them has diverged"
+        )
+    pids, camids = (array.astype(np.int64, copy=False) for array in (pids, camids))
+    return Descriptors(features, pids, camids)

@@ -1,0 +1,342 @@
+"""Distances of queries to a gallery, block by block: order them exactly, hold few of them.
+
+XLA computes blocks of ``|g|^2 - 2 q.g`` in float32 with the centre of the gallery moved to the
+origin. Such scores order the row of a query like its distances do, up to a rounding error whose
+size is known (`Search.margin`). What they leave undecided, few images, is decided by differences in
+float64 (`Search.values`). So whoever asks gets the order of the float64 distances whatever the
+device, the block size or the tiling of the matrix product, and no row is ever sorted.
+
+A gallery may be ordered by ``w d^2 + offset`` instead of the squared distance ``d^2``, with a
+weight of each query's own and an offset of each of its gallery images (`reranking`). Scores and
+their bounds follow.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reid_jax.data.identities import DISTRACTOR, JUNK
+from reid_jax.evaluation.descriptor_sets import Descriptors, check, check_dimensions
+from reid_jax.runtime.progress import Progress, Tracker
+
+BLOCK_SIZE = 16384
+
+# From a query's index to a weight w >= 0 and an offset, float64 (G,): the gallery is ordered by
+# w d^2 + offset, d^2 being the squared Euclidean distance.
+Rescore = Callable[[int], tuple[float, np.ndarray]]
+
+# The matrix product's tile, (queries, gallery images): what XLA's CPU product runs fastest at.
+_TILE = (256, 1024)
+
+# Bound on the error of a float32 score, in units of 2^-24 (|q| + |g|)^2 with the centre at the
+# origin. 8 cover the centring, the squared norm and the rounding of the threshold; the others allow
+# a dot product an error of 48 units of 2^-24 |q| |g|. The largest seen is 18 (1,536 heavy-tailed
+# dimensions; the textbook worst case, one unit a dimension, needs all roundings to agree).
+_SLACK = 32 * 2.0**-24
+
+# What `rescore` adds, in units of 2^-24 of what is rounded: weight, product, offset and sum.
+_RESCORE_SLACK = 4 * 2.0**-24
+
+# Offsets in memory at a time, 256 MiB: all of a tile's queries have theirs up to 131,072 images.
+_OFFSETS = 2**25
+
+# Rows whose float64 differences are held at a time: few enough to stay in a core's cache.
+_EXACT_ROWS = 128
+
+
+class Order(NamedTuple):
+    """A query, and what it orders the gallery by: ``weight * d^2 + offset``."""
+
+    query: int
+    weight: float = 1.0
+    offset: np.ndarray | None = None  # float64 (G,); None is zero
+    least: float = 0.0  # of the offsets
+    largest: float = 0.0  # of their absolute values
+
+
+class Index(NamedTuple):
+    """A gallery, and what is worked out once for all searches of it."""
+
+    gallery: Descriptors
+    centre: np.ndarray  # float32 (D,), the mean of the gallery or of its first images
+    averaged: int  # how many those are
+    reach: float  # the largest norm in the gallery, from the centre
+    by_pid: np.ndarray  # the gallery's indices sorted by pid, ascending within a pid
+    sorted_pids: np.ndarray
+
+
+class Search(NamedTuple):
+    """A query set, a gallery, and what is worked out once for both."""
+
+    query: Descriptors
+    gallery: Descriptors
+    centre: np.ndarray  # these four as in `Index`
+    reach: float
+    by_pid: np.ndarray
+    sorted_pids: np.ndarray
+    query_norms: np.ndarray  # float64 (Q,), from the centre
+    valid: np.ndarray  # bool (G,): False for images that no query ranks, as junk
+    block_size: int
+    tile: tuple[int, int]
+    rescore: Rescore | None
+
+    def order(self, i: int) -> Order:
+        """Returns query i's order, asking `rescore` for it."""
+        if self.rescore is None:
+            return Order(i)
+        weight, offset = self.rescore(i)
+        shape = self.gallery.pids.shape
+        if not (isinstance(offset, np.ndarray) and offset.dtype == np.float64):
+            raise ValueError(f"rescore({i}) must give a float64 array of offsets {shape}")
+        if offset.shape != shape:
+            raise ValueError(
+                f"rescore({i}) gives offsets of shape {offset.shape}, the gallery has {shape}"
+            )
+        least, largest = offset.min(), offset.max()
+        size = max(abs(least), abs(largest))
+        reach = 4 * weight * (self.query_norms[i] + self.reach) ** 2
+        if not (weight >= 0 and reach + 4 * size <= np.finfo(np.float32).max):
+            raise ValueError(
+                f"rescore({i}) gives the weight {weight} and offsets from {least} to {largest}: "
+                "the weight must be at least 0, and no sum may overflow float32"
+            )
+        return Order(i, float(weight), offset, least, size)
+
+    def same_identity(self, i: int) -> np.ndarray:
+        """Returns the ascending gallery indices of query i's identity: none for a distractor."""
+        pid = self.query.pids[i]
+        if pid <= DISTRACTOR:
+            return np.empty(0, np.int64)
+        first, last = np.searchsorted(self.sorted_pids, [pid, pid + 1])
+        return self.by_pid[first:last]
+
+    def squared_distances(self, i: int, indices: np.ndarray) -> np.ndarray:
+        """Returns query i's squared distances to some gallery images, float64."""
+        point, points = self.query.features[i], self.gallery.features
+        if self.reach == 0:
+            # A collapsed network: all images tie, so none is ever decided by its score.
+            return np.broadcast_to(squared_distances(point, points[:1]), indices.shape)
+        return squared_distances(point, points, indices)
+
+    def values(self, order: Order, indices: np.ndarray) -> np.ndarray:
+        """Returns what a query orders by for some gallery images, float64."""
+        if order.offset is None:
+            return self.squared_distances(order.query, indices)
+        offset = order.offset[indices]
+        if order.weight == 0:
+            return offset
+        return order.weight * self.squared_distances(order.query, indices) + offset
+
+    def score_bounds(self, order: Order, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the scores below and above which an image is surely nearer, surely further.
+
+        Args:
+            order: the query's.
+            values: float64, what it orders by.
+
+        Returns:
+            Two float32 arrays like `values`.
+        """
+        norm = self.query_norms[order.query]
+        margin = self.margin(order, self.largest_norm(order, values))
+        score = values - order.weight * norm**2
+        return (score - margin).astype(np.float32), (score + margin).astype(np.float32)
+
+    def largest_value(self, order: Order, score: np.float32) -> float:
+        """Returns a value that no image of at most this score exceeds."""
+        value = float(score) + order.weight * self.query_norms[order.query] ** 2
+        norm = self.largest_norm(order, value + self.margin(order, self.reach))
+        return value + self.margin(order, norm)
+
+    def largest_norm(self, order: Order, values: np.ndarray | float) -> np.ndarray | float:
+        """Returns the norm, from the centre, that no image of at most this value exceeds."""
+        if order.weight == 0:
+            return self.reach
+        # By the triangle inequality. So an outlier in the gallery does not widen the margin for
+        # everyone.
+        squared = np.maximum(values - order.least, 0) / order.weight
+        return np.minimum(self.reach, self.query_norms[order.query] + np.sqrt(squared))
+
+    def margin(self, order: Order, reach: np.ndarray | float) -> np.ndarray | float:
+        """Returns twice the largest error of a score of images whose norm is at most `reach`."""
+        square = (self.query_norms[order.query] + reach) ** 2
+        # The last term is for products that vanish below the smallest normal float32.
+        tiny = np.finfo(np.float32).tiny
+        margin = order.weight * (_SLACK * square + len(self.centre) * tiny)
+        if order.offset is not None:
+            margin += _RESCORE_SLACK * (order.weight * square + order.largest)
+            margin += tiny * (square + 1)
+        return margin
+
+
+def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
+    """Checks a gallery and works out what all searches of it need.
+
+    Args:
+        gallery: descriptors of G images.
+        earlier: of the gallery's first images. Then the others alone are looked at, until they are
+            as many: results are exact about any centre, and fastest about the mean.
+
+    Raises:
+        ValueError: as `check_sets`.
+    """
+    count = 0 if earlier is None else len(earlier.gallery.pids)
+    if earlier is None or len(gallery.pids) >= 2 * earlier.averaged:
+        gallery = check(gallery, "gallery")
+        averaged = len(gallery.pids)
+        mean = np.mean(gallery.features, axis=0, dtype=np.float64)
+        centre = np.asarray(mean, np.float32)
+        reach = np.sqrt(squared_distances(centre, gallery.features).max())
+    else:
+        _, centre, averaged, reach, *_ = earlier
+        new = Descriptors(gallery.features[count:], gallery.pids[count:], gallery.camids[count:])
+        if len(new.pids):
+            new = check(new, "gallery")
+            reach = max(reach, np.sqrt(squared_distances(centre, new.features).max()))
+    by_pid = np.argsort(gallery.pids, kind="stable")
+    return Index(gallery, centre, averaged, reach, by_pid, gallery.pids[by_pid])
+
+
+def prepare(
+    query: Descriptors,
+    gallery: Descriptors | Index,
+    block_size: int,
+    rescore: Rescore | None = None,
+) -> Search:
+    """Checks the input and works out what all searches need.
+
+    Args:
+        query: descriptors of Q images.
+        gallery: descriptors of G images, or from `index_gallery` what is worked out for them.
+        block_size: gallery images, and at most the smaller of it and 256 queries, whose scores are
+            in memory at a time.
+        rescore: of each query, or None to order by distance.
+
+    Raises:
+        ValueError: as `check_sets`, and if block_size is below 1 or squares of the descriptors'
+            lengths overflow float32.
+    """
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    query = check(query, "query")
+    index = gallery if isinstance(gallery, Index) else index_gallery(gallery)
+    gallery, centre, _, reach, by_pid, sorted_pids = index
+    check_dimensions(query, gallery)
+    query_norms = np.sqrt(squared_distances(centre, query.features))
+    if 4 * (query_norms.max() + reach) ** 2 > np.finfo(np.float32).max:
+        raise ValueError(
+            f"descriptors are as long as {max(query_norms.max(), reach):.1e}, whose square "
+            "overflows float32: check the network, or scale the descriptors"
+        )
+    # A few queries do not wait for the product of 256; powers of two are few programs to compile.
+    queries = min(_TILE[0], block_size, 1 << (len(query.pids) - 1).bit_length())
+    if rescore is not None:
+        queries = min(queries, max(1, _OFFSETS // len(by_pid)))
+    return Search(
+        query,
+        gallery,
+        centre,
+        reach,
+        by_pid,
+        sorted_pids,
+        query_norms,
+        gallery.pids != JUNK,
+        block_size,
+        (queries, min(_TILE[1], block_size)),
+        rescore,
+    )
+
+
+def take_orders(
+    search: Search,
+    progress: Progress = None,
+    verb: str = "ranked the gallery for",
+) -> Iterator[list[Order]]:
+    """Yields the orders of as many queries as a tile holds at a time, and reports progress."""
+    total = len(search.query.pids)
+    with Tracker(progress, total, verb) as tracker:
+        for queries in _slices(0, total, search.tile[0]):
+            yield [search.order(i) for i in range(queries.start, queries.stop)]
+            tracker.update(queries.stop)
+
+
+def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields (gallery slice, writable float32 (queries, gallery images) scores).
+
+    Images that are not valid have infinity, and nothing is computed for them. Every call of the
+    compiled product has one shape, the last tile of a block being padded.
+    """
+    tile = search.tile[1]
+    queries = slice(orders[0].query, orders[-1].query + 1)
+    query = _padded(search.query.features[queries], search.tile[0])
+    for columns in _slices(0, len(search.valid), search.block_size // tile * tile):
+        features, valid = search.gallery.features[columns], search.valid[columns]
+        chosen = None if valid.all() else np.flatnonzero(valid)
+        count = len(features) if chosen is None else len(chosen)
+        tiles = [np.empty((search.tile[0], 0), np.float32)] + [
+            _scores(
+                query,
+                _padded(features[part if chosen is None else chosen[part]], tile),
+                search.centre,
+            )
+            for part in _slices(0, count, tile)
+        ]
+        scores = np.concatenate(tiles, axis=1)[: len(orders), :count]
+        if search.rescore is not None:
+            offsets = columns.start + (np.arange(count) if chosen is None else chosen)
+            for order, row in zip(orders, scores, strict=True):
+                row *= np.float32(order.weight)
+                assert order.offset is not None
+                row += order.offset[offsets].astype(np.float32)
+        if chosen is not None:
+            compact = scores
+            scores = np.full((len(orders), len(features)), np.inf, np.float32)
+            scores[:, chosen] = compact
+        yield columns, scores
+
+
+@jax.jit
+def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Array:
+    """Returns |g|^2 - 2 q.g about a centre: the squared distance less |q|^2, float32 (Q, G)."""
+    query, gallery = query - centre[None], gallery - centre[None]
+    # HIGHEST, lest GPUs and TPUs multiply in less than float32.
+    products = jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(gallery * gallery, axis=1)[None] - 2.0 * products
+
+
+def squared_distances(
+    point: np.ndarray, points: np.ndarray, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the squared distances from (D,) to the rows of (N, D) picked by indices, float64.
+
+    The same row has the same distance wherever it stands, so that equal images tie exactly.
+    """
+    length = len(points) if indices is None else len(indices)
+    squared = np.empty(length)
+    for part in _slices(0, length, _EXACT_ROWS):
+        rows = points[part] if indices is None else points[indices[part]]
+        difference = np.subtract(rows, point[None], dtype=np.float64)
+        squared[part] = np.square(difference, out=difference).sum(axis=1)
+    return squared
+
+
+def mask(row: np.ndarray, indices: np.ndarray, columns: slice) -> None:
+    """Sets to infinity the scores of those ascending gallery indices that lie in the block."""
+    first, last = np.searchsorted(indices, [columns.start, columns.stop])
+    row[indices[first:last] - columns.start] = np.inf
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """Returns the rows followed by zeros up to a length."""
+    if len(rows) == length:
+        return rows
+    return np.concatenate([rows, np.zeros((length - len(rows), rows.shape[1]), rows.dtype)])
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    """Yields consecutive slices of at most `step` that cover start to stop."""
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))

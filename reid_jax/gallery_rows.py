@@ -1,0 +1,200 @@
+"""What a `Gallery` holds in memory, and the forms in which callers may pass it."""
+
+import os
+import threading
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from reid_jax.evaluation.descriptor_sets import Descriptors
+
+#: Identities or cameras: an array of integers, a list, a range, a set, or one integer.
+Integers: TypeAlias = ArrayLike | Collection[int]
+
+# No descriptor may be longer: squares of the distances between such do not overflow float32.
+_LONGEST = 1e18
+
+
+class Rows:
+    """Descriptors, identities, cameras and names of N images, to which more are appended.
+
+    Arrays have room for more rows than there are images. To append images one by one takes time in
+    proportion to their number. Threads that change or read several of them together hold `_lock`.
+    """
+
+    def __init__(self):
+        self._lock = threading.RLock()
+        # (capacity, D) and (capacity,); the first N rows are images.
+        self._features: np.ndarray = np.empty((0, 0), np.float32)
+        self._pids: np.ndarray = np.empty(0, np.int64)
+        self._camids: np.ndarray = np.empty(0, np.int64)
+        self._names: list[str] = []
+        self._names_seen: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict:
+        with self._lock:
+            # The index of a search is made again.
+            return self.__dict__ | {"_lock": None, "_index": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def _images(self) -> Descriptors:
+        """The images as they are now. What others add or change later is not in it."""
+        return Descriptors(self.features, self.pids, self.camids)
+
+    def _take(
+        self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """Holds these images instead: (N, D) float32, (N,) int64, (N,) int64 and N texts."""
+        self._features, self._pids, self._camids = features, pids, camids
+        self._names, self._names_seen = list(names), ()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def dim(self) -> int:
+        """D, numbers in a descriptor; 0 before any is added."""
+        return self._features.shape[1]
+
+    @property
+    def features(self) -> np.ndarray:
+        """(N, D) float32, read-only, no copy. What is added later is not in it."""
+        return _view(self._features, len(self))
+
+    @property
+    def pids(self) -> np.ndarray:
+        """(N,) int64 identities, read-only; 0 where unknown."""
+        return _view(self._pids, len(self))
+
+    @property
+    def camids(self) -> np.ndarray:
+        """(N,) int64 cameras, read-only; 0 where unknown."""
+        return _view(self._camids, len(self))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """N texts."""
+        if len(self._names_seen) != len(self):
+            self._names_seen = tuple(self._names)
+        return self._names_seen
+
+    def _check_dim(self, features: np.ndarray, what: str) -> None:
+        """Raises ValueError if descriptors, called `what`, have another length than those here."""
+        if len(self) and features.shape[1] != self.dim:
+            raise ValueError(
+                f"{what} of {features.shape[1]} numbers do not go with this gallery's images, of "
+                f"{self.dim}: describe all images with the same network"
+            )
+
+    def _append(
+        self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
+    ) -> bool:
+        """Adds n images after the others.
+
+        Args:
+            features: float32 (n, D), n at least 1.
+            pids: int64 (n,).
+            camids: int64 (n,).
+            names: n texts.
+
+        Returns:
+            Whether the images now lie in other arrays than before.
+        """
+        before, after = len(self), len(self) + len(features)
+        arrays: list[np.ndarray] = [self._features, self._pids, self._camids]
+        if not before:  # Only now is D known.
+            arrays[0] = np.empty((0, features.shape[1]), np.float32)
+        grows = after > len(arrays[0])
+        if grows:
+            arrays = [_grown(array, before, max(after, 2 * before)) for array in arrays]
+        for array, new in zip(arrays, (features, pids, camids), strict=True):
+            array[before:after] = new
+        self._features, self._pids, self._camids = arrays
+        self._names.extend(names)
+        return grows
+
+    def _relabel(self, pids: np.ndarray, camids: np.ndarray) -> None:
+        """Replaces all identities and cameras, (N,) int64. Views of the old ones do not change."""
+        capacity = len(self._features)
+        self._pids, self._camids = (_grown(x, len(self), capacity) for x in (pids, camids))
+
+
+def _view(array: np.ndarray, count: int) -> np.ndarray:
+    view = array[:count]
+    view.flags.writeable = False
+    return view
+
+
+def _grown(array: np.ndarray, count: int, capacity: int) -> np.ndarray:
+    """An array of a new length with the first rows of this one; what follows takes no memory yet.
+
+    The old one is left as it is, for those who hold a view of it.
+    """
+    grown = np.empty((capacity, *array.shape[1:]), array.dtype)
+    grown[:count] = array[:count]
+    return grown
+
+
+def as_descriptors(features: ArrayLike) -> np.ndarray:
+    """Descriptors as float32 (N, D)."""
+    array = np.asarray(features)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"descriptors must be numbers (images, dimensions), got {array.dtype} {array.shape}"
+        )
+    with np.errstate(over="ignore"):  # What float32 does not hold is infinite, and refused.
+        return array.astype(np.float32, copy=False)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Raises ValueError where a descriptor holds NaN or infinity, or is too long."""
+    if not len(features):
+        return
+    # The extremes show it without a mask as large as the descriptors; NaN is no number's equal.
+    largest = max(features.max(), -features.min())
+    if not largest * np.sqrt(features.shape[1]) <= _LONGEST:
+        lengths = (np.linalg.norm(row.astype(np.float64)) for row in features)
+        bad = next((i for i, length in enumerate(lengths) if not length <= _LONGEST), None)
+        if bad is not None:
+            raise ValueError(
+                f"descriptor {bad} holds NaN or infinity or is longer than {_LONGEST:g}: check the "
+                "network"
+            )
+
+
+def as_integers(given: Integers, label: str) -> np.ndarray:
+    """Integers, int64 (n,); raises ValueError, naming `label`, for anything else."""
+    array = np.asarray(list(given) if isinstance(given, set | frozenset) else given)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim > 1 or array.dtype.kind not in "iu" or array.dtype == np.uint64:
+        raise ValueError(f"{label} must be integers, got {array.dtype} {array.shape}")
+    return np.atleast_1d(array).astype(np.int64, copy=False)
+
+
+def per_image(given: Integers | None, count: int, label: str) -> np.ndarray:
+    """One integer an image, int64 (count,): those given, or one for all."""
+    if given is None:
+        return np.zeros(count, np.int64)
+    array = as_integers(given, label)
+    if isinstance(given, int | np.integer) or getattr(given, "ndim", 1) == 0:
+        return np.broadcast_to(array, count)
+    if len(array) != count:
+        raise ValueError(f"{label} must be {count} integers, one an image, got {len(array)}")
+    return array
+
+
+def as_texts(names: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names as texts; raises ValueError for anything else."""
+    if isinstance(names, str | bytes):
+        raise ValueError("names must be several texts, one an image, got a single one")
+    try:
+        return [os.fsdecode(name) for name in names]
+    except TypeError as error:
+        raise ValueError(f"names must be texts or paths: {error}") from None

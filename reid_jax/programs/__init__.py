@@ -1,0 +1,1 @@
+"""Training and evaluation, each from a recipe to its results."""

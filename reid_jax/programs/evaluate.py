@@ -1,0 +1,201 @@
+"""Evaluation of a run's checkpoint, on the run's own dataset or another."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from reid_jax import models
+from reid_jax.data import datasets
+from reid_jax.data.splits import Dataset, Split
+from reid_jax.data.synthetic.dataset import RECORD
+from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
+from reid_jax.runs.restoring import restore_variables
+from reid_jax.runs.settings import check_leaves
+from reid_jax.runs.symlinks import check_symlinks
+from reid_jax.runs.workdir import read_run, report_skipped
+from reid_jax.runtime import hosts
+from reid_jax.runtime.devices import choose_devices, own_devices
+from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import say, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What an evaluation does beyond the standard protocol, if anything.
+
+    Attributes:
+        multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
+        gallery_extra: a folder of more gallery images, all of them distractors.
+        rerank: order the gallery by k-reciprocal re-ranking.
+    """
+
+    multi_query: str | None = None
+    gallery_extra: str | None = None
+    rerank: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """The evaluation of a checkpoint, and where its weights and images are from.
+
+    Attributes:
+        config: the run's recipe, perhaps with other `data` or `eval`.
+        workdir: the run's folder.
+        step: of the checkpoint.
+        protocol: what differs from the standard protocol, by name, as in `results.json`.
+        evaluation: descriptors and scores.
+    """
+
+    config: ConfigDict
+    workdir: str
+    step: int
+    protocol: dict[str, Any]
+    evaluation: Evaluation
+
+    @property
+    def protocol_text(self) -> str:
+        """The protocol in words: `multi_query average, rerank`; "" for the standard one."""
+        return ", ".join(
+            name if value is True else f"{name} {value}"
+            for name, value in self.protocol.items()
+            if value
+        )
+
+
+def evaluate_run(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    checkpoint: str | int,
+    output: str,
+    protocol: Protocol = Protocol(),
+    draw: bool = False,
+) -> EvaluatedRun:
+    """Restores a checkpoint, ranks, prints a table and writes `results.json`.
+
+    With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
+    bad images were left out, `skipped_images.json` beside the results names them.
+
+    Args:
+        config: the run's recipe, as `read_run` gives it, perhaps with other `data` or `eval`.
+        workdir: the run's folder.
+        checkpoint: `latest`, `best`, or a step.
+        output: the folder of the results, made where it does not exist.
+        protocol: other than the standard one.
+        draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
+            be another's, and its recipe name any folder.
+
+    Raises:
+        FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
+            the checkpoint is of another network.
+    """
+    # What is quickly found wrong is found first: settings and folders, then images.
+    _, num_classes = read_run(workdir)
+    check_leaves(config)
+    check_symlinks(workdir)
+    devices = own_devices(choose_devices(config.devices))
+    if not draw:
+        hosts.together(lambda: _check_drawn(config.data))
+    images = _load_images(config.data, protocol)
+
+    # The network and its weights.
+    network = models.create(config.model, num_classes)
+    network.check(config.data.image_size)
+    step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
+
+    # Descriptors and their ranking.
+    evaluator = Evaluator(
+        network,
+        images.dataset,
+        config,
+        devices,
+        say,
+        boxes=images.boxes,
+        pooling=protocol.multi_query or "average",
+        extra=images.extra,
+    )
+    evaluation = evaluator.evaluate(variables, rerank=protocol.rerank)
+
+    # Results.
+    done = EvaluatedRun(config, workdir, step, _described(protocol, config, images), evaluation)
+    _print(done)
+    if hosts.is_first():
+        _write(done, images, pathlib.Path(output))
+    return done
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EvaluationImages:
+    """The images of an evaluation: a dataset, boxes for multi-query, more gallery images."""
+
+    dataset: Dataset
+    boxes: Split | None
+    extra: Split | None
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Paths and reasons of the bad images left out."""
+        splits = (self.dataset, self.boxes, self.extra)
+        return [image for split in splits if split is not None for image in split.skipped]
+
+
+def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
+    dataset = datasets.load(data, say, to_train=False)
+    boxes = extra = None
+    if protocol.multi_query:
+        boxes = datasets.load_multi_query(dataset, data, say)
+    if protocol.gallery_extra:
+        extra = datasets.load_extra(protocol.gallery_extra, data, say)
+    return _EvaluationImages(dataset, boxes, extra)
+
+
+def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages) -> dict[str, Any]:
+    return {
+        "multi_query": protocol.multi_query,
+        "rerank": protocol.rerank,
+        "flip": config.eval.flip,
+        "normalize": config.eval.normalize,
+        "gallery_extra": 0 if images.extra is None else len(images.extra),
+    }
+
+
+def _print(done: EvaluatedRun) -> None:
+    root = done.evaluation.evaluator.dataset.root
+    where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
+    protocol = f", {done.protocol_text}" if done.protocol_text else ""
+    say(f"{done.config.model.name}, {where}{protocol}:\n{table(done.evaluation.result)}")
+
+
+def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
+    """Writes `results.json` and, if images were left out, `skipped_images.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    skipped, dataset, result = images.skipped, images.dataset, done.evaluation.result
+    report_skipped(folder, skipped, say)
+    results = {
+        "workdir": str(done.workdir),
+        "step": done.step,
+        "dataset": {
+            "layout": done.config.data.layout,
+            "root": str(dataset.root),
+            "query": len(dataset.query),
+            "gallery": len(dataset.gallery),
+            "skipped": len(skipped),
+        },
+        "protocol": done.protocol,
+        **result.summary(),
+        "cmc": result.cmc.tolist(),
+        "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
+    }
+    write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
+
+
+def _check_drawn(data: ConfigDict) -> None:
+    """Raises FileNotFoundError where to load the dataset of a recipe's `data` would draw it."""
+    if data.layout == "synthetic" and not (pathlib.Path(data.root) / RECORD).is_file():
+        raise FileNotFoundError(
+            f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
+            "--config.data.root=FOLDER names another, where they are drawn if they are not there"
+        )

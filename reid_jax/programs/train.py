@@ -1,0 +1,238 @@
+"""A training run, from a recipe to a trained and evaluated network."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from reid_jax import models, schedules
+from reid_jax.data import datasets
+from reid_jax.data.loaders import Images, open_images
+from reid_jax.data.pipeline import train_batches
+from reid_jax.data.sampler import IdentitySampler
+from reid_jax.data.splits import Dataset
+from reid_jax.evaluation.evaluator import Evaluator, table
+from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.runs.record import Record
+from reid_jax.runs.settings import check
+from reid_jax.runs.symlinks import check_symlinks
+from reid_jax.runs.workdir import check_workdir, report_skipped
+from reid_jax.runtime import hosts
+from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.devices import check_divides, choose_devices, own_devices
+from reid_jax.runtime.messages import say
+from reid_jax.runtime.preemption import Preemption
+from reid_jax.runtime.progress import TrainingProgress
+from reid_jax.training.calendar import Calendar
+from reid_jax.training.feed import feed
+from reid_jax.training.loop import Loop
+from reid_jax.training.optimizer import create_optimizer
+from reid_jax.training.state import TrainState, create_state
+from reid_jax.training.step import make_step, place, pmap_step
+from reid_jax.weights.initial import initial_trunk
+
+# What may differ between a run and its continuation: it changes nothing that was computed so far.
+MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
+
+
+def train(config: ConfigDict, workdir: str) -> RankingResult:
+    """Trains the recipe `config` in `workdir`, or resumes a run that was stopped there.
+
+    Leaves in the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
+    `curves.png`, and `skipped_images.json` if bad images were left out.
+
+    Args:
+        config: a recipe, as the files in `configs/` return.
+        workdir: the run's folder, made where it does not exist.
+
+    Returns:
+        The evaluation of the last step.
+
+    Raises:
+        ValueError, OSError: bad settings, data or workdir, named; all before training starts.
+        FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
+        Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
+          checkpoint written. Before the first step it ends the process instead, see `Preemption`.
+    """
+    # Settings, then folders, then images: the checks that are quick come first.
+    check(config)
+    devices = choose_devices(config.devices)
+    check_divides(
+        devices, _batch_size(config), "data.identities_per_batch x data.images_per_identity"
+    )
+    with Preemption() as preemption:
+        _agree_on_recipe(config)
+        hosts.together(lambda: check_symlinks(workdir))
+        trunk = initial_trunk(config.model, workdir)
+
+        # Data. The workdir is checked before images are decoded, which may take minutes.
+        dataset = datasets.load(config.data, say)
+        fingerprint = _claim_workdir(workdir, config, dataset)
+        data = _open_training_data(config, dataset, devices)
+
+        # The network, how it learns, and how it is evaluated.
+        network = models.create(config.model, dataset.train.num_identities, AXIS)
+        evaluator = Evaluator(network, dataset, config, own_devices(devices), say)
+        calendar = Calendar.from_recipe(config, data.sampler.steps_per_epoch)
+        state, step = _create(config, network, calendar, devices, trunk)
+        say(_opening(config, state, dataset, calendar, devices))
+
+        with Record(workdir, keep=config.checkpoint.keep) as record:
+            # The newest checkpoint, if there is one.
+            state = place(record.restore(state), devices)
+            start_step = int(state.step)
+            _check_not_past_end(start_step, calendar, workdir)
+            record.begin(config, dataset.train.num_identities, fingerprint, start_step)
+
+            # Evaluating at the start too shows a fault of the evaluation before hours of training.
+            evaluate = _Evaluations(evaluator, record, calendar, start_step)
+            if start_step in (0, calendar.total_steps):
+                evaluate(state)
+            loop = Loop(
+                step=step,
+                evaluate=evaluate,
+                calendar=calendar,
+                record=record,
+                progress=TrainingProgress(calendar.total_steps, _batch_size(config)),
+                preemption=preemption,
+                # JAX 0.10's CPU collectives between processes deadlock if steps run ahead.
+                wait=hosts.count() > 1 and devices[0].platform == "cpu",
+            )
+            loop.run(state, data.batches(start_step, calendar.total_steps), start_step)
+    return evaluate.last
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TrainingData:
+    """Training images, who they show, and which of them make a step's batch."""
+
+    images: Images
+    labels: np.ndarray
+    sampler: IdentitySampler
+    devices: list[jax.Device]  # this host's
+
+    def batches(self, start_step: int, stop_step: int):
+        """This host's part of the batches of these steps, on its devices."""
+        batches = train_batches(self.images, self.labels, self._own_indices, start_step, stop_step)
+        return feed(batches, self.devices)
+
+    def _own_indices(self, step: int) -> np.ndarray:
+        indices = self.sampler(step)
+        return indices[hosts.own_part(len(indices))]
+
+
+class _Evaluations:
+    """Evaluates states while a run trains: prints the scores, records them and draws the curves.
+
+    Attributes:
+        last: the latest result.
+    """
+
+    last: RankingResult
+
+    def __init__(self, evaluator: Evaluator, record: Record, calendar: Calendar, start_step: int):
+        self._evaluator, self._record, self._calendar = evaluator, record, calendar
+        self._start_step = start_step
+
+    def __call__(self, state: TrainState) -> None:
+        done = int(state.step)
+        self.last = self._evaluator({"params": state.params, "batch_stats": state.batch_stats})
+        say(f"step {done}:\n{table(self.last)}")
+        if done > self._start_step or done == 0:  # Else metrics and checkpoint are there.
+            summary = self.last.summary()
+            self._record.write(done, "eval", {"epoch": self._calendar.epoch(done), **summary})
+            self._record.save(state, summary)
+        self._record.draw()
+
+
+def _batch_size(config: ConfigDict) -> int:
+    return config.data.identities_per_batch * config.data.images_per_identity
+
+
+def _agree_on_recipe(config: ConfigDict) -> None:
+    """Raises ValueError if hosts would train by other leaves; data may lie elsewhere."""
+    if hosts.count() > 1:
+        leaves = flatten_dict(config.to_dict(), sep=".")
+        # Data and weights may lie elsewhere. `initial_trunk` checks that the weights are the same.
+        elsewhere = {"data.root": "", "model.pretrained": bool(config.model.pretrained)}
+        hosts.check_same("recipe", leaves | elsewhere)
+
+
+def _claim_workdir(workdir: str, config: ConfigDict, dataset: Dataset) -> Mapping[str, int | str]:
+    """Checks that this run may write to the workdir, and lists skipped images there.
+
+    Returns:
+        The fingerprint of the training images.
+    """
+    fingerprint, num_classes = datasets.fingerprint(dataset), dataset.train.num_identities
+    hosts.check_same("set of training images", fingerprint)
+    hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE, fingerprint))
+    if hosts.is_first():
+        report_skipped(workdir, dataset.skipped, say)
+    return fingerprint
+
+
+def _open_training_data(
+    config: ConfigDict, dataset: Dataset, devices: list[jax.Device]
+) -> _TrainingData:
+    own, labels = own_devices(devices), dataset.train.labels
+    sampler = IdentitySampler(
+        labels,
+        num_identities=config.data.identities_per_batch,
+        num_instances=config.data.images_per_identity,
+        seed=config.seed,
+    )
+    images = open_images(
+        dataset.train.paths,
+        config.data.image_size,
+        config.data.loader,
+        say,
+        own,
+        team=hosts.EVERYBODY,
+    )
+    return _TrainingData(images, labels, sampler, own)
+
+
+def _create(
+    config: ConfigDict,
+    network: models.Network,
+    calendar: Calendar,
+    devices: list[jax.Device],
+    trunk: dict[str, Any] | None,
+) -> tuple[TrainState, Callable]:
+    """The state at step 0, and the step over all devices."""
+    schedule = schedules.create_schedule(config.optim, calendar.steps_per_epoch)
+    optimizer = create_optimizer(config.optim, schedule, calendar.steps_per_epoch)
+    state = create_state(network, optimizer, config.data.image_size, config.seed, trunk)
+    return state, pmap_step(make_step(network, optimizer, schedule, config), devices)
+
+
+def _opening(
+    config: ConfigDict,
+    state: TrainState,
+    dataset: Dataset,
+    calendar: Calendar,
+    devices: list[jax.Device],
+) -> str:
+    """The first line of a run: what trains on what."""
+    parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
+    return (
+        f"{config.model.name}: {parameters:,} parameters; {len(dataset.train):,} images of "
+        f"{dataset.train.num_identities:,} identities; {calendar.total_steps:,} steps of "
+        f"{_batch_size(config)} images on {len(devices)} {devices[0].device_kind} device(s)"
+        + (f" of {hosts.count()} hosts" if hosts.count() > 1 else "")
+    )
+
+
+def _check_not_past_end(start_step: int, calendar: Calendar, workdir: str) -> None:
+    """Raises ValueError if the run has made more steps already; says where it resumes."""
+    if start_step > calendar.total_steps:
+        raise ValueError(
+            f"{calendar.length}, but the run in {workdir} has made {start_step} steps already"
+        )
+    if start_step > 0:
+        say(f"going on from step {start_step}")

@@ -1,0 +1,96 @@
+"""Pictures of an evaluation: what the network looks at in queries, and their ranked lists."""
+
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reid_jax import visualize
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.descriptors import pmap_face
+from reid_jax.evaluation.evaluator import Evaluation
+from reid_jax.evaluation.ranking import nearest
+
+
+def write_figures(
+    folder: str | pathlib.Path, evaluation: Evaluation, *, count: int, length: int = 10
+) -> list[pathlib.Path]:
+    """Writes pictures of queries spread evenly over the split, those the network allows.
+
+    They are `gradcam.png` of a network that classifies, `activations.png` of one that has
+    `activations`, and always `ranked_lists.png`.
+
+    Args:
+        folder: made where it does not exist.
+        evaluation: what to draw. Lists show the distances of its ranking.
+        count: queries to show.
+        length: nearest gallery images to show for each.
+
+    Returns:
+        The files.
+    """
+    query = evaluation.query
+    shown = np.unique(np.linspace(0, len(query.pids) - 1, count).astype(np.int32))
+    images = evaluation.evaluator.query_pixels(shown)
+    figures = _map_figures(evaluation, shown, images)
+    figures["ranked_lists.png"] = _ranked_lists(evaluation, shown, images, length)
+    folder = pathlib.Path(folder)
+    for name, figure in figures.items():
+        visualize.save(figure, folder / name)
+    return [folder / name for name in figures]
+
+
+def _map_figures(
+    evaluation: Evaluation, shown: np.ndarray, images: np.ndarray
+) -> dict[str, Figure]:
+    """Pictures of what the network looks at in the queries `shown`, by file name."""
+    evaluator, query = evaluation.evaluator, evaluation.query
+    network = evaluator.network
+    titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
+    # All devices get as many images: the last is repeated, and what it gives is dropped.
+    batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
+
+    def maps(method: str) -> np.ndarray:
+        face = pmap_face(network, evaluator.devices, method)
+        return np.asarray(face(evaluation.variables, batch))[: len(shown)]
+
+    figures = {}
+    if network.classifies:
+        figures["gradcam.png"] = visualize.gradcam_figure(
+            images, maps("gradcams"), names=network.stage_names, titles=titles
+        )
+    if hasattr(network, "activations"):
+        activations = maps("activations")
+        figures["activations.png"] = visualize.activation_figure(
+            images,
+            activations,
+            rows=("without BFP", "with BFP")[: activations.shape[1]],
+            columns=network.stage_names,
+            titles=titles,
+        )
+    return figures
+
+
+def _ranked_lists(
+    evaluation: Evaluation, shown: np.ndarray, images: np.ndarray, length: int
+) -> Figure:
+    """A picture of the nearest gallery images of the queries `shown`."""
+    evaluator, gallery, rescore = evaluation.evaluator, evaluation.gallery, evaluation.rescore
+    query = evaluation.query
+    few = Descriptors(query.features[shown], query.pids[shown], query.camids[shown])
+    found, distances = nearest(
+        few,
+        gallery,
+        length,
+        block_size=evaluator.block_size,
+        rescore=None if rescore is None else lambda i: rescore(shown[i]),
+    )
+    listed = evaluator.gallery_pixels(np.maximum(found, 0).ravel())
+    pids = gallery.pids[found]
+    return visualize.ranked_list_figure(
+        images,
+        listed.reshape(*found.shape, *images.shape[1:]),
+        pids == few.pids[:, None],
+        distances=distances,
+        captions=visualize.Identities(few.pids, few.camids, pids, gallery.camids[found]),
+    )

@@ -1,0 +1,208 @@
+"""`report.html`: every query of an evaluation with its list and its Grad-CAM, for a browser."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reid_jax import visualize
+from reid_jax.evaluation.evaluator import Evaluation, scores
+from reid_jax.evaluation.ranking import nearest
+from reid_jax.report import content, page, thumbnails
+from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import printable, shown
+from reid_jax.runtime.progress import Progress
+
+PAGE = "report.html"
+IMAGES = "report_images"  # beside it, where images do not fit into it
+
+#: Bytes of a page with its thumbnails; with no more, browsers open it at once.
+PAGE_BYTES = 48_000_000
+
+# Names of the folders in IMAGES: digests of what lies there.
+_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    evaluation: Evaluation,
+    *,
+    facts: Mapping[str, str],
+    curves: Figure | None,
+    length: int = 10,
+    page_bytes: int = PAGE_BYTES,
+    progress: Progress = None,
+) -> pathlib.Path:
+    """Writes `report.html`, whole or not at all: a kill leaves an earlier one as it was.
+
+    Thumbnails are part of the page, in the best quality that fits into `page_bytes`. If even the
+    smallest do not fit, they lie in `report_images` beside the page. Memory holds a page and a few
+    batches of images.
+
+    Args:
+        folder: an existing folder.
+        evaluation: what to show. Grad-CAM is shown if the network classifies.
+        facts: what was evaluated and how: names and printable texts.
+        curves: of the training, or None.
+        length: nearest gallery images to show for each query.
+        page_bytes: size that the page may have, if its other content allows it.
+        progress: called with progress messages, and with what was written at the end; None disables
+            them.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: a Grad-CAM is not finite, or an image cannot be read any more.
+        OSError: the folder cannot be written to.
+    """
+    folder = pathlib.Path(folder)
+    shown_images, lists = _lists(evaluation, length, progress)
+    summary = _summary(evaluation, facts, curves)
+    ratio = shown_images.ratio
+
+    def build(files: list[bytes] | str) -> str:
+        size = len(evaluation.gallery.pids)
+        return page.build(summary, lists, files, ratio=ratio, gallery_size=size)
+
+    count = len(shown_images)
+    # Base64 makes 4 bytes of 3, and rounds each up.
+    free = (page_bytes - len(build("")) - 16 * count) * 3 // 4
+    files = thumbnails.fitting(shown_images.read, count, free)
+    path = folder / PAGE
+    if files is None:
+        stream = thumbnails.stream(shown_images.read, count, thumbnails.FREE)
+        digest = _write_images(folder / IMAGES, stream)
+        write_text_atomically(path, build(f"{IMAGES}/{digest}"))
+        _remove_images(folder / IMAGES, but=digest)
+        beside = f", thumbnails of {count:,} images in {shown(folder / IMAGES)}"
+    else:
+        write_text_atomically(path, build(files))
+        _remove_images(folder / IMAGES)
+        beside = ""
+    if progress:
+        progress(f"wrote {shown(path)}, {path.stat().st_size / 1e6:,.1f} MB{beside}")
+    return path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ShownImages:
+    """The images of a page: all queries, then the gallery images that stand in some list.
+
+    Attributes:
+        evaluation: has the images.
+        listed: (T,) indices of those gallery images.
+    """
+
+    evaluation: Evaluation
+    listed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.evaluation.query.pids) + len(self.listed)
+
+    @property
+    def ratio(self) -> float:
+        """Width over height of an image as it is shown."""
+        height, width = thumbnails.shape(self.read(np.arange(1)).shape[1:3], 1024)
+        return width / height
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images by their indices, uint8 (n, H, W, 3)."""
+        evaluator, queries = self.evaluation.evaluator, len(self.evaluation.query.pids)
+        own = indices[indices < queries]
+        others = self.listed[indices[indices >= queries] - queries]
+        parts = [(evaluator.query_pixels, own), (evaluator.gallery_pixels, others)]
+        return np.concatenate([pixels(some) for pixels, some in parts if len(some)])
+
+
+def _lists(
+    evaluation: Evaluation, length: int, progress: Progress
+) -> tuple[_ShownImages, content.Lists]:
+    """Ranks the gallery for every query and makes Grad-CAM of it."""
+    evaluator, gallery = evaluation.evaluator, evaluation.gallery
+    network, split, root = evaluator.network, evaluator.dataset.query, evaluator.dataset.root
+    found, distances = nearest(
+        evaluation.query,
+        gallery,
+        length,
+        block_size=evaluator.block_size,
+        rescore=evaluation.rescore,
+        progress=progress,
+    )
+    maps = np.zeros((len(found), 0, 1, 1), np.uint8)
+    if network.classifies:
+        maps = content.gradcam_maps(evaluator, evaluation.variables, progress)
+    distinct, found = content.listed(found)
+    lists = content.Lists(
+        query=content.Images(content.names(split.paths, root), split.pids, split.camids),
+        gallery=content.Images(
+            content.names([evaluator.gallery_paths[g] for g in distinct], root),
+            gallery.pids[distinct],
+            gallery.camids[distinct],
+        ),
+        found=found,
+        distances=distances,
+        average_precision=evaluation.result.average_precision,
+        ranks=evaluation.result.ranks,
+        stages=network.stage_names if network.classifies else (),
+        maps=maps,
+    )
+    return _ShownImages(evaluation, distinct), lists
+
+
+def _summary(
+    evaluation: Evaluation, facts: Mapping[str, str], curves: Figure | None
+) -> content.Summary:
+    """The head of the page."""
+    result, evaluator = evaluation.result, evaluation.evaluator
+    charts = [("CMC curve", visualize.inline_svg(visualize.cmc_figure(result.cmc), "cmc"))]
+    if curves is not None:
+        charts.append(("Training curves", visualize.inline_svg(curves, "training")))
+    counts = {
+        "Queries": f"{result.num_queries:,}"
+        + (f", {len(result.unmatched):,} without a match" if len(result.unmatched) else ""),
+        "Gallery": f"{len(evaluation.gallery.pids):,}",
+    }
+    folder = printable(os.path.basename(os.path.abspath(evaluator.dataset.root)))
+    return content.Summary(
+        title=f"{type(evaluator.network).__name__} on {folder}",
+        facts=[*facts.items(), *counts.items()],
+        scores=list(scores(result).items()),
+        charts=charts,
+    )
+
+
+def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
+    """Writes files below a folder of their own in `folder`, and gives its name, their digest."""
+    part = folder / f".{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    digest = hashlib.sha256()
+    for i, file in enumerate(files):
+        path = part / page.image_path(i)
+        if i % 1000 == 0:
+            path.parent.mkdir(parents=True)
+        path.write_bytes(file)
+        digest.update(len(file).to_bytes(8) + file)
+    name = digest.hexdigest()[:16]
+    if (folder / name).exists():
+        shutil.rmtree(part)
+    else:
+        part.rename(folder / name)
+    return name
+
+
+def _remove_images(folder: pathlib.Path, but: str | None = None) -> None:
+    """Removes the images of earlier pages, and `folder` where nothing else is in it."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in folder.iterdir():
+        if _DIGEST.fullmatch(path.name) and path.name != but:
+            shutil.rmtree(path)
+    if not any(folder.iterdir()):
+        folder.rmdir()

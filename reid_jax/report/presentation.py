@@ -1,0 +1,57 @@
+"""What eval.py shows of an evaluated run beside its results: pictures and a page."""
+
+import pathlib
+
+from matplotlib.figure import Figure
+
+from reid_jax import visualize
+from reid_jax.programs.evaluate import EvaluatedRun
+from reid_jax.report.figures import write_figures
+from reid_jax.report.html_report import write_report
+from reid_jax.runs.metrics import read_metrics
+from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import printable, say
+
+
+def present(run: EvaluatedRun, output: str, *, figures: int = 0, report: bool = False) -> None:
+    """Writes pictures of some queries and a page of all, if asked for; says where.
+
+    With several hosts, the first one does.
+
+    Args:
+        run: from `evaluate_run`.
+        output: the folder of its results.
+        figures: queries to draw, see `write_figures`; 0 for none.
+        report: write a page of all queries, see `write_report`.
+
+    Raises:
+        OSError, ValueError: as `write_report`.
+    """
+    if not hosts.is_first():
+        return
+    folder = pathlib.Path(output)
+    if figures:
+        written = write_figures(folder, run.evaluation, count=figures)
+        say("drew " + ", ".join(str(path) for path in written))
+    if report:
+        data, dataset = run.config.data, run.evaluation.evaluator.dataset
+        facts = {
+            "Run": printable(run.workdir),
+            "Step": f"{run.step:,}",
+            "Dataset": f"{data.layout}, {printable(dataset.root)}",
+            "Protocol": run.protocol_text or "single query",
+        }
+        curves = _training_curves(run.workdir)
+        write_report(folder, run.evaluation, facts=facts, curves=curves, progress=say)
+
+
+def _training_curves(workdir: str) -> Figure | None:
+    """The training curves of a run; None if it has none, as one made of others' weights."""
+    try:
+        records = read_metrics(workdir)
+    except FileNotFoundError:
+        return None
+    try:
+        return visualize.curves_figure(records)
+    except ValueError:  # They hold nothing to draw.
+        return None

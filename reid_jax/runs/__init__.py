@@ -1,0 +1,1 @@
+"""A run's folder: settings, what the run is, checkpoints, metrics, restoring."""

@@ -1,0 +1,381 @@
+"""Checkpoints of a run: written while training goes on, the newest and the best both kept.
+
+A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to three items:
+
+    model/        params and batch_stats: all that evaluation needs
+    optimizer/    opt_state and step: what resuming needs on top
+    evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
+
+A checkpoint that was made of others' weights has `model/` alone: it can be evaluated, not resumed.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import pathlib
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from reid_jax.runs.checkpoint_items import (
+    DamagedCheckpointError,
+    PyTree,
+    as_nested_names,
+    can_be_resumed,
+    model_of,
+    optimizer_of,
+    read_items,
+    read_metric,
+    reason,
+    set_aside,
+)
+
+# What Orbax's names of folders hold that are no checkpoints yet. Ours, of those no longer, too.
+_NO_CHECKPOINT = ".orbax-checkpoint-tmp"
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint that could not be written; those before it are as they were."""
+
+
+class Checkpoints:
+    """The checkpoints in one folder. A context manager: leaving it waits for the last write.
+
+    The newest `keep` checkpoints stay, and beside them the best, however old it is. Opening a
+    folder changes nothing in it, so a run can be evaluated while it trains. A checkpoint whose
+    writing was cut off by a kill does not count as one. Where several processes train, one of
+    them alone has the folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2, best_by: str = "mAP"):
+        """Opens a folder, which need not exist before the first `save`.
+
+        Args:
+            folder: where the checkpoints are; relative paths are fine.
+            keep: how many of the newest checkpoints stay, at least 1.
+            best_by: the metric of `save` whose largest value marks the best checkpoint.
+
+        Raises:
+            ValueError: `keep` is below 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, and at least the newest checkpoint has to stay")
+        logging.getLogger("absl").addFilter(_is_not_orbax_chatter)
+        # Orbax refuses relative paths, but only once it saves.
+        self.folder = pathlib.Path(os.path.abspath(folder))
+        self._best_by = best_by
+        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._manager = _open(self.folder, keep, self._scores)
+        self._writer = _Writer(self._manager, self.folder)
+        self._scores.update(_read_scores(self._manager, self.folder, best_by))
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *unused_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the checkpoint being written.
+
+        Raises:
+            CheckpointWriteError: it failed, and the error was not raised before.
+        """
+        self._writer.close()
+
+    def check(self) -> None:
+        """Waits for nothing.
+
+        Raises:
+            CheckpointWriteError: the checkpoint being written has failed.
+        """
+        self._writer.check()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
+        return max(self._manager.all_steps(), default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the best metric, None where none was evaluated.
+
+        The newest of equals. A metric that is not a number never counts as best.
+        """
+        return _best_step(self._manager.all_steps(), self._scores)
+
+    def path(self, step: int) -> pathlib.Path:
+        """The folder of the checkpoint of one step."""
+        return self.folder / str(step)
+
+    def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
+        """Starts to write a checkpoint, and returns once the state may be donated.
+
+        A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
+
+        Args:
+            state: has `step`, `params`, `batch_stats` and `opt_state`.
+            metrics: the evaluation of this very state; with `best_by` among them.
+
+        Returns:
+            Whether it is written: not if this step, or a later one, has its checkpoint already.
+
+        Raises:
+            CheckpointWriteError: this checkpoint, or the one before it, could not be written.
+            ValueError: `metrics` lacks `best_by`.
+        """
+        step = int(state.step)
+        if not self._manager.should_save(step):
+            return False
+        state = jax.device_get(state)
+        items = {
+            "model": ocp.args.StandardSave(as_nested_names(model_of(state))),
+            "optimizer": ocp.args.StandardSave(as_nested_names(optimizer_of(state))),
+        }
+        if metrics is not None:
+            values = _checked(metrics, self._best_by)
+            items["evaluation"] = ocp.args.JsonSave(values)
+            self._scores[step] = values[self._best_by]  # The save asks which one is best.
+        return self._writer.start(step, items)
+
+    def save_model(self, variables: PyTree, step: int = 0) -> None:
+        """Writes weights alone, which no run here made; returns once they are written.
+
+        Args:
+            variables: {"params", "batch_stats"} of the network.
+            step: under which they are found.
+
+        Raises:
+            CheckpointWriteError: they could not be written.
+        """
+        variables = jax.device_get(variables)
+        self._writer.start(step, {"model": ocp.args.StandardSave(as_nested_names(variables))})
+        self._writer.wait()
+
+    def restore(self, state_like: PyTree) -> PyTree:
+        """The state of the newest checkpoint that can be read, bit for bit, to go on from.
+
+        Damaged newer ones are named in a warning and set aside as `<step>.damaged`, so that the
+        run can write these steps again.
+
+        Args:
+            state_like: a state of the same network and optimizer, of arrays or, as of
+                `jax.eval_shape`, of shapes. Arrays come back on the devices of its arrays, and on
+                the default device where it has shapes. The number of devices that wrote the
+                checkpoint does not matter.
+
+        Returns:
+            `state_like` with the arrays of the checkpoint.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+            DamagedCheckpointError: no checkpoint in it can be read.
+            ValueError: it is of another network or optimizer; names the first leaf that differs. Or
+                it holds weights alone.
+        """
+        can_be_resumed(self.folder)
+        damaged = []
+        for step in sorted(self._all_steps(), reverse=True):
+            like = {"model": model_of(state_like), "optimizer": optimizer_of(state_like)}
+            try:
+                restored = read_items(self._manager, self.path(step), like)
+            except DamagedCheckpointError as error:
+                damaged.append((step, error))
+                continue
+            for damaged_step, damage in damaged:
+                aside = set_aside(self.path(damaged_step))
+                warnings.warn(
+                    f"{damage}. It is now {aside.name}, and {self.path(step)} is used instead",
+                    stacklevel=2,
+                )
+            if damaged:
+                self._manager.reload()
+            return dataclasses.replace(state_like, **restored["model"], **restored["optimizer"])
+        raise damaged[0][1]
+
+    def restore_model(self, model_like: PyTree, step: int | str = "best") -> PyTree:
+        """The weights of one checkpoint, whatever optimizer made them.
+
+        Args:
+            model_like: {"params", "batch_stats"} of the network, arrays or shapes as in `restore`.
+            step: which checkpoint; see `resolve`.
+
+        Returns:
+            `model_like` with the arrays of the checkpoint.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint, or not the one asked for.
+            DamagedCheckpointError: it cannot be read. No other is taken in its place.
+            ValueError: it is of another network; names the first leaf that differs.
+        """
+        path = self.path(self.resolve(step))
+        return read_items(self._manager, path, {"model": model_like})["model"]
+
+    def resolve(self, step: int | str) -> int:
+        """The step that "best" or "latest" stands for, or the given one if it has a checkpoint.
+
+        "best" is the newest as long as none was evaluated.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint; names those that there are.
+            ValueError: `step` is another string.
+        """
+        steps = sorted(self._all_steps())
+        if step == "latest":
+            return steps[-1]
+        if step == "best":
+            return steps[-1] if self.best_step is None else self.best_step
+        if isinstance(step, str):
+            raise ValueError(f"checkpoint {step!r}: say 'best', 'latest' or a step, of {steps}")
+        if step not in steps:
+            raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}, only {steps}")
+        return step
+
+    def _all_steps(self) -> Sequence[int]:
+        steps = self._manager.all_steps()
+        if not steps:
+            raise FileNotFoundError(f"no checkpoint in {self.folder}")
+        return steps
+
+
+def _checked(metrics: Mapping[str, float], best_by: str) -> dict[str, float]:
+    """Metrics as Python's floats; raises ValueError if `best_by` is not among them."""
+    if best_by not in metrics:
+        raise ValueError(
+            f"the best checkpoint goes by {best_by!r}, which is not among the metrics given: "
+            f"{sorted(metrics)}"
+        )
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _read_scores(
+    manager: ocp.CheckpointManager, folder: pathlib.Path, best_by: str
+) -> dict[int, float]:
+    """The metric that ranks checkpoints, by step, of those that were evaluated."""
+    scores = {}
+    for step in manager.all_steps():
+        if (folder / str(step) / "evaluation").exists():
+            try:
+                scores[step] = read_metric(manager, folder / str(step), best_by)
+            except DamagedCheckpointError as error:
+                warnings.warn(f"{error}. Its metrics are lost", stacklevel=3)
+    return scores
+
+
+class _Writer:
+    """Writes one checkpoint at a time, in a thread of Orbax's."""
+
+    def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
+        self._manager, self._folder = manager, folder
+        self._writing: int | None = None  # The step of the checkpoint being written.
+        self._has_failed = False
+
+    def start(self, step: int, items: Mapping[str, Any]) -> bool:
+        """Starts to write the items of a step, once the checkpoint before it is written."""
+        self.wait()
+        self._tidy()
+        self._writing, self._has_failed = step, False
+        with self._clear_errors():
+            # A workdir that went away does not come back as one that lacks all but this.
+            self._folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
+            return self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def wait(self) -> None:
+        """Waits for the checkpoint being written; raises CheckpointWriteError if it failed."""
+        with self._clear_errors():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """As `wait`, if the writing has ended; otherwise returns at once."""
+        with self._clear_errors():
+            if not self._manager.is_saving_in_progress():
+                self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """As `wait`, and closes the manager."""
+        with self._clear_errors():
+            self._manager.close()
+        if self._writing is not None:
+            self._tidy()
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Around calls that raise what went wrong while a checkpoint was written."""
+        try:
+            yield
+        except Exception as error:  # TensorStore and Orbax raise many types.
+            if self._has_failed:
+                return  # Orbax raises it again when it closes.
+            self._has_failed = True
+            self._tidy()  # The disk may be full of it.
+            left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
+            good = (
+                f"The last good one is {self._folder / str(max(left))}"
+                if left
+                else ("There is no other")
+            )
+            raise CheckpointWriteError(
+                f"the checkpoint {self._folder / str(self._writing)} could not be written "
+                f"({reason(error)}). {good}"
+            ) from error
+
+    def _tidy(self) -> None:
+        """Deletes old checkpoints, and what kills and failures left of new ones."""
+        for path in self._folder.glob(f"*{_NO_CHECKPOINT}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder that this process alone has."""
+    this_process = jax.process_index()
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+            create=False,
+            preservation_policy=_NewestAndBest(keep, scores),
+            # Renamed, then deleted by `_Writer`: a kill leaves no half of a checkpoint.
+            todelete_subdir=f"deleted{_NO_CHECKPOINT}",
+            # Orbax would wait for the other processes at every step of its own.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=this_process, active_processes={this_process}
+            ),
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewestAndBest:
+    """Which checkpoints stay when a new one has been written: Orbax's preservation policy.
+
+    Not Orbax's own `max_to_keep` with `best_fn`, which keeps the best and deletes the newest.
+    """
+
+    keep: int
+    scores: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        stay = {*steps[-self.keep :], _best_step(steps, self.scores)}
+        return [checkpoint.step in stay for checkpoint in checkpoints]
+
+
+def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
+    scored = [step for step in steps if not math.isnan(scores.get(step, math.nan))]
+    return max(scored, key=lambda step: (scores[step], step), default=None)
+
+
+def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
+    """A log filter: Orbax reports dozens of lines a save at INFO, and logs errors that it raises.
+
+    Its warnings stay.
+    """
+    if "orbax" not in pathlib.Path(record.pathname).parts:
+        return True
+    return record.levelno >= logging.WARNING and not record.exc_info

@@ -1,0 +1,124 @@
+"""What a run leaves in its workdir. Of several hosts the first alone reads and writes there."""
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from reid_jax import visualize
+from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
+from reid_jax.runs.workdir import CHECKPOINTS, write_run
+from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import Preempted
+
+CURVES = "curves.png"
+
+State = TypeVar("State")  # `training.state.TrainState`
+
+
+class Record:
+    """Checkpoints, metrics and curves of one run. A context manager: leaving it ends writing.
+
+    All hosts make the same calls. On all but the first they do nothing, unless said otherwise.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, keep: int):
+        """Opens a workdir, which `check_workdir` has accepted.
+
+        Args:
+            workdir: the run's folder.
+            keep: of the newest checkpoints, how many stay.
+        """
+        self._workdir = pathlib.Path(workdir)
+        self._checkpoints: Checkpoints | None = None
+        self._metrics: MetricsWriter | None = None
+        if hosts.is_first():
+            self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, unused_type, exception: BaseException | None, unused_traceback) -> None:
+        # Preemption promises that nothing is lost. Other exceptions matter more than what follows.
+        ends_well = exception is None or isinstance(exception, Preempted)
+        try:
+            if self._metrics is not None:
+                self._metrics.close()
+            if self._checkpoints is not None:
+                self._checkpoints.close()
+            if ends_well:
+                self._check_workdir()
+        except OSError as error:
+            if ends_well:
+                raise
+            warnings.warn(str(error), stacklevel=2)
+
+    def check(self) -> None:
+        """Waits for nothing.
+
+        Raises:
+            CheckpointWriteError: the checkpoint being written has failed.
+            FileNotFoundError: the workdir was removed.
+        """
+        if self._checkpoints is not None:
+            self._checkpoints.check()
+        self._check_workdir()
+
+    def _check_workdir(self) -> None:
+        # Orbax makes folders that are missing, and open files are written to wherever they are.
+        if self._metrics is not None and not (self._workdir / NAME).exists():
+            raise FileNotFoundError(
+                f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
+            )
+
+    def restore(self, state: State) -> State:
+        """On every host, the state of the newest checkpoint that can be read, or `state` itself.
+
+        Args:
+            state: step 0 of the same network and optimizer.
+
+        Raises:
+            OSError, ValueError: see `Checkpoints.restore`.
+        """
+        checkpoints = self._checkpoints
+        exists = hosts.from_first(lambda: checkpoints and checkpoints.latest_step is not None)
+        if not exists:
+            return state
+        return hosts.tree_from_first(
+            hosts.together(lambda: checkpoints.restore(state) if checkpoints else state)
+        )
+
+    def begin(
+        self, config: ConfigDict, num_classes: int, train_images: Mapping[str, Any], step: int
+    ) -> None:
+        """Writes what the run is, see `write_run`, and opens its metrics after a step."""
+        if self._checkpoints is not None:
+            write_run(self._workdir, config, num_classes, train_images)
+            self._metrics = MetricsWriter(self._workdir, step)
+
+    def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
+        """Metrics of a step, see `MetricsWriter.write`."""
+        if self._metrics is not None:
+            self._metrics.write(step, kind, scalars)
+
+    def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
+        """A checkpoint, see `Checkpoints.save`."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(state, evaluation)
+
+    def draw(self) -> None:
+        """The curves of all metrics so far."""
+        if self._checkpoints is not None:
+            curves = visualize.curves_figure(read_metrics(self._workdir))
+            visualize.save(curves, self._workdir / CURVES)
+
+    @property
+    def last_good(self) -> pathlib.Path:
+        """The folder of the newest checkpoint; the folder of all, where this is another host."""
+        newest = self._checkpoints and self._checkpoints.latest_step
+        folder = self._workdir / CHECKPOINTS
+        return folder if newest is None else folder / str(newest)

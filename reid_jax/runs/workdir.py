@@ -1,0 +1,293 @@
+"""What a workdir says about itself: `run.json`, the config and what was trained on.
+
+Evaluation needs nothing else to rebuild the network, and training refuses a workdir whose run is
+another one, before it starts.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import shown
+
+NAME = "run.json"
+CHECKPOINTS = "checkpoints"  # the folder beside it
+SKIPPED = "skipped_images.json"  # beside the results of training or of an evaluation
+
+# What reading a file may raise that is none of `write_run`.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+# Leaves that came later, with the values of what programs did before: a run without a leaf is read
+# as if it had this value. First those of all recipes, then those of one network or one schedule.
+_LATER_LEAVES = {
+    "data": {"on_bad_image": "error", "skip_limit": 0.01},
+    "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
+    "loss": {"triplet_weight": 1.0, "metric": "euclidean", "id_margin": 0.0},
+    "optim": {"trunk_lr": 1.0, "frozen_epochs": 0},
+    "eval": {"flip": False, "normalize": False},
+    "model": {
+        "trunk": {
+            "block": "bottleneck",
+            "ibn": False,
+            "stem_width": 0,
+            "base_width": 64,
+            "stride_in_1x1": False,
+        },
+        "pretrained": "",
+    },
+}
+_LATER_LEAVES_BY_CHOICE = (
+    (
+        "model",
+        "name",
+        {
+            "baseline": {
+                "classifier_std": 1e-3,
+                "cosine_scale": 0.0,
+                "pooling": "average",
+                "neck": "none",
+                "stripes": 0,
+            },
+            "hbfp": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
+        },
+    ),
+    ("optim", "schedule", {"exponential": {"warmup_epochs": 0}}),
+)
+
+# Leaves that say where the training images are and which are left out: between runs over the same
+# images they may differ.
+_OF_THE_IMAGES = ("data.root", "data.on_bad_image", "data.skip_limit")
+
+
+def write_run(
+    workdir: str | os.PathLike[str],
+    config: ConfigDict | Mapping[str, Any],
+    num_classes: int,
+    train_images: Mapping[str, int | str] | None = None,
+    source: Mapping[str, int | str | None] | None = None,
+) -> None:
+    """Writes `run.json` into a workdir, at once or not at all.
+
+    Args:
+        workdir: an existing folder.
+        config: nested; its leaves are None, booleans, numbers, strings and tuples of these.
+        num_classes: number of training identities, the width of the ID classifiers.
+        train_images: from `datasets.fingerprint`, or None not to tell.
+        source: where the weights are from, if no run here made them.
+
+    Raises:
+        TypeError: a leaf is of another type; names it.
+    """
+    nested = _as_dict(config)
+    for name, value in _leaves(nested):
+        _check_leaf(name, value)
+    run = {"reid_jax": version(), "num_classes": int(num_classes)}
+    if train_images is not None:
+        run["train_images"] = dict(train_images)
+    if source is not None:
+        run["source"] = dict(source)
+    run["config"] = nested
+    write_text_atomically(pathlib.Path(workdir) / NAME, json.dumps(run, indent=2) + "\n")
+
+
+def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
+    """The config and the number of training identities that `write_run` recorded.
+
+    JSON has one kind of sequence: all come back as tuples, which a config should use.
+
+    Args:
+        workdir: folder of a run.
+
+    Returns:
+        The config, locked against unknown leaves, and the number of training identities.
+
+    Raises:
+        FileNotFoundError: there is no `run.json`.
+        ValueError: it is damaged, or a leaf is not what `settings.check_leaves` wants.
+    """
+    config, num_classes, _ = _read(workdir)
+    return config, num_classes
+
+
+def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
+    """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
+    # Here: programs that only write files start without JAX.
+    from reid_jax.runs.settings import check_leaves, whole
+
+    path = pathlib.Path(workdir) / NAME
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        config = _with_tuples(run["config"])
+        _add_missing(config, _LATER_LEAVES)
+        for section, choice, leaves in _LATER_LEAVES_BY_CHOICE:
+            chosen = config[section].get(choice) if isinstance(config.get(section), dict) else None
+            if isinstance(chosen, str):
+                _add_missing(config[section], leaves.get(chosen, {}))
+        config, num_classes = ConfigDict(config).lock(), run["num_classes"]
+        train_images = run.get("train_images")
+        if train_images is not None:
+            train_images = {"count": int(train_images["count"]), "sha256": train_images["sha256"]}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{path} is missing: is {workdir} the --workdir of a training run?"
+        ) from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    check_leaves(config, source=str(path))
+    classes = whole(2)
+    if not classes.holds(num_classes):
+        raise ValueError(f"{path}: num_classes is {num_classes!r}; it must be {classes.words}")
+    return config, num_classes, train_images
+
+
+def check_workdir(
+    workdir: str | os.PathLike[str],
+    config: ConfigDict | Mapping[str, Any],
+    num_classes: int,
+    may_change: tuple[str, ...] = (),
+    train_images: Mapping[str, int | str] | None = None,
+) -> None:
+    """Creates a workdir if need be, and makes sure that this run may write and resume there.
+
+    Args:
+        workdir: folder for the run.
+        config: of the run about to start.
+        num_classes: its number of training identities.
+        may_change: config leaves, or whole sections, that may differ from those of the run that
+            the workdir holds: `("log_every", "evaluation")`.
+        train_images: from `datasets.fingerprint`, or None not to compare them. Where they are those
+            of the run that the workdir holds, `data.root` may differ too.
+
+    Raises:
+        OSError: the workdir cannot be created or written to.
+        ValueError: it holds a run whose config, number of identities or training images differ;
+            names the leaves with both values. Also if its `run.json` is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell: of a read-only file system, of a full disk, of root.
+        with tempfile.TemporaryFile(dir=workdir) as probe:
+            probe.write(b"probe")
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the workdir {workdir}: {error.strerror}. Choose another --workdir"
+        ) from error
+    if not (workdir / NAME).exists():
+        return
+    old_config, old_num_classes, old_images = _read(workdir)
+    old = {"number of identities": old_num_classes, **dict(_leaves(_as_dict(old_config)))}
+    new = {"number of identities": num_classes, **dict(_leaves(_with_tuples(_as_dict(config))))}
+    if old_images is not None and old_images == train_images:
+        may_change = (*may_change, *_OF_THE_IMAGES)
+    differences = [
+        f"{name} is {_show(old, name)} there and {_show(new, name)} here"
+        for name in dict.fromkeys([*old, *new])
+        if _show(old, name) != _show(new, name) and not _is_among(name, may_change)
+    ]
+    if old_images is not None and train_images is not None and old_images != train_images:
+        differences.append(_compare(int(old_images["count"]), int(train_images["count"])))
+    if differences:
+        raise ValueError(
+            f"the workdir {workdir} holds another run: {'; '.join(differences)}. "
+            "Choose another --workdir"
+        )
+
+
+def report_skipped(
+    folder: str | os.PathLike[str],
+    skipped: Sequence[tuple[str, str]],
+    say: Callable[[str], object],
+) -> None:
+    """Writes which images were left out, and why, into `skipped_images.json`, and says so.
+
+    Where none was, a report of an earlier run goes.
+
+    Args:
+        folder: an existing folder.
+        skipped: paths and reasons, as `splits.Split.skipped`.
+        say: called with what was written, if anything.
+    """
+    path = pathlib.Path(folder) / SKIPPED
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    listed = [{"path": name, "reason": reason} for name, reason in skipped]
+    # JSON's ASCII form holds names of any bytes.
+    write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
+    say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
+
+
+def version() -> str:
+    """Of this package; `unknown` for a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("reid_jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The config, with paths that do not depend on the current folder."""
+    nested = ConfigDict(config).to_dict()
+    for section, leaf in (("data", "root"), ("model", "pretrained")):
+        if nested.get(section, {}).get(leaf):
+            nested[section][leaf] = os.path.abspath(nested[section][leaf])
+    return nested
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values: `("optim.lr", 1e-3)`."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _check_leaf(name: str, value: Any) -> None:
+    if isinstance(value, tuple | list):
+        for element in value:
+            _check_leaf(name, element)
+    elif not isinstance(value, bool | int | float | str | None):
+        raise TypeError(
+            f"config.{name} holds {value!r} of type {type(value).__name__}: a config leaf is "
+            "None, a boolean, a number, a string or a tuple of these"
+        )
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(element) for key, element in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_with_tuples(element) for element in value)
+    return value
+
+
+def _add_missing(section: dict[str, Any], leaves: Mapping[str, Any]) -> None:
+    """Gives a section leaves that it lacks, in its sections too; a missing section stays so."""
+    for name, value in leaves.items():
+        if not isinstance(value, Mapping):
+            section.setdefault(name, value)
+        elif isinstance(section.get(name), dict):
+            _add_missing(section[name], value)
+
+
+def _show(leaves: Mapping[str, Any], name: str) -> str:
+    return repr(leaves[name]) if name in leaves else "absent"
+
+
+def _compare(there: int, here: int) -> str:
+    if there != here:
+        return f"training images are {there:,} there and {here:,} here"
+    return f"training images are {there:,} there and here, but others: names, sizes or identities"
+
+
+def _is_among(name: str, may_change: tuple[str, ...]) -> bool:
+    return any(name == other or name.startswith(other + ".") for other in may_change)

@@ -1,0 +1,1 @@
+"""What a process runs on: hosts, devices, caches, files and messages."""

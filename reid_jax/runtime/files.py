@@ -1,0 +1,89 @@
+"""Files and folders that appear complete or not at all, whenever the process is killed."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from reid_jax.runtime.messages import shown
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file in UTF-8, see `write_atomically`."""
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file such that a kill at any moment leaves the old content or the new.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as draft, draft.open("wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator[pathlib.Path]:
+    """A file beside `path` to write to, which replaces `path` at the end.
+
+    The draft is on disk before it takes the name. If anything is raised inside, the draft is
+    removed and `path` stays as it was.
+
+    Args:
+        path: of the file, in an existing folder.
+        unique: whether several processes may write the file at the same time. Each then has a draft
+            of its own, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp`
+            after its name, and the next draft replaces one that a kill left.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part" if unique else f"{path.name}.tmp")
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A folder beside `path` to write into, which takes its name at the end.
+
+    Where anything is raised meanwhile, it goes and `path` is as it was.
+
+    Args:
+        path: it does not exist, or is an empty folder. Its parents are made.
+
+    Raises:
+        OSError: `path` is a file or a folder with something in it, or cannot be written beside.
+    """
+    target = pathlib.Path(os.path.realpath(path))
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise FileExistsError(
+                f"{shown(path)} exists and is no empty folder: choose another OUT"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    except FileExistsError as error:
+        if error.errno is None:
+            raise
+        raise FileExistsError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
+    except OSError as error:
+        raise OSError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
+    draft = pathlib.Path(made)
+    try:
+        draft.chmod(0o755)
+        yield draft
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,213 @@
+"""Trunks in files: read from torchvision's and timm's or our own, and written as our own.
+
+Our own is a `.safetensors` file of the trunk's variables (`params/conv1/kernel`), whose metadata
+say what trunk it is and where it came from.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from reid_jax.models.resnet import BLOCKS, ResNet
+from reid_jax.runtime.files import write_atomically
+from reid_jax.runtime.messages import shown
+from reid_jax.weights import authors, resnet
+from reid_jax.weights.files import WeightsFile, listed, read
+from reid_jax.weights.resnet import RESNET50, Structure, structure_of
+from reid_jax.weights.tensors import account, shapes_of, variables
+
+_KEY = "reid_jax"  # of the metadata, one JSON text: the library orders several at random
+_FORMAT = "trunk 2"
+_FORMATS = ("trunk 1", _FORMAT)  # The first has no leaves of `_SINCE_2`.
+_SINCE_2 = ("stem_width", "base_width", "stride_in_1x1")
+
+
+class Trunk(NamedTuple):
+    """A trunk with weights."""
+
+    structure: Structure
+    variables: dict[str, Any]  # {"params", "batch_stats"} as `ResNet` has them, float32
+    source: str  # name of the file that it came from
+    sha256: str  # of that file
+    left_out: tuple[str, ...] = ()  # tensors of the file, a classifier's
+
+    @property
+    def num_tensors(self) -> int:
+        """How many arrays there are, batch statistics included."""
+        return len(jax.tree.leaves(self.variables))
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(x.size for x in jax.tree.leaves(self.variables["params"]))
+
+
+def read_trunk(path: str | os.PathLike[str]) -> Trunk:
+    """The trunk in a file: one that `write_trunk` wrote, or torchvision's or timm's.
+
+    Args:
+        path: of the file, `.safetensors` or `.pth`.
+
+    Raises:
+        OSError, ImportError: as `files.read`.
+        ValueError: likewise; or its tensors are not those of a ResNet, which lists them; or it is a
+            whole network, which says how to convert it.
+    """
+    file = read(path)
+    if is_own(file):
+        return _own(file)
+    program = authors.recognise(file.arrays)
+    if program:
+        raise ValueError(
+            f"{shown(path)} holds a whole network, {program.upper()}, and not an ImageNet ResNet: "
+            "`python -m reid_jax.weights FILE OUT` converts it to a workdir for eval.py"
+        )
+    return from_file(file)
+
+
+def is_own(file: WeightsFile) -> bool:
+    """Whether `write_trunk` wrote a file."""
+    return _KEY in file.metadata
+
+
+def from_file(file: WeightsFile) -> Trunk:
+    """The trunk of a file under torchvision's names; raises ValueError as `read_trunk`."""
+    if not resnet.recognise(file.arrays):
+        raise ValueError(
+            f"{shown(file.path)} holds no network known here: neither an ImageNet ResNet in "
+            "torchvision's or timm's names (layer1.0.conv1.weight), nor the authors' PMM or BDB. "
+            f"Its tensors: {listed(sorted(file.arrays)) or 'none'}"
+        )
+    arrays = {name: x for name, x in file.arrays.items() if name not in resnet.CLASSIFIER}
+    structure = resnet.infer(arrays)
+    return Trunk(
+        structure,
+        variables(arrays, resnet.tensors(structure), structure.title, file.path),
+        file.path.name,
+        file.sha256,
+        tuple(name for name in resnet.CLASSIFIER if name in file.arrays),
+    )
+
+
+def write_trunk(trunk: Trunk, path: str | os.PathLike[str]) -> None:
+    """Writes a trunk under our names, at once or not at all.
+
+    Args:
+        trunk: any.
+        path: of the new `.safetensors` file; folders that are missing are made.
+
+    Raises:
+        OSError: it exists, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise FileExistsError(f"{shown(path)} exists: choose another OUT")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors writes the memory of an array as it lies, whatever its strides.
+    arrays = {
+        name: np.ascontiguousarray(x, np.float32)
+        for name, x in flatten_dict(trunk.variables, sep="/").items()
+    }
+    about = {"format": _FORMAT, **trunk.structure._asdict()}
+    about |= {"source": trunk.source, "sha256": trunk.sha256}
+    write_atomically(path, safetensors.numpy.save(arrays, {_KEY: json.dumps(about)}))
+
+
+def check_fits(trunk: Trunk, network: ResNet, path: str) -> None:
+    """Makes sure that a network's trunk can have these weights.
+
+    Args:
+        trunk: from a file.
+        network: the network's trunk.
+        path: `model.pretrained`, for the error.
+
+    Raises:
+        ValueError: they are of another trunk; names both, and the leaves to set.
+    """
+    wanted = structure_of(network)
+    if _with_stride_of(trunk.structure, wanted) != wanted:
+        raise ValueError(
+            f"model.pretrained {shown(path)} is a {trunk.structure.title}, but model.trunk is a "
+            f"{wanted.title}: give {flags(trunk.structure, wanted)}, or another file"
+            + (f". {STRIDE_UNKNOWN}" if trunk.structure.stride_in_1x1 is None else "")
+        )
+    image = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+    title = f"{wanted.title} of model.trunk.strides {tuple(network.strides)}"
+    account(flatten_dict(trunk.variables, sep="/"), shapes_of(shapes), title, path)
+
+
+STRIDE_UNKNOWN = (
+    "The file does not record which convolution of a downsampling bottleneck has the stride: the "
+    "3x3 is assumed (torchvision, timm). If it is the first 1x1 (Caffe, Keras), give "
+    "--config.model.trunk.stride_in_1x1=True"
+)
+
+
+def _with_stride_of(structure: Structure, other: Structure) -> Structure:
+    """`structure`, with the place of the stride of `other` if its own is unknown."""
+    if structure.stride_in_1x1 is None:
+        return structure._replace(stride_in_1x1=other.stride_in_1x1)
+    return structure
+
+
+def flags(structure: Structure, default: Structure = RESNET50) -> str:
+    """The command-line flags that make a recipe's trunk of `default` one of `structure`."""
+    structure = _with_stride_of(structure, default)
+    leaves = structure._asdict().items() - default._asdict().items()
+    names = [name for name in Structure._fields if name in dict(leaves)]
+    values = {name: str(value) for name, value in leaves}
+    return " ".join(
+        f"--config.model.trunk.{name}=" + (f'"{v}"' if " " in (v := values[name]) else v)
+        for name in names
+    )
+
+
+def _own(file: WeightsFile) -> Trunk:
+    try:
+        about = json.loads(file.metadata[_KEY])
+        since_2 = {} if about["format"] == _FORMATS[0] else {n: about[n] for n in _SINCE_2}
+        structure = Structure(
+            about["block"], tuple(about["depths"]), about["width"], about["ibn"], **since_2
+        )
+        source, sha256 = about["source"], about["sha256"]
+        sound = (
+            about["format"] in _FORMATS
+            and structure.block in BLOCKS
+            and len(structure.depths) == 4
+            and all(
+                type(x) is int
+                for x in (
+                    *structure.depths,
+                    structure.width,
+                    structure.stem_width,
+                    structure.base_width,
+                )
+            )
+            and all(1 <= depth < 1000 for depth in structure.depths)
+            and 1 <= structure.width < 2**20
+            and 0 <= structure.stem_width < 2**20
+            and 1 <= structure.base_width < 2**20
+            and structure.stride_in_1x1 in (None, False, True)
+            and isinstance(structure.ibn, bool)
+            and isinstance(source, str)
+            and isinstance(sha256, str)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise ValueError(
+            f"{shown(file.path)} has metadata that are no trunk's of this version: "
+            f"{file.metadata[_KEY][:200]!r}"
+        )
+    shapes = {t.variable: (t.our_shape,) for t in resnet.tensors(structure)}
+    account(file.arrays, shapes, structure.title, file.path)
+    arrays = {name: np.asarray(x, np.float32) for name, x in file.arrays.items()}
+    return Trunk(structure, unflatten_dict(arrays, sep="/"), source, sha256)

@@ -1,0 +1,73 @@
+"""Runs made of others' checkpoints: a workdir with the weights alone, for eval.py."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from reid_jax import models
+from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.settings import check
+from reid_jax.runs.workdir import CHECKPOINTS, write_run
+from reid_jax.runtime.files import new_folder
+from reid_jax.runtime.messages import shown
+from reid_jax.weights import authors
+from reid_jax.weights.files import WeightsFile
+from reid_jax.weights.tensors import account, shapes_of, variables
+
+
+def write_workdir(
+    file: WeightsFile, program: str, config: ConfigDict, out: str | os.PathLike[str]
+) -> tuple[authors.Sizes, int]:
+    """Writes the workdir of a program's checkpoint, at once or not at all.
+
+    Args:
+        file: the checkpoint.
+        program: whose it is, from `authors.recognise`.
+        config: a recipe of the same network. Depths, widths and dimensions that the checkpoint has
+            are set in it.
+        out: the workdir: a folder that does not exist, or is empty.
+
+    Returns:
+        The sizes that the checkpoint has, and the number of parameters.
+
+    Raises:
+        OSError: `out` holds something, or cannot be written.
+        ValueError: the tensors are not those of the network, which lists them; or the recipe is of
+            another network, or contradicts them.
+    """
+    with new_folder(out) as folder:
+        return _write(file, program, config, folder)
+
+
+def _write(
+    file: WeightsFile, program: str, config: ConfigDict, folder: pathlib.Path
+) -> tuple[authors.Sizes, int]:
+    """`write_workdir` into an empty folder."""
+    if config.model.name != program:
+        raise ValueError(
+            f"{shown(file.path)} is a checkpoint of {program.upper()}, and the recipe's model.name "
+            f"is {config.model.name!r}: give --config of another"
+        )
+    sizes = authors.infer(program, file.arrays)
+    title = f"the authors' {program.upper()} over a {sizes.trunk.title}"
+    tree = variables(file.arrays, authors.tensors(program, sizes), title, file.path)
+    if sizes.num_classes < 2:
+        raise ValueError(f"{shown(file.path)} has a classifier of one identity alone")
+
+    config = config.copy_and_resolve_references()
+    config.model.update_from_flattened_dict(authors.leaves(program, sizes))
+    check(config)
+    network = models.create(config.model, sizes.num_classes)
+    image = jnp.zeros((1, *config.data.image_size, 3))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    account(flatten_dict(tree, sep="/"), shapes_of(shapes), "the recipe's network", file.path)
+
+    source = {"program": program, "file": file.path.name, "sha256": file.sha256}
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        checkpoints.save_model(tree)
+    write_run(folder, config, sizes.num_classes, source=source | {"epoch": file.epoch})
+    return sizes, sum(x.size for x in jax.tree.leaves(tree["params"]))

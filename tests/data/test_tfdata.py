@@ -1,0 +1,74 @@
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.opened import SIZE, load
+
+
+def test_without_tensorflow(tmp_path, draw):
+    draw(40, 20).save(tmp_path / "a.jpg")
+    expected = load([tmp_path / "a.jpg"], "memory")
+    program = f"""
+import sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+import numpy as np
+from reid_jax.data import decoding, layouts, pipeline, sampler
+paths = [{str(tmp_path / "a.jpg")!r}] * 4
+opened = loaders.open_images(paths, {SIZE}, "memory")
+labels = np.array([0, 0, 1, 1], np.int32)
+sample = sampler.IdentitySampler(labels, 2, 2, seed=0)
+(batch,) = pipeline.train_batches(opened, labels, sample, 3, 4)
+(_, _) = pipeline.eval_batches(opened, 4, 2)
+try:
+    loaders.open_images(paths, {SIZE}, "tfdata")
+except ImportError as error:
+    print(error)
+sys.stdout.flush()
+sys.stdout.buffer.write(batch["image"][0].tobytes())
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, check=True
+    )
+    message, pixels = run.stdout.split(b"\n", 1)
+    assert b"--config.data.loader=memory" in message
+    np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8), expected.ravel())
+
+
+# A process of its own: memory that earlier tests gave back would be used again and not seen.
+GROWTH = """
+import os, sys
+import numpy as np
+from reid_jax.data import decoding, loaders
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def feed(copies):
+    opened = loaders.open_images([sys.argv[1]] * copies, (32, 16), "tfdata")
+    for _ in opened.batches([np.arange(4)] * 8):
+        pass
+    return opened
+
+warm = feed(4)
+before = resident_bytes()
+opened = feed(int(sys.argv[2]))
+print(resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+def test_encoded_bytes_are_held_once(tmp_path, rng):
+    path = str(tmp_path / "a.jpg")
+    # Noise hardly compresses: a file of about a megabyte, cheap to decode.
+    Image.fromarray(rng.integers(0, 256, (560, 800, 3), np.uint8)).save(path, quality=95)
+    copies = math.ceil(160e6 / os.path.getsize(path))
+    command = [sys.executable, "-c", GROWTH, path, str(copies)]
+    grown = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    held = copies * os.path.getsize(path)
+    assert 0.9 * held < grown < 1.5 * held

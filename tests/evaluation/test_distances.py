@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from reid_jax.evaluation import distances
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.distances import index_gallery, prepare, score_blocks
+from reid_jax.evaluation.ranking import nearest
+from tests.evaluation.test_ranking import brute_force_order, descriptors, random_set
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 0.3])
+@pytest.mark.parametrize("dim", [8, 1536])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "outlier", "offset", "relu"])
+def test_scores_err_by_less_than_half_the_margin(rng, dim, kind, weight):
+    features = rng.standard_normal((300, dim))
+    if kind == "heavy":
+        features = rng.standard_cauchy((300, dim))
+    elif kind == "outlier":
+        features[-1] *= 1e4
+    elif kind == "offset":
+        features += 1e3
+    elif kind == "relu":
+        features = np.maximum(features, 0)
+    query = descriptors(features[:40], np.ones(40), np.zeros(40))
+    gallery = descriptors(features[40:], np.ones(260), np.zeros(260))
+    offsets = rng.standard_normal((40, 260)) * rng.uniform(0, 100, (40, 1))
+    rescore = None if weight is None else lambda i: (weight, offsets[i])
+    search = prepare(query, gallery, 512, rescore)
+    orders = [search.order(i) for i in range(40)]
+    ((_, scores),) = score_blocks(search, orders)
+    norms = np.linalg.norm(gallery.features - search.centre.astype(np.float64), axis=1)
+    for i, order in enumerate(orders):
+        values = search.values(order, np.arange(260))
+        low, high = (b.astype(np.float64) for b in search.score_bounds(order, values))
+        assert np.all(np.abs(scores[i] - (low + high) / 2) <= (high - low) / 4)
+        assert np.all(norms <= search.largest_norm(order, values) * (1 + 1e-6))
+
+
+def first(gallery, count):
+    return Descriptors(gallery.features[:count], gallery.pids[:count], gallery.camids[:count])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_an_index_that_grows_ranks_as_one_of_the_whole_gallery(rng, offset, monkeypatch):
+    query, gallery = (random_set(rng, n, dim=24, integers=False) for n in (6, 300))
+    gallery.features[40:] += np.float32(offset)  # What comes later lies elsewhere.
+    query.features[3:] += np.float32(offset)
+    looked_at = []
+    exactly = distances.squared_distances
+
+    def counted(point, points, indices=None):
+        looked_at.append(len(points))
+        return exactly(point, points, indices)
+
+    index = None
+    for count in (30, 50, 50, 59, 60, 110, 300):
+        monkeypatch.setattr(distances, "squared_distances", counted)
+        index = index_gallery(first(gallery, count), index)
+        monkeypatch.undo()
+        norms = np.linalg.norm(index.gallery.features - index.centre.astype(np.float64), axis=1)
+        assert index.reach == pytest.approx(norms.max())
+        found, _ = nearest(query, index, 10)
+        for i in range(6):
+            np.testing.assert_array_equal(
+                found[i], brute_force_order(query, first(gallery, count), i)[0][:10]
+            )
+    # Those that are new, and all where as many have come as there were.
+    assert looked_at == [30, 20, 9, 60, 50, 300]
+
+
+def test_an_index_refuses_new_images_that_are_not_finite(rng):
+    gallery = random_set(rng, 20, integers=False)
+    index = index_gallery(first(gallery, 15))
+    gallery.features[17, 1] = np.nan
+    with pytest.raises(ValueError, match="gallery descriptors hold NaN"):
+        index_gallery(gallery, index)

@@ -1,0 +1,290 @@
+"""Evaluation of a run under the protocols that eval.py offers."""
+
+import copy
+import json
+import pathlib
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reid_jax import models, visualize
+from reid_jax.data import layouts, synthetic
+from reid_jax.data.augment import normalize
+from reid_jax.data.loaders import open_images
+from reid_jax.evaluation import evaluator
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.ranking import evaluate_ranking, nearest
+from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.programs import evaluate
+from reid_jax.report import present
+from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.workdir import CHECKPOINTS, write_run
+from reid_jax.training.state import TrainState
+from tests import reference
+from tests.report_page import Page
+from tests.test_configs import load
+
+
+class Workdir:
+    """A run of a tiny baseline with random variables, and all it describes, one by one."""
+
+    def __init__(self, folder):
+        self.root, self.path, self.extra = folder / "data", folder / "run", folder / "extra"
+        synthetic.write_market1501(
+            self.root,
+            synthetic.Contents(
+                seed=0,
+                train_identities=2,
+                test_identities=4,
+                train_cameras=2,
+                test_cameras=3,
+                multi_query_images=2,
+            ),
+            None,
+        )
+        (self.extra / "more").mkdir(parents=True)
+        # Training images, which the network cannot know: it is not trained.
+        for i, path in enumerate(sorted((self.root / "bounding_box_train").iterdir())[:7]):
+            shutil.copy(path, self.extra / ("more" if i % 2 else ".") / f"{i}.jpg")
+
+        self.config = load("baseline_synthetic", "small")
+        self.config.devices = 1
+        self.config.data.layout, self.config.data.root = "market1501", str(self.root)
+        self.config.data.loader = "memory"
+        network = models.create(self.config.model, num_classes=2)
+        size = self.config.data.image_size
+        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+        variables = reference.random_variables(dict(shapes), np.random.default_rng(0))
+        self.path.mkdir()
+        write_run(self.path, self.config, 2)
+        with Checkpoints(self.path / CHECKPOINTS) as checkpoints:
+            checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
+
+        dataset = layouts.read("market1501", self.root)
+        apply = jax.jit(lambda images: network.apply(variables, normalize(images)))
+
+        def describe(split, mirrored=False):
+            (pixels,) = open_images(split.paths, size, "memory").batches([np.arange(len(split))])
+            pixels = pixels[:, :, ::-1] if mirrored else pixels
+            return np.asarray(apply(pixels), np.float64)
+
+        self.query, self.gallery = dataset.query, dataset.gallery
+        self.boxes, self.more = layouts.read_multi_query(dataset), layouts.read_extra(self.extra)
+        self.features = {
+            name: describe(getattr(self, name)) for name in ("query", "gallery", "boxes", "more")
+        }
+        self.mirrored = {
+            name: describe(getattr(self, name), mirrored=True) for name in ("query", "gallery")
+        }
+
+    def evaluate(self, output, overrides=(), *, figures=0, report=False, **protocol):
+        self.config.eval.flip = self.config.eval.normalize = False
+        self.config.eval.update(dict(overrides))
+        run = evaluate.evaluate_run(
+            self.config,
+            str(self.path),
+            checkpoint="latest",
+            output=str(output),
+            protocol=evaluate.Protocol(**protocol),
+        )
+        present(run, str(output), figures=figures, report=report)
+        return run.evaluation.result, json.loads((output / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    with jax.numpy_dtype_promotion("standard"):
+        return Workdir(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture
+def output(tmp_path, standard_promotion):
+    return tmp_path / "out"
+
+
+def descriptors(features, split):
+    return Descriptors(features.astype(np.float32), split.pids, split.camids)
+
+
+def assert_same(result, expected):
+    np.testing.assert_allclose(result.mAP, expected.mAP, atol=1e-6)
+    np.testing.assert_allclose(result.cmc, expected.cmc, atol=1e-6)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("eval.batch_size", 0, r"eval\.batch_size is 0; it must be"),
+        ("data.image_size", (8, 64), r"data\.image_size is \(8, 64\); both sides must be at least"),
+    ],
+)
+def test_settings_of_no_evaluation_are_named(leaf, value, message, workdir, output):
+    config = copy.deepcopy(workdir.config)
+    config.update_from_flattened_dict({leaf: value})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        evaluate.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
+    assert not output.exists()
+
+
+def test_a_size_that_cutout_does_not_fit_can_be_evaluated(workdir, output):
+    config = copy.deepcopy(workdir.config)
+    config.data.image_size, config.augment.cutout_probability = (16, 16), 0.5
+    config.augment.cutout_size = 17
+    evaluate.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
+
+
+def test_flip_and_unit_length(workdir, output):
+    result, report = workdir.evaluate(output, {"flip": True, "normalize": True})
+    query, gallery = (
+        descriptors(unit(workdir.features[name] + workdir.mirrored[name]), getattr(workdir, name))
+        for name in ("query", "gallery")
+    )
+    assert_same(result, evaluate_ranking(query, gallery))
+    plain, _ = workdir.evaluate(output)
+    assert plain.mAP != result.mAP
+    assert report["protocol"] == {
+        "multi_query": None, "rerank": False, "flip": True, "normalize": True, "gallery_extra": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["average", "max"])
+def test_multi_query(how, workdir, output):
+    result, report = workdir.evaluate(output, {"normalize": True}, multi_query=how)
+    boxes = unit(workdir.features["boxes"])
+    pooled = []
+    for pid, camid in zip(workdir.query.pids, workdir.query.camids, strict=True):
+        own = boxes[(workdir.boxes.pids == pid) & (workdir.boxes.camids == camid)]
+        assert len(own) == 2
+        pooled.append(own.mean(axis=0) if how == "average" else own.max(axis=0))
+    query = descriptors(unit(np.array(pooled)), workdir.query)
+    gallery = descriptors(unit(workdir.features["gallery"]), workdir.gallery)
+    assert_same(result, evaluate_ranking(query, gallery))
+    assert report["protocol"]["multi_query"] == how
+
+
+def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
+    """Both at once, with the pictures that go with them."""
+    drawn = {}
+    draw = visualize.ranked_list_figure
+
+    def record(*arguments, **options):
+        drawn.update(options)
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(visualize, "ranked_list_figure", record)
+    result, report = workdir.evaluate(
+        output, gallery_extra=str(workdir.extra), rerank=True, figures=2
+    )
+    query = descriptors(workdir.features["query"], workdir.query)
+    both = np.concatenate([workdir.features["gallery"], workdir.features["more"]])
+    gallery = Descriptors(
+        both.astype(np.float32),
+        np.concatenate([workdir.gallery.pids, np.zeros(7, np.int32)]),
+        np.concatenate([workdir.gallery.camids, np.zeros(7, np.int32)]),
+    )
+    rescore = k_reciprocal(query, gallery)
+    assert_same(result, evaluate_ranking(query, gallery, rescore=rescore))
+    # The first and the last query are drawn, with what they are ordered by.
+    _, distances = nearest(query, gallery, 10, rescore=rescore)
+    np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
+    plain, _ = workdir.evaluate(output)
+    assert plain.mAP != result.mAP
+    assert report["protocol"]["gallery_extra"] == 7
+    assert report["protocol"]["rerank"]
+    assert (output / "ranked_lists.png").stat().st_size > 0
+    assert "rerank, gallery_extra 7:" in capsys.readouterr().out
+
+
+def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
+    """All protocols at once; the results are those without a report."""
+    options = {"gallery_extra": str(workdir.extra), "rerank": True, "multi_query": "average"}
+    overrides = {"flip": True, "normalize": True}
+    _, plain = workdir.evaluate(output / "plain", overrides, **options)
+    result, results = workdir.evaluate(output, overrides, report=True, **options)
+    assert results == plain
+    assert {path.name for path in output.iterdir()} == {"plain", "report.html", "results.json"}
+    assert re.search(r"^wrote '.*/report.html', 0\.\d MB$", capsys.readouterr().out, re.MULTILINE)
+
+    page = Page(output / "report.html")
+    described = {}
+    extract = evaluator.Evaluator.describe
+
+    def describe(self, variables):
+        described["both"] = extract(self, variables)
+        return described["both"]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(evaluator.Evaluator, "describe", describe)
+        workdir.evaluate(output / "again", overrides, **options)
+    query, gallery = described["both"]
+    found, distances = nearest(query, gallery, 10, rescore=k_reciprocal(query, gallery))
+    np.testing.assert_allclose(page.data["distances"], distances.ravel(), atol=1e-6)
+    lists = page.data["found"].reshape(-1, 10)
+    paths = np.array([*workdir.gallery.paths, *workdir.more.paths])
+    below = [path.removeprefix(f"{workdir.root}/") for path in paths[np.unique(found)]]
+    assert page.data["gallery"]["names"] == below
+    assert page.data["gallery"]["pids"][lists].tolist() == gallery.pids[found].tolist()
+    np.testing.assert_allclose(page.data["precision"], result.average_precision, atol=1e-6)
+    assert page.data["map_size"] == [6, 4]
+    assert len(page.data["maps"]) == len(workdir.query) * 6 * 4
+    for fact in ("multi_query average", "rerank", "gallery_extra 7", "on data", "market1501"):
+        assert fact in page.text
+    # There are no curves, for nobody trained this run, and those of metrics where there are some.
+    assert "Training curves" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gallery_extra": "nowhere"}, r"nowhere.*--gallery-extra"),
+        ({"multi_query": "average"}, r"no folder .*gt_bbox"),
+    ],
+)
+def test_missing_folders_are_named(options, message, workdir, output, monkeypatch):
+    monkeypatch.setattr(layouts, "_MULTI_QUERY", "gt_bbox_2")
+    with pytest.raises(FileNotFoundError, match=message):
+        workdir.evaluate(output, **options)
+    assert not pathlib.Path(output).exists()
+
+
+def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path, monkeypatch):
+    root, extra = tmp_path / "data", tmp_path / "extra"
+    shutil.copytree(workdir.root, root)
+    shutil.copytree(workdir.extra, extra)
+    # Not the same identity: of a query that is left out no box is asked for.
+    places = {"query": -1, "bounding_box_test": -1, "gt_bbox": 0}
+    bad = [sorted((root / folder).iterdir())[place] for folder, place in places.items()]
+    bad.append(extra / "0.jpg")
+    whole, _ = workdir.evaluate(output, gallery_extra=str(extra), multi_query="max")
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:-100])
+    # Nobody trains here.
+    sorted((root / "bounding_box_train").iterdir())[0].write_bytes(b"")
+
+    monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
+    workdir.config.data.root = str(root)
+    options = {"gallery_extra": str(extra), "multi_query": "max"}
+    with pytest.raises(ValueError, match=r"1 of .* files are no images .*on_bad_image=skip"):
+        workdir.evaluate(output, **options)
+    assert not (output / "skipped_images.json").exists()
+
+    workdir.config.data.on_bad_image, workdir.config.data.skip_limit = "skip", 0.2
+    result, report = workdir.evaluate(output, **options)
+    listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
+    assert [entry["path"] for entry in listed] == [str(path) for path in bad]
+    assert report["dataset"]["skipped"] == 4
+    assert report["protocol"]["gallery_extra"] == len(workdir.more) - 1
+    assert result.num_queries == whole.num_queries - 1
+
+    # Without the other protocols their images are not read, and the report tells of the rest.
+    workdir.evaluate(output)
+    listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
+    assert [entry["path"] for entry in listed] == [str(path) for path in bad[:2]]

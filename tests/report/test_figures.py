@@ -1,0 +1,197 @@
+"""Pictures of an evaluation, of each kind of network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reid_jax import models, visualize
+from reid_jax.data import datasets, synthetic
+from reid_jax.data.augment import normalize
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.descriptors import pmap_face
+from reid_jax.evaluation.evaluator import Evaluation, Evaluator
+from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.report import present
+from reid_jax.report.figures import write_figures
+from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.workdir import CHECKPOINTS, write_run
+from reid_jax.training.state import TrainState
+from tests import reference
+from tests.test_configs import load
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few synthetic pedestrians."""
+    root = tmp_path_factory.mktemp("data") / "pedestrians"
+    synthetic.write_market1501(
+        root,
+        synthetic.Contents(
+            seed=0, train_identities=2, test_identities=3, train_cameras=2, test_cameras=3
+        ),
+        None,
+    )
+    return root
+
+
+def recipe(name, root, devices=1):
+    """The recipe of a tiny network, `configs/NAME.py:STRING`, on that dataset."""
+    name, _, string = name.partition(":")
+    config = load(name, string)
+    config.devices = devices
+    config.data.layout = "market1501"
+    config.data.root = str(root)
+    config.data.loader = "memory"
+    return config
+
+
+def random_variables(rng, network, image_size):
+    """To draw them takes no time, where `network.init` takes seconds to compile."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))
+    return reference.random_variables(dict(shapes), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("hbfp_synthetic:small", ["gradcam.png", "activations.png", "ranked_lists.png"]),
+        ("baseline_synthetic:triplet,small", ["ranked_lists.png"]),
+    ],
+)
+def test_evaluation_says_what_it_drew(name, pictures, data, tmp_path, rng, capsys):
+    config = recipe(name, data)
+    network = models.create(config.model, num_classes=2)
+    variables = random_variables(rng, network, config.data.image_size)
+    workdir, output = tmp_path / "run", tmp_path / "out"
+    workdir.mkdir()
+    write_run(workdir, config, 2)
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
+    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(output))
+    present(run, str(output), figures=2)
+    assert {path.name for path in output.iterdir()} == {*pictures, "results.json"}
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "drew " + ", ".join(str(output / picture) for picture in pictures)
+
+
+class Drawn:
+    """What `write_figures` draws of random variables and random descriptors.
+
+    `figures` are by file name; `images` are the queries shown.
+    """
+
+    def __init__(self, config, folder, rng, count):
+        devices = jax.devices()[: config.devices]
+        self.network = models.create(config.model, num_classes=2)
+        self.variables = random_variables(rng, self.network, config.data.image_size)
+        dataset = datasets.load(config.data)
+        evaluator = Evaluator(self.network, dataset, config, devices)
+        query, gallery = (
+            Descriptors(rng.random((len(x), 8), np.float32), x.pids, x.camids)
+            for x in (dataset.query, dataset.gallery)
+        )
+        self.figures = {}
+        save = visualize.save
+
+        def record(figure, path):
+            self.figures[path.name] = figure
+            save(figure, path)
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(visualize, "save", record)
+            result = evaluator.rank(query, gallery)
+            evaluation = Evaluation(evaluator, self.variables, query, gallery, result)
+            self.paths = write_figures(folder, evaluation, count=count)
+        shown = np.linspace(0, len(query.pids) - 1, count).astype(np.int32)
+        self.images = evaluator.query_pixels(shown)
+        self.captions = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
+
+
+@pytest.fixture(scope="module")
+def hbfp(data, tmp_path_factory):
+    """Three queries, which four devices do not share evenly."""
+    with jax.numpy_dtype_promotion("standard"):
+        config = recipe("hbfp_synthetic:small", data, devices=4)
+        return Drawn(config, tmp_path_factory.mktemp("drawn"), np.random.default_rng(0), 3)
+
+
+def panels(figure, *shape):
+    """What the axes show, an object array of the given shape."""
+    shown = np.empty(len(figure.axes), object)
+    shown[:] = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    return shown.reshape(shape)
+
+
+def assert_same_picture(shown, expected):
+    """Equal but for what float32 on another number of devices does to the 256-colour map."""
+    assert np.mean(np.abs(shown.astype(int) - expected)) < 0.5
+
+
+def test_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
+    """The first row is the trunk's alone, so BFP has no part in it."""
+
+    @jax.jit
+    def maps(variables, images):
+        images = normalize(images)
+        trunk_variables = {name: tree["trunk"] for name, tree in variables.items()}
+        trunk = hbfp.network.trunk.apply(trunk_variables, images, train=False)
+        _, informed = hbfp.network.apply(variables, images, train=False, method="perceived")
+        return (
+            (trunk.res4_1, trunk.res4, trunk.res5),
+            (informed["low"], informed["middle"], informed["high"]),
+        )
+
+    rows = maps(hbfp.variables, hbfp.images)
+    figure = hbfp.figures["activations.png"]
+    shown = panels(figure, 3, 2, 4)
+    for n, row in np.ndindex(3, 2):
+        np.testing.assert_array_equal(shown[n, row, 0], hbfp.images[n])
+        for column, features in enumerate(rows[row]):
+            energy = np.square(np.asarray(features[n], np.float64)).mean(axis=-1)
+            expected = visualize.overlay(hbfp.images[n], energy)
+            assert_same_picture(shown[n, row, 1 + column], expected)
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["Image", "Low", "Middle", "High"]
+    heights = {text.get_text(): text.get_position()[1] for text in figure.texts}
+    assert list(heights) == ["without BFP", "with BFP", *hbfp.captions]
+    assert heights["without BFP"] > heights["with BFP"]
+
+
+def test_gradcams_are_over_their_images(hbfp):
+    cams = np.asarray(
+        pmap_face(hbfp.network, jax.devices()[:1], "gradcams")(hbfp.variables, hbfp.images)
+    )
+    figure = hbfp.figures["gradcam.png"]
+    shown = panels(figure, 3, 4)
+    for n in range(3):
+        np.testing.assert_array_equal(shown[n, 0], hbfp.images[n])
+        for level in range(3):
+            expected = visualize.overlay(hbfp.images[n], cams[n, level])
+            assert_same_picture(shown[n, 1 + level], expected)
+    assert [text.get_text() for text in figure.texts] == hbfp.captions
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "names"),
+    [
+        ("pmm_synthetic:small", ["gradcam.png"], ["Stage I", "Stage II", "Stage III"]),
+        (
+            "hbfp_synthetic:middle+high,small",
+            ["gradcam.png", "activations.png"],
+            ["Middle", "High"],
+        ),
+        ("baseline_synthetic:small", ["gradcam.png"], ["res5"]),
+        ("baseline_synthetic:triplet,small", [], None),
+    ],
+)
+def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_path, rng):
+    drawn = Drawn(recipe(name, data), tmp_path / "new", rng, 1)
+    assert drawn.paths == [tmp_path / "new" / file for file in (*pictures, "ranked_lists.png")]
+    assert {*(tmp_path / "new").iterdir()} == {*drawn.paths}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn.paths)
+    for file in pictures:
+        titles = [axes.get_title() for axes in drawn.figures[file].axes]
+        assert titles[: 1 + len(names)] == ["Image", *names]

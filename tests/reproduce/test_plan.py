@@ -1,0 +1,132 @@
+"""Tables of the papers: what is printed, what is run, what is written, and kills in between."""
+
+import json
+import pathlib
+
+import pytest
+
+from reid_jax.reproduce import __main__ as command
+from reid_jax.reproduce import plan, results
+from reid_jax.reproduce.plan import Settings, make_run
+from reid_jax.reproduce.tables import DATASETS, TABLES, Row
+from tests.reproduce.stand_in import ended, read
+
+
+def test_a_run_has_a_command_and_a_folder_of_its_own(tmp_path):
+    row = Row("R", "pmm", words=("cutmix",), leaves=("model.stages=2",))
+    settings = Settings(
+        tmp_path,
+        tmp_path / "runs",
+        small=True,
+        steps=9,
+        folders={"cuhk03_detected": pathlib.Path("/elsewhere/cuhk03")},
+        overrides=("data.folders=('a b', 'c')",),
+    )
+    run = make_run(row, "cuhk03_detected", 2, settings)
+    folder = "pmm_cuhk03-detected-cutmix-small-max_steps=9-data.folders=_a_b_,_c_-model.stages=2"
+    assert run.workdir == tmp_path / "runs" / folder / "seed2"
+    assert run.command == (
+        "python train.py --config=configs/pmm_cuhk03.py:detected,cutmix,small "
+        f"--workdir=runs/{folder}/seed2 --config.seed=2 --config.data.root=/elsewhere/cuhk03 "
+        "--config.max_steps=9 '--config.data.folders=('\"'\"'a b'\"'\"', '\"'\"'c'\"'\"')' "
+        "--config.model.stages=2"
+    )
+    plain = make_run(Row("R", "bdb"), "market", 0, Settings(tmp_path, tmp_path / "runs"))
+    assert plain.command == (
+        "python train.py --config=configs/bdb_market.py --workdir=runs/bdb_market/seed0 "
+        "--config.seed=0"
+    )
+
+
+def test_what_is_made_is_not_made_again(settings):
+    for name in ("duke", "market", "cuhk03_detected"):
+        (settings.checkout / DATASETS[name].root).mkdir(parents=True)
+    one = Settings(settings.checkout, settings.workdir, seeds=1)
+    command.reproduce("pmm-table2", one)
+    assert len(ended(settings)) == 6
+    command.reproduce("pmm-table2", one)
+    assert len(ended(settings)) == 6
+    # PMM's three runs are made; those of another budget are others.
+    command.reproduce("pmm-table3", one)
+    assert len(ended(settings)) == 6 + 9
+    assert "pmm_market/seed0" not in ended(settings)[6:]
+    command.reproduce("pmm-table2", Settings(settings.checkout, settings.workdir, seeds=1, steps=5))
+    assert len(ended(settings)) == 15 + 6
+    command.reproduce("pmm-table2", Settings(settings.checkout, settings.workdir, seeds=2))
+    assert all(call.endswith("/seed1") for call in ended(settings)[21:])
+    assert len(ended(settings)) == 21 + 6
+    assert read(settings, "pmm-table2")["rows"][0]["spread"] is not None
+
+
+def test_a_finished_run_of_another_command_is_handed_to_train(settings):
+    """Which knows whether it may go on with the folder."""
+    run = make_run(TABLES["synthetic"].rows[0], "synthetic", 0, settings)
+    plan.carry_out(run, settings.checkout)
+    path = run.workdir / plan.NAME
+    left = json.loads(path.read_text())
+    assert left["command"] == run.command
+    assert left["resumed"] is False
+    path.write_text(json.dumps(left | {"command": "python train.py --config=other"}))
+    (run.workdir / "checkpoints").mkdir()
+    plan.carry_out(run, settings.checkout)
+    assert len(ended(settings)) == 2
+    assert plan.finished(run)["resumed"] is True
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"reproduced\.json is damaged"):
+        plan.carry_out(run, settings.checkout)
+
+
+def test_a_failure_stops_with_its_command_and_keeps_the_tables(settings, capfd):
+    (settings.checkout / "fail").write_text("pmm_synthetic-cutmix/seed0")
+    with pytest.raises(OSError, match=r"exit status 3 of python train\.py .*:cutmix .*seed=0"):
+        command.reproduce("synthetic", settings)
+    assert len(ended(settings)) == 4
+    rows = read(settings, "synthetic")["rows"]
+    assert [row["mean"] is not None for row in rows] == [True] * 4 + [False] * 4
+    assert rows[0]["spread"] is None  # of one run
+    markdown = (settings.workdir / "synthetic.md").read_text()
+    assert "| Baseline | synthetic pedestrians | 50.0 / 87.5 / 10.0 | 1 |" in markdown
+
+    (settings.checkout / "fail").unlink()
+    capfd.readouterr()
+    command.reproduce("synthetic", settings)
+    assert len(ended(settings)) == len(set(ended(settings))) == 24
+    printed = capfd.readouterr().out
+    assert "\n[5/24] PMM, CutMix, synthetic pedestrians, seed 0\npython train.py" in printed
+    assert "| HBFP-Net | synthetic pedestrians | 50.0 ± 25.0 / 87.5 ± 0.0 /" in printed
+
+
+def test_data_that_is_not_at_hand_is_named(settings, tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        command.reproduce("hbfp-table1", settings)
+    for key in TABLES["hbfp-table1"].datasets:
+        assert f"no folder {DATASETS[key].root}; --{key}=FOLDER" in str(error.value)
+    assert "`synthetic`" in str(error.value)
+    assert not settings.workdir.exists()
+
+    folder = tmp_path / "labeled"
+    folder.mkdir()
+    named = Settings(settings.checkout, settings.workdir, 1, folders={"cuhk03_labeled": folder})
+    command.reproduce("hbfp-table1", named)
+    assert ended(settings) == ["bdb_cuhk03-labeled/seed0", "hbfp_cuhk03-labeled/seed0"]
+    assert f"--config.data.root={folder}" in read(settings, "hbfp-table1")["rows"][2]["command"]
+    # A folder that is named has to be there.
+    typo = Settings(settings.checkout, settings.workdir, folders={"duke": tmp_path / "typo"})
+    with pytest.raises(FileNotFoundError, match=r"--duke=.*typo: there is no such folder"):
+        command.reproduce("hbfp-table1", typo)
+
+
+def test_nothing_is_written_through_links(settings, tmp_path):
+    """In a table's folder and a run's, which may be another's."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    run = plan.plan(TABLES["synthetic"], settings)[0]
+    run.workdir.mkdir(parents=True)
+    for link, write in (
+        (run.workdir / "lock", lambda: plan.carry_out(run, settings.checkout)),
+        (settings.workdir / "synthetic.md.tmp", lambda: results.write("synthetic", settings, {})),
+    ):
+        link.symlink_to(outside)
+        with pytest.raises(ValueError, match=f"{link.name}' is a link"):
+            write()
+    assert outside.read_text() == "precious"

@@ -1,0 +1,62 @@
+import types
+
+import jax
+import pytest
+
+from reid_jax.runtime import devices
+
+
+def fakes(monkeypatch, *counts):
+    """Devices of several hosts, so many on each, as JAX lists them: not host by host."""
+    every = [
+        types.SimpleNamespace(process_index=host, id=i)
+        for i in range(max(counts))
+        for host, count in enumerate(counts)
+        if i < count
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: every)
+    monkeypatch.setattr(jax, "process_count", lambda: len(counts))
+    return every
+
+
+def test_all_or_the_first_of_one_host():
+    every = jax.devices()
+    assert len(every) == 4
+    assert devices.choose_devices(0) == every
+    assert devices.choose_devices(3) == every[:3]
+    assert devices.own_devices(every) == every
+
+
+@pytest.mark.parametrize("count", [-1, 5])
+def test_more_than_there_are_is_an_error(count):
+    with pytest.raises(ValueError, match=rf"^devices is {count}, but this machine has 4$"):
+        devices.choose_devices(count)
+
+
+def test_hosts_give_the_same_number_one_after_the_other(monkeypatch):
+    every = fakes(monkeypatch, 2, 2)
+    chosen = devices.choose_devices(0)
+    assert [(d.process_index, d.id) for d in chosen] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    chosen = devices.choose_devices(2)
+    assert [(d.process_index, d.id) for d in chosen] == [(0, 0), (1, 0)]
+    assert devices.own_devices(every) == [d for d in every if d.process_index == 0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "count", "message"),
+    [
+        ((2, 2), 3, "3 devices are not the same number of each of 2 hosts, which have 2, 2"),
+        ((3, 1), 0, "4 devices are not the same number of each of 2 hosts, which have 3, 1"),
+        ((2, 2), 5, "devices is 5, but these 2 hosts have 4"),
+    ],
+)
+def test_hosts_that_cannot_are_an_error(counts, count, message, monkeypatch):
+    fakes(monkeypatch, *counts)
+    with pytest.raises(ValueError, match=message):
+        devices.choose_devices(count)
+
+
+def test_a_batch_that_does_not_divide_names_the_leaves():
+    devices.check_divides([None] * 4, 8, "data.a x data.b")
+    with pytest.raises(ValueError, match=r"9 images \(data\.a x data\.b\) does not divide by 4"):
+        devices.check_divides([None] * 4, 9, "data.a x data.b")

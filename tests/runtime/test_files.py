@@ -1,0 +1,103 @@
+import os
+import pathlib
+
+import pytest
+
+from reid_jax.runtime.files import new_folder, replacing, write_atomically, write_text_atomically
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    path = tmp_path / "file"
+    for data in (b"first, and longer", b"second"):
+        write_atomically(path, data)
+        assert path.read_bytes() == data
+    write_text_atomically(str(path), "é")
+    assert path.read_bytes() == "é".encode()
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_failure_leaves_the_old_file_alone(unique, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write():
+        with replacing(path, unique=unique) as draft:
+            draft.write_bytes(b"half")
+            assert names(tmp_path) == sorted(["file", draft.name])
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert (names(tmp_path), path.read_bytes()) == (["file"], b"old")
+
+
+def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, pathlib.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file)))
+    monkeypatch.setattr(
+        pathlib.Path, "replace", lambda *paths: (calls.append("replace"), replace(*paths))
+    )
+    write_atomically(tmp_path / "file", b"data")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_draft_that_a_kill_left_is_replaced(tmp_path):
+    (tmp_path / "file.tmp").write_bytes(b"half, and longer")
+    write_atomically(tmp_path / "file", b"data")
+    assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"data")
+
+
+def test_drafts_of_several_writers_are_several_files(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path, unique=True) as one, replacing(path) as other:
+        assert one != other
+        one.write_bytes(b"one")
+        other.write_bytes(b"other")
+    assert (names(tmp_path), path.read_bytes()) == (["file"], b"one")
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "nowhere" / "file", b"data")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_folder_appears_at_the_end(there, tmp_path):
+    path = tmp_path / "parent" / "folder"
+    if there:
+        path.mkdir(parents=True)
+    with new_folder(path) as draft:
+        (draft / "file").write_text("x")
+        assert names(path) == [] if there else not path.exists()
+    assert names(path) == ["file"]
+    assert names(path.parent) == ["folder"]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_new_folder_that_fails_goes(tmp_path):
+    def write():
+        with new_folder(tmp_path / "folder") as draft:
+            (draft / "file").write_text("x")
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        write()
+    assert names(tmp_path) == []
+
+
+def test_a_new_folder_replaces_nothing(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "file").touch()
+    for name in ("full", "file"):
+        with pytest.raises(FileExistsError, match=f"{name}' exists and is no empty folder"):
+            new_folder(tmp_path / name).__enter__()
+    with pytest.raises(OSError, match=r"cannot make the folder .*file/below"):
+        new_folder(tmp_path / "file" / "below").__enter__()
+    assert names(tmp_path) == ["file", "full"]

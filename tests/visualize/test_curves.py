@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from reid_jax import visualize
+from tests.visualize.drawing import pixels, training_records
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_curves_figure_draws_what_was_logged():
+    figure = visualize.curves_figure(training_records())
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "Loss",
+        "Learning rate",
+        "Retrieval",
+    ]
+    loss, rate, scores = figure.axes
+    lines = {line.get_label(): line for line in loss.lines}
+    assert list(lines) == ["total", "id 1", "id 2", "triplet 1", "triplet 2"]
+    np.testing.assert_array_equal(lines["total"].get_xydata(), [[10, 6], [20, 3], [30, 2]])
+    np.testing.assert_allclose(lines["id 2"].get_ydata(), [2 / 10, 2 / 20, 2 / 30])
+    # A stage has a colour, a kind of loss has a style.
+    assert lines["id 2"].get_color() == lines["triplet 2"].get_color() != lines["id 1"].get_color()
+    assert lines["id 1"].get_linestyle() == lines["id 2"].get_linestyle()
+    assert lines["id 1"].get_linestyle() != lines["triplet 1"].get_linestyle()
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), [1e-4] * 3)
+    assert [line.get_label() for line in scores.lines] == [
+        "Rank-1  75.0%",
+        "mAP  50.0%",
+        "mINP  25.0%",
+    ]
+    np.testing.assert_array_equal(scores.lines[1].get_xydata(), [[0, 0.1], [30, 0.5]])
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    pixels(figure)
+    labels = {tick.get_text() for tick in rate.get_yticklabels()}
+    assert {"0", "1e-4", "6e-5"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("records", "titles"),
+    [
+        ([{"step": 0, "mAP": 0.1, "Rank-1": 0.2, "queries": 3}], ["Retrieval"]),
+        ([{"step": 1, "loss": float("nan"), "lr": 0.0}], ["Loss", "Learning rate"]),
+        ([{"step": 5, "loss": 1.0, "kind": "train", "lr": None}, {"loss": 3.0}], ["Loss"]),
+        ([{"step": 5, "loss/pair": 1.0, "loss/id_1": 2.0}], ["Loss"]),
+    ],
+)
+def test_curves_figure_of_a_short_run(records, titles):
+    figure = visualize.curves_figure(records)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == titles
+    # A lone point is visible.
+    assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)
+    pixels(figure)
+
+
+@pytest.mark.parametrize("name", ["loss/$\\frac{$", "loss/\x1b[31m", "loss/a\nb", "loss/\ud800"])
+def test_names_of_losses_are_no_formulas(name):
+    """In a workdir from others a name may be anything."""
+    named = {"step": 1, "loss": 2.0, "loss/id_1": 2.0}
+    plain = visualize.curves_figure([named])
+    np.testing.assert_array_equal(
+        pixels(visualize.curves_figure([named | {name: 5.0}])), pixels(plain)
+    )
+
+
+@pytest.mark.parametrize("records", [[], [{"step": 3, "epoch": 1.0}], [{"loss": 2.0}]])
+def test_curves_figure_of_nothing(records):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        visualize.curves_figure(records)
+
+
+def test_cmc_curve():
+    cmc = np.linspace(0.3, 0.9, 50)
+    figure = visualize.cmc_figure(cmc)
+    (axes,) = figure.axes
+    curve, points = axes.get_lines()
+    np.testing.assert_allclose(curve.get_data(), [np.arange(1, 51), cmc])
+    np.testing.assert_allclose(points.get_data(), [[1, 5, 10], cmc[[0, 4, 9]]])
+    assert axes.get_ylim() == (0, 1)
+    pixels(figure)
+    pixels(visualize.cmc_figure([1.0]))
+
+
+@pytest.mark.parametrize("cmc", [[], [[0.5]], [1.1], [-0.1], [np.nan]])
+def test_a_cmc_curve_that_is_none(cmc):
+    with pytest.raises(ValueError, match="cmc must hold shares"):
+        visualize.cmc_figure(np.array(cmc))

@@ -1,0 +1,180 @@
+"""In PyTorch: torchvision's ResNets, IBN-a's, and the networks of the authors' PMM and BDB.
+
+Written from what is known of them. Modules have the names that those programs give them, so that
+`state_dict` has the keys of their files.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.weights import formula
+
+
+class IBN(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.half = channels // 2
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x):
+        first, rest = x[:, : self.half], x[:, self.half :]
+        return torch.cat([self.IN(first.contiguous()), self.BN(rest.contiguous())], 1)
+
+
+class Block(nn.Module):
+    def __init__(self, channels, out, stride, project):
+        super().__init__()
+        self.downsample = None
+        if project:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x):
+        y = self.branch(x)
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(Block):
+    expansion = 4
+
+    def __init__(self, channels, features, stride=1, ibn=False):
+        out = 4 * features
+        super().__init__(channels, out, stride, stride != 1 or channels != out)
+        self.conv1 = nn.Conv2d(channels, features, 1, bias=False)
+        self.bn1 = IBN(features) if ibn else nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+        self.conv3 = nn.Conv2d(features, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+
+    def branch(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+class BasicBlock(Block):
+    expansion = 1
+
+    def __init__(self, channels, features, stride=1, ibn=False):
+        super().__init__(channels, features, stride, stride != 1 or channels != features)
+        self.conv1 = nn.Conv2d(channels, features, 3, stride, 1, bias=False)
+        self.bn1 = IBN(features) if ibn else nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+
+    def branch(self, x):
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+
+
+KINDS = {"bottleneck": Bottleneck, "basic": BasicBlock}
+
+
+class ResNet(nn.Module):
+    """With an `fc`, which `forward` leaves out; the last stage has stride 1."""
+
+    def __init__(self, block="bottleneck", depths=(3, 4, 6, 3), width=64, ibn=False):
+        super().__init__()
+        kind = KINDS[block]
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = width
+        for stage, (depth, stride) in enumerate(zip(depths, (1, 2, 2, 1), strict=True), 1):
+            features = width * 2 ** (stage - 1)
+            blocks = []
+            for i in range(depth):
+                blocks.append(kind(channels, features, stride if i == 0 else 1, ibn and stage < 4))
+                channels = features * kind.expansion
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, 10)
+        self.channels = channels
+
+    def forward(self, x):
+        """The maps that `TrunkMaps` names."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer2(self.layer1(x))
+        first = self.layer3[0](x)
+        middle = self.layer3[1:](first)
+        return first, middle, self.layer4(middle)
+
+
+class Program(nn.Module):
+    """What PMM's and BDB's programs have in common: all but the other heads."""
+
+    def __init__(self, depths, width, global_dim, classes):
+        super().__init__()
+        resnet = ResNet("bottleneck", depths, width)
+        self.backbone = nn.Sequential(
+            resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool,
+            resnet.layer1, resnet.layer2, resnet.layer3,
+        )  # fmt: skip
+        self.res_part = resnet.layer4
+        self.global_reduction = reduction(resnet.channels, global_dim)
+        self.global_softmax = nn.Linear(global_dim, classes)
+        self.res_part2 = Bottleneck(resnet.channels, resnet.channels // 4)
+        self.channels = resnet.channels
+
+    def forward(self, x):
+        """The descriptor."""
+        x = self.res_part(self.backbone(x))
+        parts = [self.global_reduction(F.adaptive_avg_pool2d(x, 1)).flatten(1)]
+        pooled = F.adaptive_max_pool2d(self.res_part2(x), 1)
+        return torch.cat([*parts, *self.of_pooled(pooled)], 1)
+
+
+def reduction(channels, dim):
+    return nn.Sequential(nn.Conv2d(channels, dim, 1), nn.BatchNorm2d(dim), nn.ReLU())
+
+
+class PMM(Program):
+    def __init__(self, depths=(3, 4, 6, 3), width=64, dim=512, classes=751):
+        super().__init__(depths, width, dim, classes)
+        self.reduction1 = reduction(self.channels, dim)
+        self.softmax1 = nn.Linear(dim, classes)
+        self.reduction2 = reduction(self.channels, dim)
+        self.softmax2 = nn.Linear(dim, classes)
+
+    def of_pooled(self, x):
+        return self.reduction1(x).flatten(1), self.reduction2(x).flatten(1)
+
+
+class BDB(Program):
+    """Its part branch reduces by a linear map, in later versions of the program or by `conv`."""
+
+    def __init__(self, depths=(3, 4, 6, 3), width=64, dims=(512, 1024), classes=751, conv=False):
+        super().__init__(depths, width, dims[0], classes)
+        self.conv = conv
+        self.reduction = reduction(self.channels, dims[1])
+        if not conv:
+            self.reduction = nn.Sequential(
+                nn.Linear(self.channels, dims[1]), nn.BatchNorm1d(dims[1]), nn.ReLU()
+            )
+        self.softmax = nn.Linear(dims[1], classes)
+
+    def of_pooled(self, x):
+        return (self.reduction(x if self.conv else x.flatten(1)).flatten(1),)
+
+
+def by_formula(module):
+    """The module for inference, with the weights of `formula.tensor`."""
+    state = {
+        name: torch.from_numpy(np.asarray(formula.tensor(name, tuple(x.shape))))
+        for name, x in module.state_dict().items()
+    }
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def apply(module, images):
+    """What a module gives for (B, H, W, 3); maps as (B, h, w, C)."""
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    if isinstance(outputs, tuple):
+        return [x.numpy().transpose(0, 2, 3, 1) for x in outputs]
+    return outputs.numpy()
