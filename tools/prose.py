@@ -37,7 +37,7 @@ RULES = tuple(
     (re.compile(pattern), advice)
     for pattern, advice in (
         (_START + r"Of (?!course\b)", "subject, verb, object: do not begin with 'Of ...,'"),
-        (_START + r"Where\b(?! to\b)", _PLACE),
+        (_START + r"Where\b[^.:;]*, ", _PLACE),
         (
             r"\bwhere (?:it|that|they|there|one|none|any|no|neither|all|nothing) "
             r"(?:is|are|was|has|have|does|do|can|needs?|makes?|allows?|exists?)\b",

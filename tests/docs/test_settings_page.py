@@ -11,7 +11,7 @@ def test_the_page_is_that_of_the_code():
 
 
 def test_every_leaf_of_every_recipe_is_on_it():
-    names = {name for name, _ in settings_page.leaves()}
+    names = {name for name, _ in settings_page.all_leaves()}
 
     def leaves(config, prefix=""):
         for name, value in config.items():
@@ -20,9 +20,9 @@ def test_every_leaf_of_every_recipe_is_on_it():
             else:
                 yield prefix + name
 
-    for recipe in settings_page._RECIPES.values():
+    for recipe in settings_page.RECIPES.values():
         assert set(leaves(recipe())) <= names
 
 
 def test_every_leaf_has_a_meaning():
-    assert [name for name, leaf in settings_page.leaves() if not leaf.meaning.strip()] == []
+    assert [name for name, leaf in settings_page.all_leaves() if not leaf.meaning.strip()] == []
