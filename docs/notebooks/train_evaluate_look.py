@@ -78,8 +78,9 @@ def sheet(rows):
     return Image.fromarray(np.concatenate(rows, axis=0))
 
 
-people = np.unique(dataset.train.pids)[:4]
-sheet([np.array(dataset.train.paths)[dataset.train.pids == pid][:8] for pid in people])
+pids, paths = dataset.train.pids, np.array(dataset.train.paths)
+people = [pid for pid in np.unique(pids) if (pids == pid).sum() >= 12][:4]
+sheet([paths[pids == pid][:12] for pid in people])
 
 # %% [markdown]
 # ## Train
