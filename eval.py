@@ -2,7 +2,8 @@
 
 Recipe, number of identities and weights come from the workdir. Leaves of `data` and `eval` may be
 overridden, to evaluate on another dataset: `--config.data.layout=folder --config.data.root=FOLDER`.
-`--figures` adds pictures of some queries, `--report` a page of all of them, to open in a browser.
+`--figures` adds pictures of some queries, or of those that `--figure-queries=FILE,FILE` chooses;
+`--report` a page of all of them, to open in a browser.
 """
 
 import functools
@@ -42,6 +43,9 @@ _GALLERY_EXTRA = flags.DEFINE_string(
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 _QUERIES = flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1)
+_FIGURE_QUERIES = flags.DEFINE_list(
+    "figure-queries", None, "Draw these queries, given by file, instead of --queries spread evenly."
+)
 _joined = hosts.define_flags()
 
 
@@ -64,16 +68,17 @@ def main(argv):
     clear = functools.partial(clear_errors, _TRACEBACK.value)
     with clear(), _joined(), clear():
         output = _OUTPUT.value or os.path.join(_WORKDIR.value, "eval")
+        figures = _FIGURE_QUERIES.value or (_QUERIES.value if _FIGURES.value else 0)
         run = evaluate_run(
             flags.FLAGS.config,
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
             output=output,
             protocol=Protocol(_MULTI_QUERY.value, _GALLERY_EXTRA.value, _RERANK.value),
+            figures=figures,
             draw="data.root" in config_flags.get_override_values(flags.FLAGS["config"]),
         )
-        figures = _QUERIES.value if _FIGURES.value else 0
-        present(run, output, figures=figures, report=_REPORT.value)
+        present(run, output, report=_REPORT.value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Grad-CAM: where in a map the evidence for a class is (Selvaraju et al., 2017; PMM section 2.1).
+"""CAM and Grad-CAM: where in a map the evidence for a class is.
 
-The gradient runs through a stage's head alone. The map is an input here, so no pass through the
-trunk is repeated, and the cost is a few matrix products on pooled features.
+Grad-CAM is from Selvaraju et al. (2017) and PMM section 2.1, CAM from Zhou et al. (2016) and
+HBFP-Net section 4.4. The gradient of Grad-CAM runs through a stage's head alone. The map is an
+input here, so no pass through the trunk is repeated, and the cost is a few matrix products on
+pooled features.
 """
 
 from collections.abc import Callable
@@ -39,7 +41,24 @@ def gradcam(
 
     gradients = jax.grad(true_logits)(features)
     weights = gradients.mean(axis=(1, 2), dtype=jnp.float32)
-    cam = jnp.einsum(
+    return jax.lax.stop_gradient(jax.nn.relu(class_activation_map(features, weights)))
+
+
+def class_activation_map(features: jax.Array, weights: jax.Array) -> jax.Array:
+    """The class activation map of Zhou et al. (CVPR 2016, section 2), not rectified.
+
+        cam[b, h, w] = sum_c weights[b, c] features[b, h, w, c]
+
+    Negative values are evidence against the class. If the head is average pooling and a linear
+    classifier, the mean of the map over h and w is the class's logit without its bias.
+
+    Args:
+        features: (B, H, W, C), float32 or bfloat16.
+        weights: (B, C), the classifier's weights of each image's class.
+
+    Returns:
+        (B, H, W) float32.
+    """
+    return jnp.einsum(
         "bhwc,bc->bhw", features, weights.astype(features.dtype), preferred_element_type=jnp.float32
     )
-    return jax.lax.stop_gradient(jax.nn.relu(cam))

@@ -1,4 +1,4 @@
-"""A trained network as a function of images: descriptors and Grad-CAM.
+"""A trained network as a function of images: descriptors, Grad-CAM and class activation maps.
 
     import reid_jax
 
@@ -10,7 +10,7 @@ Their Euclidean distance is small where two images show one person; a `Gallery` 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,8 +42,8 @@ class Model:
         variables: {"params", "batch_stats"}.
         step: of the checkpoint.
         dim: D, numbers in a descriptor.
-        stage_names: S names, what `gradcam` gives maps of; none where the network has no
-            classifier.
+        stage_names: S names, what `gradcam` and `class_activations` give maps of; none where the
+            network has no classifier.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Model:
             network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
         )
         self._gradcam = pmap_face(network, devices, "gradcams")
+        self._class_activations = pmap_face(network, devices, "class_activations")
         self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
 
@@ -136,10 +137,54 @@ class Model:
             )
         return self._apply(self._gradcam, "gradcams", images, progress)
 
-    def _apply(self, face: Callable, method: str, images: ImagesLike, progress) -> np.ndarray:
+    def class_activations(
+        self,
+        images: ImagesLike,
+        classes: Sequence[int] | None = None,
+        progress: Progress = None,
+    ) -> np.ndarray:
+        """Class activation maps of HBFP-Net's levels without and with BFP, its paper's figure 5.
+
+            from reid_jax import visualize
+
+            cams = model.class_activations(crops)  # of uint8 (N, H, W, 3)
+            rows, columns = ("without BFP", "with BFP"), model.stage_names
+            figure = visualize.class_activation_figure(crops, cams, rows=rows, columns=columns)
+            visualize.save(figure, "activations.png")
+
+        See `reid_jax.models.HBFP.class_activations` for the equation.
+
+        Args:
+            images: as `embed` takes them.
+            classes: N integers, each image's class, such as the true one of a training image.
+                Training identities are numbered from 0 in the order of their pids (`Split.labels`
+                in `reid_jax.data.splits`). By default each level uses the class it predicts.
+            progress: as in `embed`.
+
+        Returns:
+            (N, 2, S, h, w) float32 of any sign: without BFP, then with BFP, a map for each of
+            `stage_names`. For a network without pairs (N, 1, S, h, w).
+
+        Raises:
+            ValueError: as `embed`; the network is not HBFP-Net; or `classes` are not N integers, or
+                one is not a class of the network.
+        """
+        method = "class_activations"
+        if not hasattr(self.network, method):
+            raise ValueError(
+                f"model.name is {self.config.model.name!r}, and only 'hbfp' has class activation "
+                "maps; use gradcam, which any network with a classifier has"
+            )
+        return self._apply(self._class_activations, method, images, progress, classes)
+
+    def _apply(self, face: Callable, method: str, images: ImagesLike, progress, classes=None):
         opened = as_images(images, self._size, progress)
+        if classes is not None:
+            classes = _checked_classes(classes, len(opened), self.network.num_classes)
         if not len(opened):
             return np.empty((0, *self._shape(method)), np.float32)
+        if classes is not None:
+            face = _with_classes(face, classes, self._batch_size)
         return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
 
     def _shape(self, method: str) -> tuple[int, ...]:
@@ -150,6 +195,28 @@ class Model:
             return self.network.apply(variables, image, method=method)
 
         return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:
+    array = np.asarray(classes)
+    if array.shape != (count,) or (count and array.dtype.kind not in "iu"):
+        raise ValueError(
+            f"classes are {array.dtype} {array.shape}; they must be {count} integers, one an image"
+        )
+    for i in np.flatnonzero((array < 0) | (array >= num_classes))[:1]:
+        raise ValueError(
+            f"class {array[i]} of image {i} is not one of the network's {num_classes} training "
+            f"identities, 0 to {num_classes - 1}"
+        )
+    return array.astype(np.int32)
+
+
+def _with_classes(face: Callable, classes: np.ndarray, batch_size: int) -> Callable:
+    """A face for one call of `extract`, which hands it the images batch by batch, in order."""
+    # As the images, the last batch is filled with its last element.
+    filled = np.pad(classes, (0, -len(classes) % batch_size), mode="edge")
+    batches = iter(filled.reshape(-1, batch_size))
+    return lambda variables, images: face(variables, images, next(batches))
 
 
 def load(

@@ -1,5 +1,6 @@
 """The networks' building blocks again, in float64 NumPy, written from the papers."""
 
+import collections
 import math
 
 import jax
@@ -54,11 +55,25 @@ def max_pool_3x3_stride_2(x):
     return windows[:, ::2, ::2].max(axis=(-2, -1))
 
 
+def empty_stats():
+    """Statistics that training fills: every norm writes those of its batch."""
+    return collections.defaultdict(empty_stats)
+
+
 def batch_norm(x, params, stats=None):
-    """Over all axes but the last; with the batch's own statistics where `stats` is None."""
+    """Over all axes but the last; with the batch's own statistics if `stats` is None or empty.
+
+    Empty ones become the batch's mean and its unbiased variance, as PyTorch remembers them.
+    """
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes) if stats is None else stats["mean"]
-    var = x.var(axes) if stats is None else stats["var"]
+    if stats:
+        mean, var = stats["mean"], stats["var"]
+    else:
+        mean, var = x.mean(axes), x.var(axes)
+        if stats is not None:
+            count = math.prod(x.shape[:-1])
+            squares = sum((row - mean) ** 2 for row in x.reshape(count, -1))
+            stats |= {"mean": mean, "var": squares / (count - 1)}
     return (x - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
 
 
@@ -83,10 +98,11 @@ def ibn(x, params, stats=None):
     return np.concatenate([instance_norm(x[..., :half], params["instance"]), normal], axis=-1)
 
 
-def block(x, params, stride=1, stats=None):
-    """A block of ResNet v1.5: a bottleneck, or a basic block where there is no third convolution.
+def block(x, params, stride=1, stats=None, stride_in_1x1=False):
+    """A block of ResNet: a bottleneck, or a basic block where there is no third convolution.
 
-    IBN-a's, where the first norm has two parts.
+    IBN-a's, where the first norm has two parts. A bottleneck of v1.5 has its stride on the 3x3
+    convolution, one of v1 on the first 1x1.
     """
 
     def norm(y, name):
@@ -94,8 +110,9 @@ def block(x, params, stride=1, stats=None):
         return kind(y, params[name], None if stats is None else stats[name])
 
     basic = "conv3" not in params
-    y = relu(norm(conv2d(x, params["conv1"]["kernel"], stride if basic else 1), "bn1"))
-    y = norm(conv2d(y, params["conv2"]["kernel"], 1 if basic else stride), "bn2")
+    first, second = (stride, 1) if basic or stride_in_1x1 else (1, stride)
+    y = relu(norm(conv2d(x, params["conv1"]["kernel"], first), "bn1"))
+    y = norm(conv2d(y, params["conv2"]["kernel"], second), "bn2")
     if not basic:
         y = norm(conv2d(relu(y), params["conv3"]["kernel"]), "bn3")
     if "downsample_conv" in params:
@@ -103,7 +120,7 @@ def block(x, params, stride=1, stats=None):
     return relu(x + y)
 
 
-def resnet_blocks(x, params, strides, stats=None):
+def resnet_blocks(x, params, strides, stats=None, stride_in_1x1=False):
     """The map after each block of the trunk, by the block's name."""
     x = conv2d(x, params["conv1"]["kernel"], 2)
     x = relu(batch_norm(x, params["bn1"], None if stats is None else stats["bn1"]))
@@ -112,7 +129,8 @@ def resnet_blocks(x, params, strides, stats=None):
     for name in sorted(name for name in params if name.startswith("layer")):
         stage, number = (int(part) for part in name.removeprefix("layer").split("_"))
         stride = strides[stage - 1] if number == 0 else 1
-        x = block(x, params[name], stride, None if stats is None else stats[name])
+        of_block = None if stats is None else stats[name]
+        x = block(x, params[name], stride, of_block, stride_in_1x1)
         maps[name] = x
     return maps
 
@@ -232,6 +250,14 @@ def generalized_mean(x, p):
     """Radenovic's pooling with one exponent: (B, H, W, C) to (B, C)."""
     locations = x.shape[1] * x.shape[2]
     return ((np.maximum(x, 1e-6) ** p).sum(axis=(1, 2)) / locations) ** (1 / p)
+
+
+def class_activation_map(x, weights):
+    """CAM of Zhou et al. (2016): maps (B, h, w, C) and class weights (B, C) to (B, h, w)."""
+    cams = np.zeros(x.shape[:3])
+    for b, c in np.ndindex(weights.shape):
+        cams[b] += weights[b, c] * x[b, :, :, c]
+    return cams
 
 
 def numerical_gradient(function, x, step=1e-5):

@@ -63,6 +63,7 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
                 name = f"{camera[:2]}-p{pid}-{'-'.join(rest)}.jpg"
                 shutil.copy(path, own / split / name)
 
+    queries = sorted((pedestrians / "query").iterdir())
     # One box a query, the query itself: multi-query changes nothing.
     shutil.copytree(pedestrians / "query", pedestrians / "gt_bbox")
     start(
@@ -71,6 +72,7 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
         f"--output={tmp_path / 'first'}",
         "--config.data.layout=market1501",
         "--multi-query=max",
+        "--figure-queries=" + ",".join(path.name for path in queries[:2]),
     )
     start(
         "eval.py",
@@ -98,7 +100,10 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
     assert second["dataset"]["layout"] == "folder"
     assert second["queries"] == first["queries"]
     assert 0 < second["mAP"] <= 1
-    assert (tmp_path / "second" / "gradcam.png").exists()
+    for name in ("first", "second"):
+        assert (tmp_path / name / "gradcam.png").exists()
+    said = fail("eval.py", f"--workdir={workdir}", f"--figure-queries={queries[0]},gone.jpg")
+    assert "no query matches 'gone.jpg'" in said
 
 
 def start(program, *arguments):

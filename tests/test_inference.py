@@ -100,6 +100,55 @@ def test_gradcam_of_every_stage(run, model, crops):
     close(got, np.asarray(expected))
 
 
+@pytest.fixture(scope="module")
+def hbfp(tmp_path_factory):
+    """A run of HBFP-Net, and its class activation maps of images, without what is tested here."""
+    workdir = tmp_path_factory.mktemp("runs") / "hbfp"
+    with jax.numpy_dtype_promotion("standard"):
+        _, network, variables = random_runs.write(workdir, "hbfp_synthetic")
+
+    def expected(crops, *classes):
+        def face(images, *classes):
+            return network.apply(variables, images, *classes, method="class_activations")
+
+        return np.asarray(jax.jit(face)(normalize(crops), *classes))
+
+    return workdir, expected
+
+
+def test_class_activations_of_predicted_and_given_classes(hbfp, crops):
+    workdir, expected = hbfp
+    model = reid_jax.load(workdir, batch_size=4)  # Five images are two batches.
+    assert model.stage_names == ("Low", "Middle", "High")
+    got = model.class_activations(crops[:5])
+    assert got.shape == (5, 2, 3, 6, 4)
+    close(got, expected(crops[:5]))
+    classes = np.array([3, 0, 1, 2, 1], np.int32)
+    of_classes = model.class_activations(crops[:5], classes)
+    close(of_classes, expected(crops[:5], classes))
+    assert not np.allclose(got, of_classes)
+    np.testing.assert_array_equal(of_classes, model.class_activations(list(crops[:5]), [*classes]))
+    # In whole batches, the second call of one face starts with its own classes.
+    close(model.class_activations(crops[5:9], classes[:4]), expected(crops[5:9], classes[:4]))
+    assert model.class_activations([]).shape == model.class_activations([], []).shape
+    assert model.class_activations([], []).shape == (0, 2, 3, 6, 4)
+
+
+def test_classes_that_are_not_the_networks_are_named(hbfp, model, crops):
+    of_hbfp = reid_jax.load(hbfp[0])
+    for classes, words in [
+        ([1], r"classes are int64 \(1,\); they must be 2 integers"),
+        (1, r"classes are int64 \(\); they must be 2 integers"),
+        ([0.0, 1.0], r"classes are float64 \(2,\); they must be 2 integers"),
+        ([0, 4], "class 4 of image 1 is not one of the network's 4 training identities, 0 to 3"),
+        ([-1, 0], "class -1 of image 0 is not one of"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            of_hbfp.class_activations(crops[:2], classes)
+    with pytest.raises(ValueError, match=r"model\.name is 'pmm', and only 'hbfp' has class act"):
+        model.class_activations(crops[:2])
+
+
 def test_flip_and_length_are_the_recipes(tmp_path, crops):
     def change(config):
         config.eval.flip = config.eval.normalize = True

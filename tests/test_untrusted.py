@@ -80,9 +80,9 @@ some.rename(own / "query" / f"{own.name}alone_c1_0.jpg")
 config, _ = read_run(workdir)
 config.data.update({"layout": "folder", "root": str(own)})
 output = str(workdir / "eval")
-protocol = Protocol(rerank=True)
-run = evaluate_run(config, str(workdir), checkpoint="best", output=output, protocol=protocol)
-present(run, output, figures=2, report=True)
+options = {"protocol": Protocol(rerank=True), "figures": 2}
+run = evaluate_run(config, str(workdir), checkpoint="best", output=output, **options)
+present(run, output, report=True)
 print(json.dumps(["writes", seen]))
 
 class Evil:

@@ -19,15 +19,15 @@ _AHEAD = 2
 
 
 def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__call__") -> Callable:
-    """A face of the network that takes images alone, over `devices`.
+    """A face of the network that takes images, and perhaps other arrays, over `devices`.
 
     Returns:
-        face(variables, images): uint8 (B, H, W, 3), B a multiple of the number of devices, to an
-        array (B, ...).
+        face(variables, images, *others): uint8 (B, H, W, 3), B a multiple of the number of devices,
+        and other arrays (B, ...) that `method` takes after the images, to an array (B, ...).
     """
 
-    def face(variables, images):
-        return network.apply(variables, normalize(images), method=method)
+    def face(variables, images, *others):
+        return network.apply(variables, normalize(images), *others, method=method)
 
     return _over_devices(face, devices)
 
@@ -81,12 +81,17 @@ def descriptor_function(
 
 
 def _over_devices(face: Callable, devices: list[jax.Device]) -> Callable:
-    mapped = jax.pmap(face, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    mapped = jax.pmap(
+        lambda variables, batch: face(variables, *batch),
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        devices=devices,
+    )
 
-    def over_devices(variables, images):
-        parts = images.reshape(len(devices), -1, *images.shape[1:])
+    def over_devices(variables, *batch):
+        parts = tuple(array.reshape(len(devices), -1, *array.shape[1:]) for array in batch)
         outputs = mapped(variables, parts)
-        return outputs.reshape(images.shape[0], *outputs.shape[2:])
+        return outputs.reshape(len(batch[0]), *outputs.shape[2:])
 
     return over_devices
 

@@ -3,8 +3,8 @@
 `network(images)` is inference: normalised images (B, H, W, 3) to one descriptor an image, (B, D)
 float32. `network.training(images, labels, key)` is training: a tuple of `StageOutput`, whose losses
 the trainer sums. `network.gradcams(images)` are maps of evidence, (B, stages, h, w), for figures,
-which call the stages `network.stage_names`; `network.activations(images)`, where there is such a
-face, are maps of activity, (B, ways, stages, h, w).
+which call the stages `network.stage_names`. `network.class_activations(images, classes)`, which
+only HBFP-Net has, are class activation maps without and with BFP, (B, 2, stages, h, w).
 `network.start(variables)` are the variables that a run begins with, from initialised ones.
 `network.check(image_size)` raises where settings contradict each other.
 """

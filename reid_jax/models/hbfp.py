@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.gradcam import class_activation_map
 from reid_jax.models.bilinear import BFP
 from reid_jax.models.heads import PooledHead
 from reid_jax.models.network import Network
@@ -82,7 +83,12 @@ class HBFP(Network):
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
         """What is pooled, a map for each of `levels`."""
-        _, maps = self.perceived(images, train)
+        _, informed = self.perceived(images, train)
+        return self._pooled(informed, train)
+
+    def _pooled(self, informed: dict, train: bool) -> tuple[jax.Array, ...]:
+        """What is pooled, of the maps that BFP informed, a map for each of `levels`."""
+        maps = dict(informed)
         if self.hierarchy:
             x = maps["low"]
             for block in self.second_res4:
@@ -93,18 +99,50 @@ class HBFP(Network):
             maps["high"] = x + maps["high"]
         return tuple(maps[level] for level in self.levels)
 
-    def activations(self, images: jax.Array) -> jax.Array:
-        """How active each location is, by level, without and with BFP (figure 5).
+    def class_activations(self, images: jax.Array, classes: jax.Array | None = None) -> jax.Array:
+        """Class activation maps of each level, without and with BFP (figure 5, section 4.4).
 
-        Activity is the mean square over channels. Of a level of no pair both maps are the same.
+        Each is the map of Zhou et al. (2016), the paper's reference 50, with the classifier weights
+        w of class c in the level's head:
+
+            cam[y, x] = sum_k w[k, c] f[y, x, k]
+
+        f is first the trunk's map (the paper's "original"), then BFP's output A_L, A_M or A_H
+        ("augmented"), before the second pass: section 4.4 draws "the augmented feature maps via
+        BFP", and section 3.1 gives that name to BFP's output.
+
+        - Values may be negative, as in Zhou et al. To draw a map, scale it to [0, 1].
+        - With a hierarchy, the middle and high heads pool sums of which A_M and A_H are one term.
+          The map shows only that term's evidence; `gradcams` reads the whole sum.
+        - If a level has a pair, its head was not trained on the trunk's map. The map shows what the
+          head's classifier finds there. To draw a classifier trained on the trunk's maps, use a
+          network without pairs ("Low+Middle+High(Res)" of table 2).
+        - Generalized pooling keeps the channels, so the weights fit for any `lambdas`. Only for
+          `lambdas` of (0,) is the mean of a map its part of the logit.
+
+        Args:
+            images: (B, H, W, 3) float32, normalised.
+            classes: (B,) int32 in [0, num_classes), not checked: each image's class, for all its
+                levels. By default each level uses the class that its head predicts.
 
         Returns:
-            (B, 2, levels, h, w) float32: first the trunk's maps, then those that BFP informed. Only
-            the first, (B, 1, levels, h, w), where there are no pairs.
+            (B, 2, levels, h, w) float32: without BFP, then with BFP. Both are equal for a level
+            that has no pair. For a network without pairs (B, 1, levels, h, w), without BFP.
         """
         plain, informed = self.perceived(images, train=False)
+        if classes is None:
+            pooled = self._pooled(informed, train=False)
+            chosen = [
+                head(x, train=False).predicted for head, x in zip(self.heads, pooled, strict=True)
+            ]
+        else:
+            chosen = [classes] * len(self.levels)
+        weights = {
+            level: head.class_weights(c)
+            for level, head, c in zip(self.levels, self.heads, chosen, strict=True)
+        }
         rows = [
-            [jnp.square(maps[level].astype(jnp.float32)).mean(axis=-1) for level in self.levels]
+            [class_activation_map(maps[level], weights[level]) for level in self.levels]
             for maps in ((plain, informed) if self.pairs else (plain,))
         ]
         return jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)

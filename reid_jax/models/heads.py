@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from reid_jax.mixing import Mixture
-from reid_jax.models.normalization import BatchNorm
+from reid_jax.models.normalization import EPSILON, BatchNorm
 from reid_jax.models.pooling import POOLINGS, GeneralizedMean, generalized_pool
 from reid_jax.models.resnet import kaiming_fan_out
 
@@ -32,6 +32,12 @@ class StageOutput(NamedTuple):
         described = self.embedding if self.descriptor is None else self.descriptor
         assert described is not None
         return described
+
+    @property
+    def predicted(self) -> jax.Array:
+        """The class with the largest logit, (B,) int32; there must be logits."""
+        assert self.logits is not None
+        return self.logits.argmax(axis=-1)
 
 
 class StageHead(nn.Module):
@@ -141,6 +147,18 @@ class PooledHead(nn.Module):
             kernel_init=init,
             name="classifier",
         )(descriptor).astype(jnp.float32)
+
+    def class_weights(self, classes: jax.Array) -> jax.Array:
+        """The weight of each channel of a pooled map for some classes: (B,) int32 to (B, C).
+
+        Of a linear classifier, in inference: a batch-norm neck scales the channels.
+        """
+        kernel = self.variables["params"]["classifier"]["kernel"]
+        if self.neck == "batch_norm":
+            scale = self.variables["params"]["neck"]["scale"]
+            var = self.variables["batch_stats"]["neck"]["var"]
+            kernel = kernel * (scale * jax.lax.rsqrt(var + EPSILON))[:, None]
+        return jnp.take(kernel, classes, axis=1).T
 
 
 class CosineClassifier(nn.Module):

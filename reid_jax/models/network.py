@@ -59,7 +59,7 @@ class Network(nn.Module):
         """As `gradcams`, one array a head, each of the size of the map that its head pools."""
         cams = []
         for head, features in zip(self.heads, self.maps(images, train=False), strict=True):
-            predicted = head(features, train=False).logits.argmax(axis=-1)
+            predicted = head(features, train=False).predicted
             cams.append(gradcam(logits_of(head, train=False), features, predicted))
         return cams
 

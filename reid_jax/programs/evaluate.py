@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from reid_jax import models
@@ -47,6 +50,7 @@ class EvaluatedRun:
         step: of the checkpoint.
         protocol: what differs from the standard protocol, by name, as in `results.json`.
         evaluation: descriptors and scores.
+        drawn: (n,) int32 indices of the queries to draw.
     """
 
     config: ConfigDict
@@ -54,6 +58,7 @@ class EvaluatedRun:
     step: int
     protocol: dict[str, Any]
     evaluation: Evaluation
+    drawn: np.ndarray
 
     @property
     def protocol_text(self) -> str:
@@ -72,6 +77,7 @@ def evaluate_run(
     checkpoint: str | int,
     output: str,
     protocol: Protocol = Protocol(),
+    figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
     """Restores a checkpoint, ranks, prints a table and writes `results.json`.
@@ -85,12 +91,13 @@ def evaluate_run(
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, made where it does not exist.
         protocol: other than the standard one.
+        figures: queries to draw later, as `choose_queries` takes them; 0 for none.
         draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
             be another's, and its recipe name any folder.
 
     Raises:
         FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
-            the checkpoint is of another network.
+            the checkpoint is of another network; or a file of `figures` is not a query.
     """
     # What is quickly found wrong is found first: settings and folders, then images.
     _, num_classes = read_run(workdir)
@@ -100,6 +107,7 @@ def evaluate_run(
     if not draw:
         hosts.together(lambda: _check_drawn(config.data))
     images = _load_images(config.data, protocol)
+    drawn = choose_queries(figures, images.dataset.query.paths)
 
     # The network and its weights.
     network = models.create(config.model, num_classes)
@@ -120,11 +128,49 @@ def evaluate_run(
     evaluation = evaluator.evaluate(variables, rerank=protocol.rerank)
 
     # Results.
-    done = EvaluatedRun(config, workdir, step, _described(protocol, config, images), evaluation)
+    described = _described(protocol, config, images)
+    done = EvaluatedRun(config, workdir, step, described, evaluation, drawn)
     _print(done)
     if hosts.is_first():
         _write(done, images, pathlib.Path(output))
     return done
+
+
+def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndarray:
+    """The queries to draw.
+
+    Args:
+        chosen: how many, spread evenly over the split; or the files to draw, in this order, each a
+            path or the end of one, such as a file's name.
+        paths: the files of all queries.
+
+    Returns:
+        (n,) int32 indices.
+
+    Raises:
+        ValueError: a file is not a query, or is the end of several paths; all such are named.
+    """
+    if chosen == 0:
+        return np.empty(0, np.int32)
+    if isinstance(chosen, int):
+        return np.unique(np.linspace(0, len(paths) - 1, chosen).astype(np.int32))
+    parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    indices, problems = [], []
+    for file in chosen:
+        end, name = pathlib.Path(file).parts, shown(file)
+        found = [i for i, path in enumerate(parts) if end and path[-len(end) :] == end]
+        indices += found
+        if not found:
+            problems.append(f"no query matches {name}")
+        elif len(found) > 1:
+            first, second = (shown(paths[i]) for i in found[:2])
+            problems.append(f"{len(found)} queries match {name}, such as {first} and {second}")
+    if problems:
+        raise ValueError(
+            f"queries to draw: {'; '.join(problems)}. Give each as a path, or the end of a path, "
+            f"that only one query has, such as {shown(paths[0])}"
+        )
+    return np.array(indices, np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,24 +13,22 @@ from reid_jax.evaluation.ranking import nearest
 
 
 def write_figures(
-    folder: str | pathlib.Path, evaluation: Evaluation, *, count: int, length: int = 10
+    folder: str | pathlib.Path, evaluation: Evaluation, *, shown: np.ndarray, length: int = 10
 ) -> list[pathlib.Path]:
-    """Writes pictures of queries spread evenly over the split, those the network allows.
+    """Writes pictures of some queries, those the network allows.
 
     They are `gradcam.png` of a network that classifies, `activations.png` of one that has
-    `activations`, and always `ranked_lists.png`.
+    `class_activations`, each level's for the class it predicts, and always `ranked_lists.png`.
 
     Args:
         folder: made where it does not exist.
         evaluation: what to draw. Lists show the distances of its ranking.
-        count: queries to show.
+        shown: (n,) indices of the queries to show, from `programs.evaluate.choose_queries`.
         length: nearest gallery images to show for each.
 
     Returns:
         The files.
     """
-    query = evaluation.query
-    shown = np.unique(np.linspace(0, len(query.pids) - 1, count).astype(np.int32))
     images = evaluation.evaluator.query_pixels(shown)
     figures = _map_figures(evaluation, shown, images)
     figures["ranked_lists.png"] = _ranked_lists(evaluation, shown, images, length)
@@ -59,12 +57,12 @@ def _map_figures(
         figures["gradcam.png"] = visualize.gradcam_figure(
             images, maps("gradcams"), names=network.stage_names, titles=titles
         )
-    if hasattr(network, "activations"):
-        activations = maps("activations")
-        figures["activations.png"] = visualize.activation_figure(
+    if hasattr(network, "class_activations"):
+        cams = maps("class_activations")
+        figures["activations.png"] = visualize.class_activation_figure(
             images,
-            activations,
-            rows=("without BFP", "with BFP")[: activations.shape[1]],
+            cams,
+            rows=("without BFP", "with BFP")[: cams.shape[1]],
             columns=network.stage_names,
             titles=titles,
         )

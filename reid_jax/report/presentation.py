@@ -13,15 +13,14 @@ from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import printable, say
 
 
-def present(run: EvaluatedRun, output: str, *, figures: int = 0, report: bool = False) -> None:
-    """Writes pictures of some queries and a page of all, if asked for; says where.
+def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
+    """Writes pictures of the queries `run.drawn` and a page of all, if asked for; says where.
 
     With several hosts, the first one does.
 
     Args:
         run: from `evaluate_run`.
         output: the folder of its results.
-        figures: queries to draw, see `write_figures`; 0 for none.
         report: write a page of all queries, see `write_report`.
 
     Raises:
@@ -30,8 +29,8 @@ def present(run: EvaluatedRun, output: str, *, figures: int = 0, report: bool = 
     if not hosts.is_first():
         return
     folder = pathlib.Path(output)
-    if figures:
-        written = write_figures(folder, run.evaluation, count=figures)
+    if len(run.drawn):
+        written = write_figures(folder, run.evaluation, shown=run.drawn)
         say("drew " + ", ".join(str(path) for path in written))
     if report:
         data, dataset = run.config.data, run.evaluation.evaluator.dataset

@@ -1,4 +1,4 @@
-"""Pictures: Grad-CAM and activation maps over images, ranked lists, training curves.
+"""Pictures: Grad-CAM and class activation maps over images, ranked lists, training curves.
 
 Pure functions from arrays to a `matplotlib.figure.Figure`. Nothing touches pyplot, so no figure
 outlives its last reference, no display is needed and no global setting changes.
@@ -7,7 +7,7 @@ outlives its last reference, no display is needed and no global setting changes.
 from reid_jax.visualize.canvas import save
 from reid_jax.visualize.curves import cmc_figure, comparison_figure, curves_figure
 from reid_jax.visualize.inline_svg import inline_svg
-from reid_jax.visualize.maps import activation_figure, gradcam_figure, overlay
+from reid_jax.visualize.maps import class_activation_figure, gradcam_figure, overlay, scaled
 from reid_jax.visualize.ranked_lists import RIGHT, WRONG, Identities, Names, ranked_list_figure
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "WRONG",
     "Identities",
     "Names",
-    "activation_figure",
+    "class_activation_figure",
     "cmc_figure",
     "comparison_figure",
     "curves_figure",
@@ -24,4 +24,5 @@ __all__ = [
     "overlay",
     "ranked_list_figure",
     "save",
+    "scaled",
 ]

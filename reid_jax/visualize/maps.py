@@ -1,4 +1,4 @@
-"""Grad-CAM and activation maps over the images they are of."""
+"""Class activation maps (Grad-CAM and CAM) over their images."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
     Args:
         image: uint8 (H, W, 3).
-        cam: float (h, w), finite and not negative.
+        cam: float (h, w), finite and not negative; `scaled` makes any map so.
 
     Returns:
         uint8 (H, W, 3).
@@ -52,6 +52,26 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     grey = 0.25 + 0.75 * grey
     opacity = 0.75 * np.sqrt(cam)[..., None]
     return np.round(255 * ((1 - opacity) * grey + opacity * heat)).astype(np.uint8)
+
+
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """Scales each map to [0, 1] by its minimum and maximum, as CAM is drawn (Zhou et al., 2016).
+
+    Args:
+        maps: float (..., h, w), finite, of any sign.
+
+    Returns:
+        float32 (..., h, w). A constant map becomes 0.
+
+    Raises:
+        ValueError: if a map is not finite somewhere.
+    """
+    maps = np.asarray(maps, np.float32)
+    if not np.all(np.isfinite(maps)):
+        raise ValueError("a class activation map is NaN or infinite somewhere")
+    low, high = (extreme(maps, axis=(-2, -1), keepdims=True) for extreme in (np.min, np.max))
+    # The smallest normal number guards the division for a constant map.
+    return (maps - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
 
 
 def gradcam_figure(
@@ -85,21 +105,22 @@ def gradcam_figure(
     return _map_figure(images, cams[:, None], rows=None, columns=names, titles=titles)
 
 
-def activation_figure(
+def class_activation_figure(
     images: np.ndarray,
-    maps: np.ndarray,
+    cams: np.ndarray,
     *,
     rows: Sequence[str],
     columns: Sequence[str],
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws images beside rows of their activation maps, as figure 5 of the HBFP-Net paper.
+    """Draws images beside rows of their class activation maps, as figure 5 of the HBFP-Net paper.
 
     Args:
         images: uint8 (N, H, W, 3).
-        maps: float (N, R, S, h, w), a map for each of S levels in each of R ways, such as without
-            and with BFP; each is scaled by its own maximum.
-        rows: R names of the ways.
+        cams: float (N, R, S, h, w) of any sign, maps of S levels in R rows, such as without and
+            with BFP. Each map is scaled to [0, 1] by its own minimum and maximum, so colours show
+            where a map is high and do not compare maps.
+        rows: R names of the rows.
         columns: S names of the levels.
         titles: N captions, one an image; none by default.
 
@@ -108,16 +129,16 @@ def activation_figure(
         several images side by side.
 
     Raises:
-        ValueError: if shapes or lengths disagree, or a map is negative or not finite.
+        ValueError: if shapes or lengths disagree, or a map is not finite.
     """
-    images, maps = np.asarray(images), np.asarray(maps)
+    images, cams = np.asarray(images), np.asarray(cams)
     check_images(images, "images", 4)
-    if maps.ndim != 5 or len(maps) != len(images) or 0 in maps.shape:
-        raise ValueError(f"maps must be ({len(images)}, rows, columns, h, w), got {maps.shape}")
+    if cams.ndim != 5 or len(cams) != len(images) or 0 in cams.shape:
+        raise ValueError(f"cams must be ({len(images)}, rows, columns, h, w), got {cams.shape}")
     check_texts(
-        rows=(rows, maps.shape[1]), columns=(columns, maps.shape[2]), titles=(titles, len(images))
+        rows=(rows, cams.shape[1]), columns=(columns, cams.shape[2]), titles=(titles, len(images))
     )
-    return _map_figure(images, maps, rows=rows, columns=columns, titles=titles)
+    return _map_figure(images, scaled(cams), rows=rows, columns=columns, titles=titles)
 
 
 def _map_figure(

@@ -83,15 +83,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m reid_jax.weights",
         usage="%(prog)s FILE OUT [--config=RECIPE] [--config.LEAF=VALUE ...]",
         description="Converts weights of others. Of an ImageNet ResNet in torchvision's or timm's "
-        "names, OUT is a file for --config.model.pretrained. Of a checkpoint of the authors' PMM "
-        "or of BDB, OUT is a workdir for eval.py.",
+        "names, or of Caffe, OUT is a file for --config.model.pretrained. Of a checkpoint of the "
+        "authors' PMM or of BDB, OUT is a workdir for eval.py.",
         epilog="--config names the recipe that a PMM or BDB was trained by, of which eval.py takes "
         "data set and image size; by default the one for Market-1501. Trunk, dimensions and number "
         "of identities are read from FILE.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "file", metavar="FILE", type=pathlib.Path, help=".safetensors, or .pth (needs PyTorch)"
+        "file",
+        metavar="FILE",
+        type=pathlib.Path,
+        help=".safetensors, .caffemodel, or .pth (needs PyTorch)",
     )
     parser.add_argument("out", metavar="OUT", type=pathlib.Path, help="must not exist")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")

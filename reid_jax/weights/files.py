@@ -1,7 +1,9 @@
-"""Files of weights, read as data: `.safetensors` by its own library, `.pth` by PyTorch's.
+"""Files of weights, read as data: `.safetensors`, PyTorch's `.pth` and Caffe's `.caffemodel`.
 
-Which of the two a file is, its first bytes say, not its name. Nothing in either is run: PyTorch
-reads with `weights_only`, which knows tensors and containers and refuses all else.
+The content decides which of them a file is, not its name: `.safetensors` and `.pth` begin with
+bytes of their own, and all other files are tried as a network of Caffe, whose format has none.
+Nothing in a file is run. Each format has a library that reads it; PyTorch's reads with
+`weights_only`, which accepts only tensors and containers.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ import numpy as np
 import safetensors
 
 from reid_jax.runtime.messages import shown
+from reid_jax.weights.caffemodel import Layer, read_layers
 
 # How PyTorch's files begin: a zip archive, or before version 1.6 a pickle.
 _PYTORCH = (b"PK\x03\x04", b"\x80")
@@ -47,10 +50,11 @@ class WeightsFile(NamedTuple):
     arrays: dict[str, np.ndarray]  # by name; of a dtype that NumPy lacks, an array of objects
     metadata: Mapping[str, str]  # of .safetensors
     epoch: int | None  # of a training program's checkpoint
+    layers: tuple[Layer, ...] = ()  # of .caffemodel, which has no arrays by name
 
 
 def read(path: str | os.PathLike[str]) -> WeightsFile:
-    """Reads a `.safetensors` file or a PyTorch checkpoint.
+    """Reads a `.safetensors` file, a PyTorch checkpoint or a network of Caffe.
 
     Wrappers, `{"state_dict": ...}` or `{"model": ...}`, and the `module.` that `DataParallel` puts
     before all names are taken off.
@@ -59,28 +63,29 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
         path: of the file.
 
     Returns:
-        Its arrays, each of the dtype and shape that it has there.
+        Its arrays, each of the dtype and shape that it has there; or the layers of a network of
+        Caffe.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is damaged, or neither of the two, or holds something else than weights.
+        ValueError: it is damaged, or none of the three, or holds something else than weights.
         ImportError: it needs PyTorch, which is not installed, or too old to be safe.
     """
     path = pathlib.Path(path)
     data = path.read_bytes()
+    arrays: dict[str, np.ndarray] = {}
     metadata: Mapping[str, str] = {}
-    epoch = None
+    epoch: int | None = None
+    layers: tuple[Layer, ...] = ()
     if data[8:9] == b"{":
         arrays, metadata = _safetensors(path, data)
     elif data.startswith(_PYTORCH):
         arrays, epoch = _pytorch(path, data)
     else:
-        raise ValueError(
-            f"{shown(path)} is neither a .safetensors file nor a PyTorch checkpoint (.pth)"
-        )
+        layers = _caffe(path, data)
     if arrays and all(name.startswith(_PARALLEL) for name in arrays):
         arrays = {name.removeprefix(_PARALLEL): array for name, array in arrays.items()}
-    return WeightsFile(path, hashlib.sha256(data).hexdigest(), arrays, metadata, epoch)
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), arrays, metadata, epoch, layers)
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
@@ -147,6 +152,18 @@ def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], in
     except (RuntimeError, TypeError, NotImplementedError) as error:  # Sparse, or without values.
         raise _unreadable(path, error) from error
     return arrays, epoch if type(epoch) is int else None
+
+
+def _caffe(path: pathlib.Path, data: bytes) -> tuple[Layer, ...]:
+    layers = read_layers(data, path)
+    if layers is None and path.suffix == ".caffemodel":
+        raise ValueError(f"{shown(path)} is damaged: it holds no network of Caffe, or only a part")
+    if layers is None:
+        raise ValueError(
+            f"{shown(path)} is neither a .safetensors file nor a PyTorch checkpoint (.pth) nor a "
+            "network of Caffe (.caffemodel)"
+        )
+    return layers
 
 
 def _as_numpy(tensor: Any, torch: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trunks in files: read from torchvision's and timm's or our own, and written as our own.
+"""Trunks in files: read from torchvision's, timm's, Caffe's or our own, and written as our own.
 
 Our own is a `.safetensors` file of the trunk's variables (`params/conv1/kernel`), whose metadata
 say what trunk it is and where it came from.
@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from reid_jax.models.resnet import BLOCKS, ResNet
 from reid_jax.runtime.files import write_atomically
 from reid_jax.runtime.messages import shown
-from reid_jax.weights import authors, resnet
+from reid_jax.weights import authors, caffe, resnet
 from reid_jax.weights.files import WeightsFile, listed, read
 from reid_jax.weights.resnet import RESNET50, Structure, structure_of
 from reid_jax.weights.tensors import account, shapes_of, variables
@@ -36,7 +36,7 @@ class Trunk(NamedTuple):
     variables: dict[str, Any]  # {"params", "batch_stats"} as `ResNet` has them, float32
     source: str  # name of the file that it came from
     sha256: str  # of that file
-    left_out: tuple[str, ...] = ()  # tensors of the file, a classifier's
+    left_out: tuple[str, ...] = ()  # tensors or layers of the file, a classifier's
 
     @property
     def num_tensors(self) -> int:
@@ -50,10 +50,10 @@ class Trunk(NamedTuple):
 
 
 def read_trunk(path: str | os.PathLike[str]) -> Trunk:
-    """The trunk in a file: one that `write_trunk` wrote, or torchvision's or timm's.
+    """The trunk in a file: one that `write_trunk` wrote, or torchvision's, timm's or Caffe's.
 
     Args:
-        path: of the file, `.safetensors` or `.pth`.
+        path: of the file, `.safetensors`, `.pth` or `.caffemodel`.
 
     Raises:
         OSError, ImportError: as `files.read`.
@@ -78,7 +78,10 @@ def is_own(file: WeightsFile) -> bool:
 
 
 def from_file(file: WeightsFile) -> Trunk:
-    """The trunk of a file under torchvision's names; raises ValueError as `read_trunk`."""
+    """The trunk of a file of others; raises ValueError as `read_trunk`."""
+    if file.layers:
+        structure, tree, left_out = caffe.convert(file)
+        return Trunk(structure, tree, file.path.name, file.sha256, left_out)
     if not resnet.recognise(file.arrays):
         raise ValueError(
             f"{shown(file.path)} holds no network known here: neither an ImageNet ResNet in "
@@ -195,7 +198,7 @@ def _own(file: WeightsFile) -> Trunk:
             and 1 <= structure.width < 2**20
             and 0 <= structure.stem_width < 2**20
             and 1 <= structure.base_width < 2**20
-            and structure.stride_in_1x1 in (None, False, True)
+            and isinstance(structure.stride_in_1x1, bool | None)
             and isinstance(structure.ibn, bool)
             and isinstance(source, str)
             and isinstance(sha256, str)

@@ -188,10 +188,11 @@ def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
     given = parameters_of(variables, network, images)
     lambdas = settings.pop("lambdas")
     trunk, informed, pooled = wanted(given, images, train=False, **settings)
-    maps, activations, descriptor = jax.jit(
+    maps, cams, of_labels, descriptor = jax.jit(
         lambda v, x: (
             network.apply(v, x, train=False, method="maps"),
-            network.apply(v, x, method="activations"),
+            network.apply(v, x, method="class_activations"),
+            network.apply(v, x, LABELS, method="class_activations"),
             network.apply(v, x),
         )
     )(given, images)
@@ -201,29 +202,61 @@ def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
         close(got, want)
         assert (want is plain) == (level not in paired)
     close(descriptor, np.concatenate(pooled_in_float64(pooled, lambdas), axis=1))
-    check_activations(activations, trunk, informed)
+    logits, weights = classified(given, pooled, lambdas)
+    predicted = [x.argmax(axis=1) for x in logits]
+    check_cams(cams, trunk, informed, weights, predicted)
+    check_cams(of_labels, trunk, informed, weights, [LABELS] * len(trunk))
     for column, level in enumerate(settings["levels"]):
-        same = np.array_equal(activations[:, 0, column], activations[:, -1, column])
+        same = np.array_equal(cams[:, 0, column], cams[:, -1, column])
         assert same == (level not in paired)
+        # Average pooling pools what BFP gave: the mean of the map is the logit but for the bias.
+        bias = given["params"][f"heads_{column}"]["classifier"]["bias"][predicted[column]]
+        means = np.float64(cams[:, -1, column]).mean(axis=(1, 2))
+        np.testing.assert_allclose(means + bias, logits[column].max(axis=1), rtol=1e-4)
 
 
-def check_activations(got, trunk, informed):
-    """Of a network without pairs there are the trunk's alone."""
+def classified(variables, pooled, lambdas=LAMBDAS):
+    """In float64: each head's logits (B, classes), and its classifier's weights (C, classes).
+
+    No two logits may be so near each other that float32 could predict otherwise.
+    """
+    heads = reference.in_float64(variables["params"])
+    logits, weights = [], []
+    for number, embedding in enumerate(pooled_in_float64(pooled, lambdas)):
+        head = heads[f"heads_{number}"]["classifier"]
+        logits.append(embedding @ head["kernel"] + head["bias"])
+        weights.append(head["kernel"])
+        first, second = np.sort(logits[-1], axis=1)[:, :-3:-1].T
+        assert np.all(first - second > 1e-3 * np.abs(first))
+    return logits, weights
+
+
+def check_cams(got, trunk, informed, weights, classes):
+    """Maps of these classes, (B,) for each level; a network without pairs has one row of them."""
     nothing_informed = all(x is y for x, y in zip(trunk, informed, strict=True))
-    want = [
-        np.stack([(x**2).mean(axis=-1) for x in maps], axis=1)
+    rows = [
+        [
+            reference.class_activation_map(x, kernel.T[chosen])
+            for x, kernel, chosen in zip(maps, weights, classes, strict=True)
+        ]
         for maps in ((trunk,) if nothing_informed else (trunk, informed))
     ]
-    want = np.stack(want, axis=1)
+    want = np.stack([np.stack(row, axis=1) for row in rows], axis=1)
     assert want.shape == (6, 1 if nothing_informed else 2, len(trunk), 6, 4)
+    assert want.min() < 0 < want.max()  # CAM is not rectified.
     close(got, want)
 
 
-def test_activations_are_the_mean_squares_of_what_bfp_read_and_gave(variables, images):
-    """Of the whole network; the hierarchy's second pass is no part of them."""
-    trunk, informed, _ = wanted(variables, images, train=False)
-    got = jax.jit(functools.partial(tiny().apply, method="activations"))(variables, images)
-    check_activations(got, trunk, informed)
+def test_class_activations_are_those_of_the_trunk_and_of_bfp(variables, images):
+    """Figure 5 of the whole network: classes predicted from what the second pass gave, maps not."""
+    trunk, informed, pooled = wanted(variables, images, train=False)
+    logits, weights = classified(variables, pooled)
+    predicted = [x.argmax(axis=1) for x in logits]
+    assert len(np.unique(predicted, axis=0)) > 1  # A level uses its own head's prediction.
+    face = jax.jit(functools.partial(tiny().apply, method="class_activations"))
+    check_cams(face(variables, images), trunk, informed, weights, predicted)
+    for labels in (LABELS, LABELS[::-1].copy()):
+        check_cams(face(variables, images, labels), trunk, informed, weights, [labels] * 3)
 
 
 def flat(tree):

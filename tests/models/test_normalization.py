@@ -108,6 +108,7 @@ def test_four_devices_compute_what_one_does(case):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_module_computes_and_remembers_as_flaxs_does(case, train):
+    """But for the variance: Flax's remembers the biased one."""
     x, scale, bias, _ = case
     variables = {
         "params": {"scale": jnp.array(scale), "bias": jnp.array(bias)},
@@ -118,8 +119,52 @@ def test_module_computes_and_remembers_as_flaxs_does(case, train):
     got, updates = BatchNorm(train=train).apply(variables, x, mutable=["batch_stats"])
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     assert jax.tree.structure(updates) == jax.tree.structure(remembered)
-    for value, expected in zip(jax.tree.leaves(updates), jax.tree.leaves(remembered), strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    got, want = updates["batch_stats"], remembered["batch_stats"]
+    np.testing.assert_allclose(got["mean"], want["mean"], rtol=1e-6)
+    if train:
+        assert (want["var"] < got["var"]).all()
+        want = {"var": 0.9 * 0.5 + 0.1 * unbiased(x)}
+    np.testing.assert_allclose(got["var"], want["var"], rtol=1e-5)
+
+
+def unbiased(x):
+    """The variance of each channel as PyTorch remembers it, of the sum of squares by n - 1."""
+    values = np.float64(x).reshape(-1, x.shape[-1])
+    return np.square(values - values.mean(0)).sum(0) / (len(values) - 1)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("size", [(8, 3, 2, 5), (4, 1, 1, 5), (4, 5)])
+def test_the_remembered_variance_is_unbiased_over_all_devices(rng, devices, size):
+    """Of 48 and of 4 numbers a channel: a device that counted its own would be wrong by much."""
+    x = rng.normal(2, 0.5, size).astype(np.float32)
+    before = {"mean": jnp.full(5, 1.5), "var": jnp.full(5, 0.5)}
+    variables = {"params": {"scale": jnp.ones(5), "bias": jnp.zeros(5)}, "batch_stats": before}
+
+    def remember(x, axis_name=None):
+        norm = BatchNorm(train=True, axis_name=axis_name)
+        return norm.apply(variables, x, mutable=["batch_stats"])[1]["batch_stats"]
+
+    if devices == 1:
+        got = jax.tree.map(lambda leaf: leaf[None], remember(x))
+    else:
+        parts = x.reshape(devices, -1, *x.shape[1:])
+        got = jax.pmap(lambda x: remember(x, AXIS), axis_name=AXIS)(parts)
+    axes = tuple(range(x.ndim - 1))
+    want = {"mean": 0.9 * 1.5 + 0.1 * np.float64(x).mean(axes)}
+    want["var"] = 0.9 * 0.5 + 0.1 * unbiased(x)
+    for name, value in want.items():
+        assert got[name].shape == (devices, 5)
+        np.testing.assert_allclose(got[name], np.broadcast_to(value, got[name].shape), rtol=1e-5)
+
+
+def test_one_number_a_channel_is_remembered_as_of_no_variance():
+    """There is no unbiased one; PyTorch refuses such a batch."""
+    x = jnp.full((1, 2), 3.0)
+    norm = BatchNorm(train=True)
+    variables = norm.init(jax.random.key(0), x)
+    _, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 * np.ones(2), rtol=1e-6)
 
 
 def test_initial_variables_are_flaxs():
@@ -180,7 +225,7 @@ def test_ibn_computes_and_remembers_as_float64(ibn_case, train):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     rest = x[..., 2:].astype(np.float64)
     remembered = {"mean": 0.9 * 1.5 + 0.1 * rest.mean((0, 1, 2))}
-    remembered["var"] = 0.9 * 0.5 + 0.1 * rest.var((0, 1, 2))
+    remembered["var"] = 0.9 * 0.5 + 0.1 * unbiased(rest)
     if not train:
         remembered = stats["batch"]
     assert updates["batch_stats"].keys() == {"batch"}  # instances leave nothing to remember

@@ -2,14 +2,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from reid_jax import models
 from reid_jax.models.resnet import ResNet, kaiming_fan_out
 from tests import reference
 from tests.test_configs import load
 
-# Trunks beside the papers': kinds of blocks, each plain or of IBN-a.
-OTHERS = [("basic", False), ("basic", True), ("bottleneck", True)]
+# Leaves of trunks beside the papers': kinds of blocks, each plain or of IBN-a, wide bottlenecks
+# behind a stem of another width, and strides of v1.
+OTHERS = {
+    "basic": {"block": "basic"},
+    "basic-ibn": {"block": "basic", "ibn": True},
+    "bottleneck-ibn": {"ibn": True},
+    "wide": {"base_width": 128, "stem_width": 10},
+    "v1": {"stride_in_1x1": True, "stem_width": 5},
+}
+of_each_trunk = pytest.mark.parametrize("leaves", OTHERS.values(), ids=OTHERS.keys())
 
 
 def randomised(variables, rng):
@@ -95,29 +104,42 @@ def gradients():
     return variables, images, dy, jax.device_get(jax.jit(jax.grad(total))(variables["params"]))
 
 
-@pytest.mark.parametrize(("block", "ibn"), OTHERS)
-def test_other_trunks_equal_numpy_in_float64(rng, block, ibn):
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        *({"depths": (1, 2, 2, 1), **leaves} for leaves in OTHERS.values()),
+        {"depths": (2, 2, 2, 3), "block": "basic"},
+    ],
+    ids=[*OTHERS, "basic-2-2-2-3"],
+)
+def test_other_trunks_equal_numpy_in_float64(rng, leaves):
     """In inference, in training, and in the statistics that training leaves."""
-    trunk = ResNet(depths=(1, 2, 2, 1), width=6, block=block, ibn=ibn)
+    trunk = ResNet(width=6, **leaves)
     images = rng.normal(size=(3, 48, 32, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda: trunk.init(jax.random.key(0), images, train=False))
     variables = reference.random_variables(shapes, rng)
     params, stats = (reference.in_float64(variables[kind]) for kind in ("params", "batch_stats"))
 
-    def check(got, stats, tolerance=1e-5):
-        want = reference.resnet_blocks(np.float64(images), params, (1, 2, 2, 1), stats)
-        for x, name in zip(got, ("layer3_0", "layer3_1", "layer4_0"), strict=True):
+    def check(got, stats):
+        want = reference.resnet_blocks(
+            np.float64(images), params, trunk.strides, stats, trunk.stride_in_1x1
+        )
+        names = "layer3_0", f"layer3_{trunk.depths[2] - 1}", f"layer4_{trunk.depths[3] - 1}"
+        for x, name in zip(got, names, strict=True):
             assert x.shape == want[name].shape
             error = np.linalg.norm(x - want[name]) / np.linalg.norm(want[name])
-            assert error < tolerance, (name, error)
+            assert error < 1e-5, (name, error)
 
     check(jax.jit(lambda v, x: trunk.apply(v, x, train=False))(variables, images), stats)
-    empty = {**variables, "batch_stats": jax.tree.map(np.zeros_like, variables["batch_stats"])}
     apply = jax.jit(lambda v, x: trunk.apply(v, x, train=True, mutable=["batch_stats"]))
-    got, updates = apply(empty, images)
-    check(got, None)
-    # Of nothing 0.9 and 0.1 of the batch's: by them inference is what training was.
-    check(got, jax.tree.map(lambda x: 10 * np.float64(x), updates["batch_stats"]), 1e-4)
+    got, updates = apply(variables, images)
+    of_batch = reference.empty_stats()
+    check(got, of_batch)
+    of_batch, remembered = (flatten_dict(tree) for tree in (of_batch, updates["batch_stats"]))
+    assert of_batch.keys() == remembered.keys()
+    for path, before in flatten_dict(stats).items():
+        want = 0.9 * before + 0.1 * of_batch[path]
+        np.testing.assert_allclose(remembered[path], want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -161,17 +183,43 @@ def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, cou
             assert {x.shape for x in jax.tree.leaves(remembered)} == {half}
 
 
+@pytest.mark.parametrize(
+    ("leaves", "count"),
+    [
+        ({"base_width": 128}, 66_834_240),  # wide_resnet50_2
+        ({"base_width": 128, "depths": (3, 4, 23, 3)}, 124_837_696),  # wide_resnet101_2
+        ({"stride_in_1x1": True}, 23_508_032),  # ResNet-50's: strides have no weights
+        # ResNet-18's and those of one more block in res5.
+        ({"block": "basic", "depths": (2, 2, 2, 3)}, 11_176_512 + 2 * (9 * 512**2 + 2 * 512)),
+        # A wider stem has a kernel, a norm, and two 1x1 convolutions that read its map.
+        ({"stem_width": 96}, 23_508_032 + 32 * (7 * 7 * 3 + 2 + 64 + 256)),
+        ({"stem_width": 64}, 23_508_032),
+    ],
+)
+def test_wide_trunks_and_other_stems_have_the_parameters_that_they_should(leaves, count):
+    """torchvision's wide ResNets without their classifiers; maps have the channels of others."""
+    trunk = ResNet(**leaves)
+    images = jax.ShapeDtypeStruct((1, 384, 128, 3), np.float32)
+    maps, shapes = jax.eval_shape(
+        lambda x: trunk.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == count
+    high = 512 if trunk.block == "basic" else 2048
+    assert [m.shape for m in maps] == [(1, 24, 8, high // 2)] * 2 + [(1, 24, 8, high)]
+    assert trunk.features == high
+
+
 @pytest.mark.parametrize("name", models.NETWORKS)
-@pytest.mark.parametrize(("block", "ibn"), OTHERS)
-def test_every_network_takes_every_trunk(name, block, ibn):
+@of_each_trunk
+def test_every_network_takes_every_trunk(name, leaves):
     """Shapes of descriptor, Grad-CAM and training; the extra block is one more of res5's."""
     config = load(f"{name}_market")
-    config.model.trunk.update({"depths": (1, 1, 2, 2), "block": block, "ibn": ibn})
+    config.model.trunk.update({"depths": (1, 1, 2, 2), **leaves})
     network = models.create(config.model, 751)
     network.check((384, 128))
     images = jnp.zeros((2, 384, 128, 3))
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
-    width = 512 if block == "basic" else 2048
+    width = 512 if network.trunk.block == "basic" else 2048
     sizes = {"baseline": width, "bdb": 512 + 1024, "pmm": 3 * 512, "hbfp": 2 * width}
     descriptors = jax.eval_shape(network.apply, variables, images)
     assert descriptors.shape == (2, sizes[name])
@@ -223,10 +271,10 @@ def test_the_last_two_strides_are_settings():
     assert trunk.map_size((64, 32)) == (8, 4)
 
 
-@pytest.mark.parametrize(("block", "ibn"), [("bottleneck", False), ("basic", True)])
-def test_bfloat16_stays_near_float32(standard_promotion, rng, block, ibn):
+@pytest.mark.parametrize("leaves", [{}, OTHERS["basic-ibn"]], ids=["bottleneck", "basic-ibn"])
+def test_bfloat16_stays_near_float32(standard_promotion, rng, leaves):
     images = jnp.array(rng.normal(size=(4, 48, 32, 3)), jnp.float32)
-    trunk = ResNet(depths=(1, 1, 1, 1), width=8, block=block, ibn=ibn)
+    trunk = ResNet(depths=(1, 1, 1, 1), width=8, **leaves)
     variables = jax.jit(lambda: trunk.init(jax.random.key(0), images, train=False))()
 
     def maps(trunk):

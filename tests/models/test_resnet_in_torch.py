@@ -1,5 +1,7 @@
 """Trunks against PyTorch's: blocks of torchvision's ResNets and of IBN-Net's, by their names."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -31,15 +33,21 @@ class IBN(nn.Module):
 
 
 class Block(nn.Module):
-    """A bottleneck or a basic block; the stride is on a 3x3 convolution."""
+    """A bottleneck or a basic block.
 
-    def __init__(self, basic, ibn, channels, features, stride):
+    `first` is whether a bottleneck's stride is on its first convolution, not on the 3x3; `inner`
+    its channels between the 1x1 convolutions.
+    """
+
+    def __init__(self, basic, ibn, first, channels, features, inner, stride):
         super().__init__()
         width = features if basic else 4 * features
         sizes = [(3, stride), (3, 1)] if basic else [(1, 1), (3, stride), (1, 1)]
+        if first:
+            sizes = [(1, stride), (3, 1), (1, 1)]
         inputs = channels
         for number, (size, step) in enumerate(sizes, start=1):
-            outputs = width if number == len(sizes) else features
+            outputs = width if number == len(sizes) else inner
             conv = nn.Conv2d(inputs, outputs, size, step, padding=size // 2, bias=False)
             self.add_module(f"conv{number}", conv)
             norm = IBN if ibn and number == 1 else nn.BatchNorm2d
@@ -62,16 +70,17 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """To the maps of res4's first block, of res4 and of res5."""
 
-    def __init__(self, depths, width, basic, ibn):
+    def __init__(self, depths, width, stem, wide, basic, ibn, first):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        channels = width
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        channels = stem
         for stage, (depth, stride) in enumerate(zip(depths, STRIDES, strict=True)):
             features, blocks = width << stage, []
             for number in range(depth):
-                of_ibn = ibn and stage < 3
-                blocks.append(Block(basic, of_ibn, channels, features, 1 if number else stride))
+                kind = basic, ibn and stage < 3, first
+                inner = 2 * features if wide else features
+                blocks.append(Block(*kind, channels, features, inner, 1 if number else stride))
                 channels = features if basic else 4 * features
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
 
@@ -117,18 +126,32 @@ def channels_first(x):
     return np.transpose(x, (0, 3, 1, 2))
 
 
-@pytest.fixture(
-    params=[("basic", False), ("bottleneck", True), ("basic", True)],
-    ids=lambda param: f"{param[0]}{'-ibn' * param[1]}",
-)
+TRUNKS = {
+    "basic": {"block": "basic"},
+    "bottleneck-ibn": {"ibn": True},
+    "basic-ibn": {"block": "basic", "ibn": True},
+    "wide": {"base_width": 128},
+    "v1": {"stride_in_1x1": True, "stem_width": 9},
+}
+
+
+@pytest.fixture(params=TRUNKS.values(), ids=TRUNKS.keys())
 def pair(request, rng):
     """A trunk, its variables, PyTorch's of the same weights in float64, and images."""
-    (block, ibn), depths, width = request.param, (1, 1, 2, 1), 6
-    trunk = ResNet(depths=depths, width=width, strides=STRIDES, block=block, ibn=ibn)
+    leaves, depths, width = request.param, (1, 1, 2, 1), 6
+    trunk = ResNet(depths=depths, width=width, strides=STRIDES, **leaves)
     images = rng.normal(size=(3, 64, 32, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda: trunk.init(jax.random.key(0), images, train=False))
     variables = reference.random_variables(shapes, rng)
-    theirs = Trunk(depths, width, block == "basic", ibn).double()
+    theirs = Trunk(
+        depths,
+        width,
+        stem=leaves.get("stem_width", width),
+        wide="base_width" in leaves,
+        basic="block" in leaves,
+        ibn="ibn" in leaves,
+        first="stride_in_1x1" in leaves,
+    ).double()
     state = as_torch(variables["params"]) | as_torch(variables["batch_stats"])
     counters = {name for name in theirs.state_dict() if name.endswith("num_batches_tracked")}
     assert theirs.state_dict().keys() - counters == state.keys()
@@ -146,7 +169,7 @@ def test_inference_is_pytorchs(pair):
 
 
 def test_training_is_pytorchs(pair, rng):
-    """Maps, gradients, and the means that are remembered; variances are unbiased there."""
+    """Maps, gradients, and the means and unbiased variances that are remembered."""
     trunk, variables, theirs, images = pair
 
     @jax.jit
@@ -172,7 +195,9 @@ def test_training_is_pytorchs(pair, rng):
         # ReLU and maximum have kinks, where roundings may choose sides.
         close(gradients.pop(name).numpy(), parameter.grad, 1e-3)
     assert not gradients
-    means = [name for name in updates if name.endswith("running_mean")]
-    assert len(means) == len(updates) / 2
-    for name in means:
-        close(updates[name].numpy(), theirs.state_dict()[name])
+    remembered = {
+        name: x for name, x in theirs.state_dict().items() if re.search("running_(mean|var)$", name)
+    }
+    assert updates.keys() == remembered.keys()
+    for name, statistic in remembered.items():
+        close(updates[name].numpy(), statistic)

@@ -1,6 +1,7 @@
 """Evaluation of a run under the protocols that eval.py offers."""
 
 import copy
+import functools
 import json
 import pathlib
 import re
@@ -90,8 +91,9 @@ class Workdir:
             checkpoint="latest",
             output=str(output),
             protocol=evaluate.Protocol(**protocol),
+            figures=figures,
         )
-        present(run, str(output), figures=figures, report=report)
+        present(run, str(output), report=report)
         return run.evaluation.result, json.loads((output / "results.json").read_text())
 
 
@@ -201,6 +203,34 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     assert report["protocol"]["rerank"]
     assert (output / "ranked_lists.png").stat().st_size > 0
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
+
+
+def test_the_queries_that_were_chosen_are_drawn(workdir, output, monkeypatch):
+    """By their files, in the order given, in all pictures."""
+    drawn = []
+    for name in ("gradcam_figure", "ranked_list_figure"):
+
+        def record(images, *arguments, draw, **options):
+            drawn.append(images)
+            return draw(images, *arguments, **options)
+
+        draw = getattr(visualize, name)
+        monkeypatch.setattr(visualize, name, functools.partial(record, draw=draw))
+    paths = workdir.query.paths
+    assert len(paths) > 4
+    chosen = [paths[4], pathlib.Path(paths[1]).name]
+    workdir.evaluate(output, figures=chosen)
+    size = workdir.config.data.image_size
+    (pixels,) = open_images(paths, size, "memory").batches([np.array([4, 1])])
+    assert len(drawn) == 2
+    for images in drawn:
+        np.testing.assert_array_equal(images, pixels)
+
+
+def test_a_file_that_is_not_a_query_is_named_before_the_evaluation(workdir, output):
+    with pytest.raises(ValueError, match=r"no query matches 'gone\.jpg'"):
+        workdir.evaluate(output, figures=["gone.jpg"])
+    assert not output.exists()
 
 
 def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):

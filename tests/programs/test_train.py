@@ -109,8 +109,8 @@ def test_what_a_run_leaves(run):
 def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
     _, workdir, result = run
     config, _ = read_run(workdir)
-    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path))
-    present(run, str(tmp_path), figures=3)
+    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(tmp_path), figures=3)
+    present(run, str(tmp_path))
     again = run.evaluation.result
     assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
     np.testing.assert_allclose(again.cmc, result.cmc, atol=1e-6)

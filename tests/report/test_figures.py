@@ -1,5 +1,7 @@
 """Pictures of an evaluation, of each kind of network."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from reid_jax.data.augment import normalize
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator
-from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.programs.evaluate import choose_queries, evaluate_run
 from reid_jax.report import present
 from reid_jax.report.figures import write_figures
 from reid_jax.runs.checkpoints import Checkpoints
@@ -71,8 +73,8 @@ def test_evaluation_says_what_it_drew(name, pictures, data, tmp_path, rng, capsy
     write_run(workdir, config, 2)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
-    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(output))
-    present(run, str(output), figures=2)
+    run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(output), figures=2)
+    present(run, str(output))
     assert {path.name for path in output.iterdir()} == {*pictures, "results.json"}
     said = capsys.readouterr().out.splitlines()[-1]
     assert said == "drew " + ", ".join(str(output / picture) for picture in pictures)
@@ -94,6 +96,7 @@ class Drawn:
             Descriptors(rng.random((len(x), 8), np.float32), x.pids, x.camids)
             for x in (dataset.query, dataset.gallery)
         )
+        shown = choose_queries(count, dataset.query.paths)
         self.figures = {}
         save = visualize.save
 
@@ -105,8 +108,7 @@ class Drawn:
             monkeypatch.setattr(visualize, "save", record)
             result = evaluator.rank(query, gallery)
             evaluation = Evaluation(evaluator, self.variables, query, gallery, result)
-            self.paths = write_figures(folder, evaluation, count=count)
-        shown = np.linspace(0, len(query.pids) - 1, count).astype(np.int32)
+            self.paths = write_figures(folder, evaluation, shown=shown)
         self.images = evaluator.query_pixels(shown)
         self.captions = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
 
@@ -131,29 +133,37 @@ def assert_same_picture(shown, expected):
     assert np.mean(np.abs(shown.astype(int) - expected)) < 0.5
 
 
-def test_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
+def test_class_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
     """The first row is the trunk's alone, so BFP has no part in it."""
 
     @jax.jit
-    def maps(variables, images):
+    def run(variables, images):
         images = normalize(images)
         trunk_variables = {name: tree["trunk"] for name, tree in variables.items()}
         trunk = hbfp.network.trunk.apply(trunk_variables, images, train=False)
         _, informed = hbfp.network.apply(variables, images, train=False, method="perceived")
+        logits = hbfp.network.apply(variables, images, method=logits_in_inference)
         return (
             (trunk.res4_1, trunk.res4, trunk.res5),
             (informed["low"], informed["middle"], informed["high"]),
-        )
+        ), [output.argmax(axis=-1) for output in logits]
 
-    rows = maps(hbfp.variables, hbfp.images)
+    def logits_in_inference(network, images):
+        maps = network.maps(images, train=False)
+        heads = zip(network.heads, maps, strict=True)
+        return [head(features, train=False).logits for head, features in heads]
+
+    rows, predicted = run(hbfp.variables, hbfp.images)
     figure = hbfp.figures["activations.png"]
     shown = panels(figure, 3, 2, 4)
     for n, row in np.ndindex(3, 2):
         np.testing.assert_array_equal(shown[n, row, 0], hbfp.images[n])
-        for column, features in enumerate(rows[row]):
-            energy = np.square(np.asarray(features[n], np.float64)).mean(axis=-1)
-            expected = visualize.overlay(hbfp.images[n], energy)
-            assert_same_picture(shown[n, row, 1 + column], expected)
+        for level, features in enumerate(rows[row]):
+            kernel = hbfp.variables["params"][f"heads_{level}"]["classifier"]["kernel"]
+            cam = np.float64(features[n]) @ np.float64(kernel[:, predicted[level][n]])
+            cam = (cam - cam.min()) / np.ptp(cam)
+            expected = visualize.overlay(hbfp.images[n], cam)
+            assert_same_picture(shown[n, row, 1 + level], expected)
     assert [axes.get_title() for axes in figure.axes[:4]] == ["Image", "Low", "Middle", "High"]
     heights = {text.get_text(): text.get_position()[1] for text in figure.texts}
     assert list(heights) == ["without BFP", "with BFP", *hbfp.captions]
@@ -195,3 +205,46 @@ def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_
     for file in pictures:
         titles = [axes.get_title() for axes in drawn.figures[file].axes]
         assert titles[: 1 + len(names)] == ["Image", *names]
+
+
+PATHS = ("/data/query/a/1.jpg", "/data/query/b/1.jpg", "/data/query/b/2.jpg", "query/c/3,4.jpg")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"),
+    [
+        (1, [0]),
+        (3, [0, 1, 3]),
+        (9, [0, 1, 2, 3]),
+        (["2.jpg"], [2]),
+        (["3,4.jpg", "b/1.jpg", "./a/1.jpg", "/data/query/b/2.jpg"], [3, 1, 0, 2]),
+        ([os.path.abspath("query/c/3,4.jpg")], [3]),
+    ],
+)
+def test_queries_are_chosen_by_number_or_file(chosen, indices):
+    got = choose_queries(chosen, PATHS)
+    assert got.dtype == np.int32
+    assert got.tolist() == indices
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["2.jpg", "5.jpg"], r"^queries to draw: no query matches '5\.jpg'\. Give each"),
+        (
+            ["1.jpg"],
+            r"2 queries match '1\.jpg', such as '/data/query/a/1\.jpg' and '/data/query/b",
+        ),
+        (["5.jpg", "1.jpg"], r"no query matches '5\.jpg'; 2 queries match '1\.jpg'"),
+        ([""], "no query matches ''"),
+        (["."], r"no query matches '\.'"),
+        (["g"], "no query matches 'g'"),
+        (["0"], "no query matches '0'"),
+        (["5\n.jpg"], r"no query matches '5\\n\.jpg'"),
+    ],
+)
+def test_files_that_are_not_one_query_are_named(chosen, message):
+    with pytest.raises(ValueError, match=message) as error:
+        choose_queries(chosen, PATHS)
+    assert str(error.value).endswith("such as '/data/query/a/1.jpg'")
+    assert "\n" not in str(error.value)

@@ -122,12 +122,12 @@ WRONG = {
     "model.dtype": ["float16", 32],
     "model.trunk.depths": [(1, 1, 1), (3, 4, 6, 0), 3],
     "model.trunk.width": [0],
+    "model.trunk.stem_width": [-1, 64.0, True, None, "64"],
+    "model.trunk.base_width": [0, -64, 128.0, True, None],
     "model.trunk.strides": [(1, 2, 0, 1), (1, 2, 2)],
+    "model.trunk.stride_in_1x1": [1, 0, "True", None],
     "model.trunk.block": ["Basic", "", None, ("basic",)],
     "model.trunk.ibn": [1, "True", None],
-    "model.trunk.stem_width": [-1, 0.5],
-    "model.trunk.base_width": [0],
-    "model.trunk.stride_in_1x1": [1, None],
     "model.pretrained": [None, 0, ("a.pth",)],
     "model.classifier": [1],
     "model.global_dim": [0],
@@ -172,6 +172,10 @@ def test_a_wrong_value_names_its_leaf(leaf):
         {"data.image_size": (48, 32), "augment.cutout_size": 32, "model.top_k": 1},
         {"model.trunk.block": "basic", "model.trunk.ibn": True, "model.trunk.width": 2},
         {"model.trunk.width": 1},
+        {"model.trunk.width": 32, "model.trunk.stem_width": 64, "model.trunk.stride_in_1x1": True},
+        {"model.trunk.base_width": 128},
+        {"model.trunk.base_width": 1, "model.trunk.stem_width": 1},
+        {"model.trunk.block": "basic", "model.trunk.stem_width": 24},
     ],
 )
 def test_what_a_run_can_have_passes(leaves):
@@ -206,6 +210,21 @@ def test_what_a_run_can_have_passes(leaves):
             "bdb",
             {"model.trunk.ibn": True, "model.trunk.width": 1},
             r"model\.trunk\.width is 1; model\.trunk\.ibn halves",
+        ),
+        (
+            "pmm",
+            {"model.trunk.block": "basic", "model.trunk.stride_in_1x1": True},
+            r"model\.trunk\.block is 'basic'.*model\.trunk\.stride_in_1x1 must be False",
+        ),
+        (
+            "hbfp",
+            {"model.trunk.block": "basic", "model.trunk.base_width": 128},
+            r"model\.trunk\.block is 'basic'.*model\.trunk\.base_width 64",
+        ),
+        (
+            "baseline",
+            {"model.trunk.width": 24, "model.trunk.base_width": 100},
+            r"model\.trunk\.width x model\.trunk\.base_width / 64 is 24 x 100 / 64 channels; it",
         ),
     ],
 )

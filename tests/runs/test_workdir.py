@@ -70,13 +70,15 @@ def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
         del content["config"]["eval"]["normalize"]
         del content["config"]["data"]["on_bad_image"], content["config"]["data"]["skip_limit"]
         content["config"]["model"]["trunk"]["ibn"] = True
-        del content["config"]["model"]["trunk"]["block"]
+        trunk = content["config"]["model"]["trunk"]
+        del trunk["block"], trunk["stem_width"], trunk["base_width"], trunk["stride_in_1x1"]
     config, _ = run.read_run(tmp_path)
     assert config.eval.flip
     assert not config.eval.normalize
     assert (config.data.on_bad_image, config.data.skip_limit) == ("error", 0.01)
     trunk = config.model.trunk
     assert (trunk.block, trunk.ibn, trunk.width) == ("bottleneck", True, 64)
+    assert (trunk.stem_width, trunk.base_width, trunk.stride_in_1x1) == (0, 64, False)
 
 
 def test_a_run_from_before_other_trunks_goes_on(tmp_path):
@@ -86,7 +88,13 @@ def test_a_run_from_before_other_trunks_goes_on(tmp_path):
             del trunk[leaf]
         assert list(trunk) == ["depths", "strides", "width"]
     run.check_workdir(tmp_path, make_config(), 4)
-    for leaf, there, here in (("block", "'bottleneck'", "basic"), ("ibn", "False", True)):
+    for leaf, there, here in (
+        ("block", "'bottleneck'", "basic"),
+        ("ibn", "False", True),
+        ("stem_width", "0", 32),
+        ("base_width", "64", 128),
+        ("stride_in_1x1", "False", True),
+    ):
         message = rf"model\.trunk\.{leaf} is {there} there and {here!r} here\. Choose"
         with pytest.raises(ValueError, match=message):
             run.check_workdir(tmp_path, make_config(**{f"model__trunk__{leaf}": here}), 4)

@@ -52,6 +52,24 @@ def test_overlay_refuses_what_is_no_activation(value):
         visualize.overlay(np.zeros((48, 16, 3), np.uint8), cam)
 
 
+def test_each_map_is_scaled_by_its_minimum_and_maximum(rng):
+    maps = rng.normal(size=(2, 3, 6, 2))
+    maps[1, 2] = -5
+    want = np.zeros_like(maps)
+    for index in np.ndindex(2, 3):
+        low, high = maps[index].min(), maps[index].max()
+        if high > low:
+            want[index] = (maps[index] - low) / (high - low)
+    got = visualize.scaled(maps)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert set(got.max(axis=(2, 3)).ravel()) == {0, 1}
+    for value in (np.nan, np.inf, -np.inf):
+        maps[0, 1, 2, 0] = value
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            visualize.scaled(maps)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_gradcam_figure_shows_every_image_and_stage(rng, count):
     images, cams = random_images(rng, count), rng.random((count, 3, 6, 2))
@@ -99,15 +117,19 @@ ROWS, COLUMNS = ("without BFP", "with BFP"), ("Low", "Middle", "High")
 
 @pytest.mark.parametrize("titled", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_activation_figure_shows_every_image_row_and_column(rng, count, titled):
-    images, maps = random_images(rng, count), rng.random((count, 2, 3, 6, 2))
+def test_class_activation_figure_shows_every_image_row_and_column(rng, count, titled):
+    images, maps = random_images(rng, count), rng.normal(size=(count, 2, 3, 6, 2))
     maps[-1, 1, 2] = 0
+    low, spread = maps.min(axis=(3, 4)), np.ptp(maps, axis=(3, 4))
+    colours = (maps - low[..., None, None]) / np.where(spread > 0, spread, 1)[..., None, None]
     titles = [f"person {n}" for n in range(count)] if titled else None
-    figure = visualize.activation_figure(images, maps, rows=ROWS, columns=COLUMNS, titles=titles)
+    figure = visualize.class_activation_figure(
+        images, maps, rows=ROWS, columns=COLUMNS, titles=titles
+    )
     check_layout(figure)
     axes = np.array(figure.axes).reshape(count, 2, 4)
     for n, row, p in np.ndindex(axes.shape):
-        expected = images[n] if p == 0 else visualize.overlay(images[n], maps[n, row, p - 1])
+        expected = images[n] if p == 0 else visualize.overlay(images[n], colours[n, row, p - 1])
         np.testing.assert_array_equal(axes[n, row, p].images[0].get_array(), expected)
 
     boxes = np.vectorize(lambda a: a.get_position(), otypes=[object])(axes)
@@ -144,8 +166,9 @@ def test_activation_figure_shows_every_image_row_and_column(rng, count, titled):
 
 def test_gradcam_figure_is_the_case_of_one_row(rng):
     images, cams = random_images(rng, 5), rng.random((5, 3, 6, 2))
+    cams[..., 0, 0] = 0  # Both then scale a map by its maximum alone.
     one = visualize.gradcam_figure(images, cams, names=COLUMNS)
-    two = visualize.activation_figure(images, cams[:, None], rows=ROWS[:1], columns=COLUMNS)
+    two = visualize.class_activation_figure(images, cams[:, None], rows=ROWS[:1], columns=COLUMNS)
     assert len(one.axes) == len(two.axes)
     for a, b in zip(one.axes, two.axes, strict=True):
         np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())
@@ -153,20 +176,20 @@ def test_gradcam_figure_is_the_case_of_one_row(rng):
     assert texts(two) == ["without BFP"] * 2
 
 
-def test_activation_figure_bad_input(rng):
+def test_class_activation_figure_bad_input(rng):
     images, maps = random_images(rng, 2), rng.random((2, 2, 3, 6, 2))
     cases = [
         ((images / 255.0, maps), {}, "images must be uint8"),
-        ((images, maps[:1]), {}, r"maps must be \(2, rows, columns, h, w\), got \(1, 2, 3, 6, 2\)"),
-        ((images, maps[:, 0]), {}, r"maps must be \(2, rows, columns, h, w\)"),
-        ((images, maps[:, :0]), {"rows": ()}, r"maps must be \(2, rows, columns, h, w\)"),
-        ((images, maps[..., :0]), {}, r"maps must be \(2, rows, columns, h, w\)"),
+        ((images, maps[:1]), {}, r"cams must be \(2, rows, columns, h, w\), got \(1, 2, 3, 6, 2\)"),
+        ((images, maps[:, 0]), {}, r"cams must be \(2, rows, columns, h, w\)"),
+        ((images, maps[:, :0]), {"rows": ()}, r"cams must be \(2, rows, columns, h, w\)"),
+        ((images, maps[..., :0]), {}, r"cams must be \(2, rows, columns, h, w\)"),
         ((images, maps), {"rows": ("one",)}, "rows must hold 2 texts, got 1"),
         ((images, maps), {"columns": ROWS}, "columns must hold 3 texts, got 2"),
         ((images, maps), {"titles": ("one",)}, "titles must hold 2 texts, got 1"),
-        ((images, maps - 1), {}, "negative"),
         ((images, maps * np.nan), {}, "NaN"),
+        ((images, maps * np.inf), {}, "infinite"),
     ]
     for args, kwargs, message in cases:
         with pytest.raises(ValueError, match=message):
-            visualize.activation_figure(*args, **{"rows": ROWS, "columns": COLUMNS} | kwargs)
+            visualize.class_activation_figure(*args, **{"rows": ROWS, "columns": COLUMNS} | kwargs)

@@ -39,16 +39,19 @@ class Block(nn.Module):
 
 
 class Bottleneck(Block):
+    """The stride is on the 3x3 convolution, or on the first 1x1."""
+
     expansion = 4
 
-    def __init__(self, channels, features, stride=1, ibn=False):
-        out = 4 * features
+    def __init__(self, channels, features, stride=1, ibn=False, base_width=64, stride_in_1x1=False):
+        out, inner = 4 * features, features * base_width // 64
         super().__init__(channels, out, stride, stride != 1 or channels != out)
-        self.conv1 = nn.Conv2d(channels, features, 1, bias=False)
-        self.bn1 = IBN(features) if ibn else nn.BatchNorm2d(features)
-        self.conv2 = nn.Conv2d(features, features, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(features)
-        self.conv3 = nn.Conv2d(features, out, 1, bias=False)
+        strides = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(channels, inner, 1, strides[0], bias=False)
+        self.bn1 = IBN(inner) if ibn else nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, strides[1], 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out)
 
     def branch(self, x):
@@ -77,19 +80,28 @@ KINDS = {"bottleneck": Bottleneck, "basic": BasicBlock}
 class ResNet(nn.Module):
     """With an `fc`, which `forward` leaves out; the last stage has stride 1."""
 
-    def __init__(self, block="bottleneck", depths=(3, 4, 6, 3), width=64, ibn=False):
+    def __init__(
+        self,
+        block="bottleneck",
+        depths=(3, 4, 6, 3),
+        width=64,
+        ibn=False,
+        stem_width=0,
+        **of_bottlenecks,
+    ):
         super().__init__()
         kind = KINDS[block]
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        channels = stem_width or width
+        self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        channels = width
         for stage, (depth, stride) in enumerate(zip(depths, (1, 2, 2, 1), strict=True), 1):
             features = width * 2 ** (stage - 1)
             blocks = []
             for i in range(depth):
-                blocks.append(kind(channels, features, stride if i == 0 else 1, ibn and stage < 4))
+                of_block = stride if i == 0 else 1, ibn and stage < 4
+                blocks.append(kind(channels, features, *of_block, **of_bottlenecks))
                 channels = features * kind.expansion
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, 10)

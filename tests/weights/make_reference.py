@@ -22,6 +22,14 @@ NETWORKS = {
     "bottleneck": ("ResNet", {"depths": (1, 2, 2, 1), "width": 4}),
     "basic": ("ResNet", {"block": "basic", "depths": (2, 1, 2, 1), "width": 4}),
     "ibn": ("ResNet", {"depths": (2, 1, 2, 1), "width": 5, "ibn": True}),
+    # Narrow versions of wide_resnet50_2, of a ResNet-50 with half the channels and a whole stem,
+    # whose strides are v1's, and of a ResNet-18 with one more block.
+    "wide": ("ResNet", {"depths": (1, 2, 2, 1), "width": 4, "base_width": 128}),
+    "v1": (
+        "ResNet",
+        {"depths": (1, 2, 2, 1), "width": 4, "stem_width": 8, "stride_in_1x1": True},
+    ),
+    "longer": ("ResNet", {"block": "basic", "depths": (2, 2, 2, 3), "width": 3}),
     "pmm": ("PMM", {"depths": (1, 1, 2, 1), "width": 4, "dim": 8, "classes": 5}),
     "bdb": ("BDB", {"depths": (1, 1, 2, 1), "width": 4, "dims": (8, 12), "classes": 5}),
 }

@@ -14,18 +14,18 @@ import safetensors
 import safetensors.numpy
 
 from reid_jax.models.resnet import ResNet
-from reid_jax.weights import check_fits, read_trunk, write_trunk
+from reid_jax.weights import check_fits, read_trunk, resnet, write_trunk
 from reid_jax.weights.__main__ import main
 from reid_jax.weights.resnet import Structure, structure_of
-from reid_jax.weights.trunks import flags
+from reid_jax.weights.trunks import STRIDE_UNKNOWN, flags
 from tests.weights import formula, make_reference
 from tests.weights.files import REFERENCE, arrays, assert_near, write
 
 IMAGES = formula.images(*make_reference.SIZE)
 
 
-def maps_of(trunk):
-    network = ResNet(**trunk.structure._asdict())
+def maps_of(trunk, **leaves):
+    network = ResNet(**trunk.structure._asdict() | leaves)
     return jax.jit(lambda v, x: network.apply(v, x, train=False))(trunk.variables, IMAGES)
 
 
@@ -40,16 +40,26 @@ def narrow(tmp_path):
     return weights, read
 
 
-@pytest.mark.parametrize("name", ["bottleneck", "basic", "ibn"])
+def structure_found(settings):
+    """What shapes show of a network of `make_reference`: not where a bottleneck's stride is."""
+    place = False if settings.get("block") == "basic" else None
+    return Structure(**settings | {"stride_in_1x1": place})
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "basic", "ibn", "wide", "v1", "longer"])
 def test_activations_are_pytorchs(name, tmp_path):
     """Within 1e-4 of each map's largest number, from the source and once converted."""
+    settings = make_reference.NETWORKS[name][1]
     trunk = read_trunk(write(tmp_path / "source.safetensors", arrays(name)))
+    assert trunk.structure == structure_found(settings)
     write_trunk(trunk, tmp_path / "new" / "trunk.safetensors")
     converted = read_trunk(tmp_path / "new" / "trunk.safetensors")
     assert converted._replace(variables={}) == trunk._replace(variables={}, left_out=())
     jax.tree.map(np.testing.assert_array_equal, converted.variables, trunk.variables)
-    assert trunk.structure._asdict() | make_reference.NETWORKS[name][1] == trunk.structure._asdict()
-    for features, wanted in zip(maps_of(converted), REFERENCE[name]["outputs"], strict=True):
+    leaves = {"stride_in_1x1": settings.get("stride_in_1x1", False)}
+    check_fits(converted, ResNet(**converted.structure._asdict() | leaves), "a.safetensors")
+    wanted_maps = REFERENCE[name]["outputs"]
+    for features, wanted in zip(maps_of(converted, **leaves), wanted_maps, strict=True):
         got = make_reference.summary(np.asarray(features))
         assert got["shape"] == wanted["shape"]
         assert_near(np.array(got["values"]), np.array(wanted["values"]))
@@ -91,29 +101,82 @@ def test_the_stored_reference_is_what_pytorch_computes():
             assert_near(np.array(got["values"]), np.array(stored["values"]), 1e-5)
 
 
-def test_the_structure_of_every_resnet_is_found():
+@pytest.mark.parametrize(
+    ("title", "settings"),
+    [
+        ("ResNet-18 of width 4", {"block": "basic", "depths": (2, 2, 2, 2)}),
+        ("ResNet of basic blocks (2, 2, 2, 3) of width 4",
+         {"block": "basic", "depths": (2, 2, 2, 3)}),
+        ("ResNet-18 of width 4, stem of 7",
+         {"block": "basic", "depths": (2, 2, 2, 2), "stem_width": 7}),
+        ("ResNet-34 of width 4", {"block": "basic", "depths": (3, 4, 6, 3)}),
+        ("ResNet-50 of width 4", {"depths": (3, 4, 6, 3)}),
+        ("ResNet-50 of width 4, stem of 8", {"stem_width": 8}),
+        ("ResNet-50 of width 4, base width 128", {"base_width": 128}),
+        ("ResNet-50 of width 4, stem of 2, base width 48", {"stem_width": 2, "base_width": 48}),
+        ("ResNet-50-IBN-a of width 4, base width 128", {"base_width": 128, "ibn": True}),
+        ("ResNet-101 of width 4", {"depths": (3, 4, 23, 3)}),
+        ("ResNet-152 of width 4", {"depths": (3, 8, 36, 3)}),
+    ],
+)  # fmt: skip
+def test_the_structure_of_every_resnet_is_found(title, settings):
     pytest.importorskip("torch")
     from tests.weights import in_torch
 
-    for number, block, depths in (
-        (18, "basic", (2, 2, 2, 2)),
-        (34, "basic", (3, 4, 6, 3)),
-        (50, "bottleneck", (3, 4, 6, 3)),
-        (101, "bottleneck", (3, 4, 23, 3)),
-        (152, "bottleneck", (3, 8, 36, 3)),
-    ):
-        structure = Structure(block, depths, 4)
-        assert structure.title == f"ResNet-{number} of width 4"
-        keys = in_torch.ResNet(block, depths, 4).state_dict()
-        from reid_jax.weights import resnet
+    settings = {"width": 4, **settings}
+    structure = structure_found(settings)
+    assert structure.title == title
+    keys = in_torch.ResNet(**settings).state_dict()
+    assert resnet.infer({k: np.zeros(x.shape) for k, x in keys.items()}) == structure
+    found = {(tensor.name, tensor.shape) for tensor in resnet.tensors(structure)}
+    assert found == {
+        (k, tuple(x.shape))
+        for k, x in keys.items()
+        if not k.startswith("fc.") and not k.endswith("num_batches_tracked")
+    }
 
-        assert resnet.infer({k: np.zeros(x.shape) for k, x in keys.items()}) == structure
-        found = {(tensor.name, tensor.shape) for tensor in resnet.tensors(structure)}
-        assert found == {
-            (k, tuple(x.shape))
-            for k, x in keys.items()
-            if not k.startswith("fc.") and not k.endswith("num_batches_tracked")
-        }
+
+@pytest.mark.parametrize("name", ["bottleneck", "v1"])
+def test_a_file_that_does_not_show_where_strides_are_serves_both_recipes(name, tmp_path, capsys):
+    """The notice and the error name the leaf; the error asks for no change of it."""
+    source, out = write(tmp_path / "source", arrays(name)), tmp_path / "out.safetensors"
+    main([str(source), str(out)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == STRIDE_UNKNOWN
+    assert "--config.model.trunk.stride_in_1x1=True" in STRIDE_UNKNOWN
+    assert "stride_in_1x1" not in said[-2]
+    for path in (source, out):
+        trunk = read_trunk(path)
+        assert trunk.structure.stride_in_1x1 is None
+        for place in (False, True):
+            leaves = trunk.structure._asdict() | {"stride_in_1x1": place}
+            check_fits(trunk, ResNet(**leaves), "a.pth")
+            message = (
+                r"^model\.pretrained 'a\.pth' is a [^:]*: give "
+                r'--config\.model\.trunk\.depths="\(1, 2, 2, 1\)", or another file\. '
+                rf"{re.escape(STRIDE_UNKNOWN)}$"
+            )
+            with pytest.raises(ValueError, match=message):
+                check_fits(trunk, ResNet(**leaves | {"depths": (1, 1, 1, 1)}), "a.pth")
+        first, second = (maps_of(trunk, stride_in_1x1=place) for place in (False, True))
+        assert first.res5.shape == second.res5.shape
+        assert np.abs(first.res5 - second.res5).max() > 0.1 * np.abs(first.res5).max()
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_a_file_that_shows_where_strides_are_refuses_the_other_recipe(place, narrow, tmp_path):
+    _, read = narrow
+    trunk = read()
+    write_trunk(
+        trunk._replace(structure=trunk.structure._replace(stride_in_1x1=place)), tmp_path / "a"
+    )
+    trunk = read_trunk(tmp_path / "a")
+    assert trunk.structure.stride_in_1x1 is place
+    network = ResNet(**trunk.structure._asdict())
+    check_fits(trunk, network, "a.pth")
+    message = rf"give --config\.model\.trunk\.stride_in_1x1={place}, or another file$"
+    with pytest.raises(ValueError, match=message):
+        check_fits(trunk, network.clone(stride_in_1x1=not place), "a.pth")
 
 
 def test_the_program_says_what_it_found(tmp_path, capsys):
@@ -159,6 +222,14 @@ def test_resnet50_needs_no_flags():
         '--config.model.trunk.block=basic --config.model.trunk.depths="(2, 2, 2, 2)" '
         "--config.model.trunk.ibn=True"
     )
+    half = Structure(width=32, stem_width=64, base_width=128, stride_in_1x1=True)
+    assert flags(half) == (
+        "--config.model.trunk.width=32 --config.model.trunk.stem_width=64 "
+        "--config.model.trunk.base_width=128 --config.model.trunk.stride_in_1x1=True"
+    )
+    assert flags(Structure(stride_in_1x1=None)) == ""
+    # A stem as wide as the stages is the default's, however the recipe writes it.
+    assert structure_of(ResNet(width=32, stem_width=32)) == Structure(width=32)
 
 
 def test_every_tensor_is_accounted_for(narrow):
@@ -277,10 +348,77 @@ def change(data, about):
     return safetensors.numpy.save(arrays, {"reid_jax": json.dumps(text)})
 
 
+def without(data, *names):
+    """A converted file whose metadata lack some names."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    text = json.loads(header["__metadata__"]["reid_jax"])
+    for name in names:
+        del text[name]
+    return safetensors.numpy.save(safetensors.numpy.load(data), {"reid_jax": json.dumps(text)})
+
+
+def test_trunks_written_before_stems_and_strides_were_leaves_are_read(narrow, tmp_path):
+    _, read = narrow
+    write_trunk(read(), tmp_path / "new")
+    data = change((tmp_path / "new").read_bytes(), {"format": "trunk 1"})
+    data = without(data, "stem_width", "base_width", "stride_in_1x1")
+    (tmp_path / "old").write_bytes(data)
+    old = read_trunk(tmp_path / "old")
+    assert old.structure == Structure(depths=(1, 2, 2, 1), width=4)
+    jax.tree.map(np.testing.assert_array_equal, old.variables, read().variables)
+    network = ResNet(depths=(1, 2, 2, 1), width=4)
+    check_fits(old, network, "old")
+    with pytest.raises(ValueError, match=r"give --config\.model\.trunk\.stride_in_1x1=False, or"):
+        check_fits(old, network.clone(stride_in_1x1=True), "old")
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        Structure(depths=(1, 1, 2, 1), width=2, stem_width=6, stride_in_1x1=True),
+        Structure(depths=(1, 1, 2, 1), width=2, base_width=96, stride_in_1x1=None),
+        Structure("basic", (1, 1, 1, 2), 3, ibn=True, stem_width=2),
+    ],
+)
+@pytest.mark.parametrize("lay", ["as they are", "by columns", "transposed", "every other"])
+def test_trunks_in_any_order_of_memory_are_written_right(structure, lay, tmp_path):
+    """A file has rows one after another; arrays need not."""
+    tensors = {t.name: formula.tensor(t.name, t.shape) for t in resnet.tensors(structure)}
+    found = read_trunk(write(tmp_path / "source", tensors))
+    lays = {
+        "as they are": lambda x: x,
+        "by columns": np.asfortranarray,
+        "transposed": lambda x: np.ascontiguousarray(x.T).T,
+        "every other": lambda x: np.repeat(x, 2, axis=0)[::2],
+    }
+    variables = jax.tree.map(lays[lay], found.variables)
+    jax.tree.map(np.testing.assert_array_equal, variables, found.variables)
+    kernel = variables["params"]["conv1"]["kernel"]
+    assert kernel.flags.c_contiguous == (lay == "as they are")
+    write_trunk(found._replace(structure=structure, variables=variables), tmp_path / "trunk")
+    again = read_trunk(tmp_path / "trunk")
+    assert again.structure == structure
+    jax.tree.map(np.testing.assert_array_equal, again.variables, found.variables)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda data: change(data, {"format": "trunk 2"}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"format": "trunk 3"}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stem_width": -1}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stem_width": None}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stem_width": 10**9}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"base_width": 0}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"base_width": 64.0}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stride_in_1x1": 1}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stride_in_1x1": "no"}), "metadata that are no trunk's"),
+        (lambda data: without(data, "stem_width"), "metadata that are no trunk's"),
+        (lambda data: without(data, "base_width"), "metadata that are no trunk's"),
+        (lambda data: without(data, "stride_in_1x1"), "metadata that are no trunk's"),
+        (lambda data: without(data, "format"), "metadata that are no trunk's"),
+        (lambda data: change(data, {"depths": [1, 2, 2]}), "metadata that are no trunk's"),
+        (lambda data: change(data, {"stem_width": 8}), "does not fit .*stem of 8:"),
+        (lambda data: change(data, {"base_width": 128}), "does not fit .*base width 128:"),
         (lambda data: change(data, {"depths": [1, 2, 2, 10**9]}), "metadata that are no trunk's"),
         (lambda data: change(data, {"width": None}), "metadata that are no trunk's"),
         (lambda data: change(data, {"block": "x"}), "metadata that are no trunk's"),
