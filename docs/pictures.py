@@ -1,0 +1,176 @@
+"""Draws the pictures of `docs/images` from two runs on synthetic pedestrians.
+
+    python docs/pictures.py --pmm=runs/pmm --hbfp=runs/hbfp
+
+The runs are `reid-jax train --config=pmm_synthetic --workdir=runs/pmm` and the same with
+`hbfp_synthetic`, or longer ones. Start the script from the folder in which they were trained. The
+picture of the report needs Chromium and its driver, and Selenium.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+import reid_jax
+from reid_jax import visualize
+from reid_jax.data import datasets
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Pixels of a picture's width at most.
+_WIDTH = 1100
+_QUALITY = 88
+# Of the report's picture: CSS pixels, and device pixels for each.
+_WINDOW = (1064, 1141)
+_SCALE = 1.5
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> list[pathlib.Path]:
+    """Draws all pictures that the runs and the machine allow.
+
+    Args:
+        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves and the report.
+        hbfp: workdir of a run of HBFP-Net, for activations; None leaves them out.
+        output: folder of the pictures.
+
+    Returns:
+        The files written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        results = pathlib.Path(folder)
+        _evaluate(pmm, results / "pmm", "--figures", "--queries=4", "--report")
+        written = [
+            _gradcam(pmm, output / "gradcam.jpg"),
+            _convert(results / "pmm" / "ranked_lists.png", output / "ranked_lists.jpg"),
+            _curves(pmm, output / "curves.png"),
+        ]
+        if browser():
+            written.append(_report(results / "pmm" / "report.html", output / "report.jpg"))
+        if hbfp:
+            _evaluate(hbfp, results / "hbfp", "--figures", "--queries=3")
+            picture = results / "hbfp" / "activations.png"
+            written.append(_convert(picture, output / "activations.jpg"))
+    return written
+
+
+def browser() -> tuple[str, str] | None:
+    """Paths of Chromium and of its driver, None if one is missing."""
+    chromium = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    return (chromium, driver) if chromium and driver else None
+
+
+def most_different(cams: np.ndarray, pids: np.ndarray, count: int) -> np.ndarray:
+    """The queries whose stages look at the most different places, one for each identity.
+
+    Args:
+        cams: (N, S, h, w), a Grad-CAM for each query and stage.
+        pids: (N,), identities.
+        count: how many to choose.
+
+    Returns:
+        (count,) indices, in the order of the queries: those with the largest distance between the
+        two stages that are most alike, as 1 minus the cosine of their maps.
+    """
+    flat = cams.reshape(*cams.shape[:2], -1)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
+    alike = np.einsum("nsp,ntp->nst", flat, flat)
+    first, second = np.triu_indices(cams.shape[1], k=1)
+    alike = alike[:, first, second].max(axis=1)
+    alike[(flat.sum(axis=-1) == 0).any(axis=1)] = 1.0  # A stage that sees no evidence at all.
+    order = np.argsort(alike, kind="stable")
+    _, unique = np.unique(pids[order], return_index=True)
+    return np.sort(order[np.sort(unique)[:count]])
+
+
+def _evaluate(workdir: pathlib.Path, output: pathlib.Path, *flags: str) -> None:
+    command = [sys.executable, ROOT / "eval.py", f"--workdir={workdir}", f"--output={output}"]
+    subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
+
+
+def _gradcam(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """Grad-CAM of the six queries whose stages differ most."""
+    model = reid_jax.load(workdir)
+    query = datasets.load(model.config.data, to_train=False).query
+    cams = model.gradcam(query.paths)
+    shown = most_different(cams, query.pids, count=6)
+    height, width = model.config.data.image_size
+    images = [Image.open(query.paths[i]).convert("RGB").resize((width, height)) for i in shown]
+    figure = visualize.gradcam_figure(
+        np.stack([np.asarray(image) for image in images]),
+        cams[shown],
+        names=model.stage_names,
+        titles=[f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown],
+    )
+    return _save(figure, path)
+
+
+def _curves(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    visualize.save(visualize.curves_figure([json.loads(line) for line in lines]), path)
+    return path
+
+
+def _save(figure, path: pathlib.Path) -> pathlib.Path:
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = pathlib.Path(folder) / "figure.png"
+        visualize.save(figure, drawn)
+        return _convert(drawn, path)
+
+
+def _convert(source: pathlib.Path | io.BytesIO, path: pathlib.Path) -> pathlib.Path:
+    """A picture as JPEG, not wider than a page."""
+    image = Image.open(source).convert("RGB")
+    if image.width > _WIDTH:
+        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)))
+    image.save(path, quality=_QUALITY, optimize=True)
+    return path
+
+
+def _report(page: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """The upper part of a report, its queries in the order of their files."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import Select
+
+    chromium, driver = browser()
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.add_argument(f"--force-device-scale-factor={_SCALE}")
+    options.add_argument("--window-size={},{}".format(*_WINDOW))
+    window = webdriver.Chrome(options, Service(driver))
+    try:
+        window.get(page.resolve().as_uri())
+        size = {"width": _WINDOW[0], "height": _WINDOW[1], "deviceScaleFactor": _SCALE}
+        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"mobile": False})
+        Select(window.find_element("id", "order")).select_by_value("file")
+        return _convert(io.BytesIO(window.get_screenshot_as_png()), path)
+    finally:
+        window.quit()
+
+
+def main() -> None:
+    """Draws what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pmm", type=pathlib.Path, required=True, help="workdir of a run of PMM")
+    parser.add_argument("--hbfp", type=pathlib.Path, help="workdir of a run of HBFP-Net")
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs" / "images")
+    options = parser.parse_args()
+    for path in draw(options.pmm, options.hbfp, options.output):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
