@@ -11,6 +11,7 @@ import pytest
 from reid_jax import models
 from reid_jax.configs import common
 from reid_jax.runs.settings import check
+from reid_jax.schedules import create_schedule
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step
@@ -57,7 +58,7 @@ def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
     config = load(name, string)
     network = models.create(config.model, num_classes=751)
     check(config)
-    schedule = optimizers.create_schedule(config.optim, 47)
+    schedule = create_schedule(config.optim, 47)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     size = config.data.image_size
     state = jax.eval_shape(lambda: create_state(network, optimizer, size, config.seed))

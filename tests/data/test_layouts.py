@@ -371,7 +371,7 @@ def test_names_tell_wherever_files_are():
     for layout in layouts.NAMED_LAYOUTS:
         assert layouts.read_names([], layout) == []
     for layout in (None, "msmt17"):
-        with pytest.raises(ValueError, match=r"unknown layout .*names tell in: market1501, "):
+        with pytest.raises(ValueError, match=r"unknown layout .*supported layouts: market1501, "):
             layouts.read_names([], layout)
     with pytest.raises(ValueError, match=r"--names '\[' is no regular expression"):
         layouts.read_names([], pattern="[", option="--names")
