@@ -140,7 +140,7 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
-# The trunk's first weights: a file that `python -m reid_jax.weights` wrote, or torchvision's or
+# The trunk's first weights: a file that `reid-jax weights` wrote, or torchvision's or
 # timm's own. None by default: the trunk starts from random ones.
 PRETRAINED = ""
 
