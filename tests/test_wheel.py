@@ -133,12 +133,8 @@ def test_in_an_empty_folder_it_does_all_that_a_checkout_does(start, tmp_path):
     # PMM's run counts as finished, to save time.
     workdir = folder / second.partition("--workdir=")[2].partition(" --config")[0]
     workdir.mkdir(parents=True)
-    left = {
-        "command": second,
-        "metrics": {"Rank-1": 1.0, "mAP": 2.0},
-        "seconds": 1,
-        "resumed": True,
-    }
+    figures = {"Rank-1": 1.0, "mAP": 2.0}
+    left = {"command": second, "metrics": figures, "seconds": 1, "resumed": True}
     (workdir / "reproduced.json").write_text(json.dumps(left))
     start(*table)
     content = json.loads((folder / "runs" / "reproduce" / "pmm-table2.json").read_text())
