@@ -140,8 +140,8 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
-# The trunk's first weights: a file that `python -m reid_jax.weights` wrote, or torchvision's,
-# timm's or Caffe's own. None by default: the trunk starts from random ones.
+# The trunk's first weights: a file that `reid-jax weights` wrote, or torchvision's, timm's or
+# Caffe's own. None by default: the trunk starts from random ones.
 PRETRAINED = ""
 
 # The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and

@@ -1,4 +1,4 @@
-"""`python -m reid_jax.search` over synthetic pedestrians, with weights that nobody trained."""
+"""`reid-jax search` over synthetic pedestrians, with weights that nobody trained."""
 
 import copy
 import functools
