@@ -85,9 +85,11 @@ def cosine(config, steps_per_epoch: int) -> optax.Schedule:
     first = config.decay_from * steps_per_epoch
     length = (config.decay_until - config.decay_from) * steps_per_epoch
     decay = optax.cosine_decay_schedule(config.lr, length, alpha=config.final)
-    return warmed_up(
-        lambda step: decay(jnp.maximum(step - first, 0)), config.warmup_epochs * steps_per_epoch
-    )
+
+    def rate(step):
+        return decay(jnp.maximum(jnp.asarray(step, jnp.float32) - first, 0.0))
+
+    return warmed_up(rate, config.warmup_epochs * steps_per_epoch)
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:

@@ -12,36 +12,46 @@ from reid_jax import models
 from reid_jax.configs import common
 from reid_jax.runs.settings import check
 from reid_jax.schedules import create_schedule
-from reid_jax.training import optimizer as optimizers
+from reid_jax.training.optimizer import create_optimizer
 from reid_jax.training.state import create_state
 from reid_jax.training.step import make_step
 
 FOLDER = pathlib.Path(common.__file__).parent
-# Every recipe with every word it knows; all rows of a table with one dataset.
+# Every recipe in several forms; all rows of a table with one dataset.
 STRINGS = {
     "pmm_market": [
         "",
         "small",
+        "half",
         *common.PAPER_MIXINGS,
         *(f"{name},small" for name in common.PAPER_MIXINGS),
     ],
     "pmm_duke": ["", "small"],
     "pmm_cuhk03": ["", "detected", "labeled", "detected,small", "labeled,small", "small"],
     "pmm_synthetic": ["", "small"],
-    "bdb_market": ["", "small"],
+    "bdb_market": ["", "small", "half"],
     "bdb_duke": ["", "small"],
     "bdb_cuhk03": ["", "detected,small", "labeled,small"],
     "bdb_synthetic": ["", "small"],
-    "hbfp_market": ["", "small", *(f"{row},small" for row in common.HBFP_ROWS)],
+    "hbfp_market": ["", "small", "half", *(f"{row},small" for row in common.HBFP_ROWS)],
     "hbfp_duke": ["", "small"],
     "hbfp_cuhk03": ["", "detected,small", "labeled,small"],
     "hbfp_synthetic": ["", "small"],
-    "baseline_market": ["", "small", *(f"{row},small" for row in common.BASELINE_ROWS)],
+    "baseline_market": ["", "small", "half", *(f"{row},small" for row in common.BASELINE_ROWS)],
     "baseline_duke": ["", "small"],
     "baseline_cuhk03": ["", "detected,small", "labeled,small"],
     "baseline_synthetic": ["", "small"],
+    "strong_market": ["", "small", "half"],
+    "strong_duke": ["", "small"],
+    "strong_cuhk03": ["", "detected,small", "labeled,half"],
+    "strong_synthetic": ["", "small"],
 }
 RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
+
+# Leaves of the strong baseline, with which the papers' networks are as they were without them.
+PLAIN_AUGMENT = {"crop_padding": 0, "brightness": 0, "contrast": 0, "saturation": 0}
+PLAIN_LOSS = {"triplet_weight": 1, "metric": "euclidean", "id_margin": 0}
+WHOLE_NETWORK = {"trunk_lr": 1, "frozen_epochs": 0}
 
 
 def load(name, string=""):
@@ -59,7 +69,7 @@ def test_a_step_of_every_recipe_has_shapes(name, string, standard_promotion):
     network = models.create(config.model, num_classes=751)
     check(config)
     schedule = create_schedule(config.optim, 47)
-    optimizer = optimizers.create_optimizer(config.optim, schedule)
+    optimizer = create_optimizer(config.optim, schedule, 47)
     size = config.data.image_size
     state = jax.eval_shape(lambda: create_state(network, optimizer, size, config.seed))
     count = config.data.identities_per_batch * config.data.images_per_identity
@@ -92,8 +102,9 @@ def descriptor_size(model):
     if model.name == "bdb":
         return model.global_dim + model.part_dim
     width = 16 * model.trunk.width  # of res4; of res5 it is twice as much
-    levels = model.levels if model.name == "hbfp" else ("high",)
-    return sum({"low": width, "middle": width, "high": 2 * width}[level] for level in levels)
+    if model.name == "baseline":
+        return 2 * width * (1 + model.stripes)
+    return sum({"low": width, "middle": width, "high": 2 * width}[level] for level in model.levels)
 
 
 def test_every_row_of_hbfps_tables_is_a_string_of_every_recipe():
@@ -114,23 +125,31 @@ def test_hbfps_paper_settings(name):
     assert tuple(config.model.trunk.depths) == (3, 4, 6, 3)
     assert tuple(config.data.image_size) == (384, 128)
     assert (config.data.identities_per_batch, config.data.images_per_identity) == (16, 4)
-    assert config.loss.to_dict() == {"triplet_margin": 0.3, "label_smoothing": 0.3}
+    assert config.loss.to_dict() == PLAIN_LOSS | {"triplet_margin": 0.3, "label_smoothing": 0.3}
     assert config.epochs == 500
     assert config.optim.to_dict() == {
+        **WHOLE_NETWORK,
         "schedule": "exponential",
         "lr": 2e-4,
         "weight_decay": 5e-4,
+        "warmup_epochs": 0,
         "decay_from": 200,
         "decay_until": 500,
         "final": 1e-3,
     }
     augment = config.augment
     assert (augment.flip, augment.erasing_probability, augment.cutout_probability) == (0.5,) * 3
+    assert PLAIN_AUGMENT.items() <= augment.to_dict().items()
+    model = config.model
+    assert (model.neck, model.classifier_std) == ("none", 1e-3)
+    if model.name == "baseline":
+        assert (model.pooling, model.stripes, model.cosine_scale) == ("average", 0, 0)
     if config.model.name == "hbfp":
         assert (config.model.correlation_dim, config.model.perception_dim) == (512, 2048)
         assert tuple(config.model.lambdas) == (0, 0.3, 0.5, 0.7, 1)
         assert tuple(config.model.levels) == ("low", "middle", "high")
         assert config.model.hierarchy
+        assert config.model.reduction == "sum"
 
 
 @pytest.mark.parametrize(("name", "top_k"), [("pmm_market", 3), ("pmm_duke", 6), ("pmm_cuhk03", 8)])
@@ -141,14 +160,15 @@ def test_the_papers_settings(name, top_k):
     assert tuple(config.model.trunk.depths) == (3, 4, 6, 3)
     assert tuple(config.data.image_size) == (384, 128)
     assert config.data.identities_per_batch * config.data.images_per_identity == 64
-    assert config.loss.triplet_margin == 0  # the soft margin
-    assert config.loss.label_smoothing == 0.1
+    # A margin of 0 is the soft margin.
+    assert config.loss.to_dict() == PLAIN_LOSS | {"triplet_margin": 0, "label_smoothing": 0.1}
+    assert WHOLE_NETWORK.items() <= config.optim.to_dict().items()
     assert config.epochs == 400
     assert (config.model.stages, config.model.mixing) == (3, "hardmix")
     assert config.model.embedding_dim == 512
     assert tuple(config.model.trunk.strides) == (1, 2, 2, 1)
     assert config.data.identities_per_batch == 16
-    assert config.augment.to_dict() == {
+    assert config.augment.to_dict() == PLAIN_AUGMENT | {
         "flip": 0.5,
         "cutout_probability": 0.5,
         "cutout_size": 64,
@@ -176,6 +196,72 @@ def test_bdb_is_trained_as_pmm_is(name):
     assert config == pmm
 
 
+NETWORKS = ["pmm", "bdb", "hbfp", "baseline", "strong"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("data", ["market", "duke", "cuhk03"])
+def test_every_recipe_of_real_data_has_every_size(name, data):
+    sizes = {}
+    for word in common.SIZES:
+        config = load(f"{name}_{data}", word)
+        check(config)
+        sizes[word] = (config.model.trunk.width, tuple(config.data.image_size), config.epochs)
+    assert len(set(sizes.values())) == len(common.SIZES)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("word", "epochs"), [("half", 16), ("half40", 40)])
+def test_half_is_a_half_width_trunk_with_a_short_schedule(name, word, epochs):
+    config, full = load(f"{name}_cuhk03", word), load(f"{name}_cuhk03")
+    trunk = config.model.trunk
+    assert (trunk.width, trunk.stem_width, trunk.stride_in_1x1) == (32, 64, True)
+    for leaf in ("depths", "strides", "block", "ibn"):
+        assert trunk[leaf] == full.model.trunk[leaf]
+    assert tuple(config.data.image_size) == (192, 64)
+    batch = ("identities_per_batch", "images_per_identity")
+    assert [config.data[leaf] for leaf in batch] == [full.data[leaf] for leaf in batch]
+    assert config.epochs == epochs
+    assert epochs % config.eval.every_epochs == 0  # the last epoch is evaluated
+    rate = create_schedule(config.optim, 10)
+    rates = np.array([rate(jnp.int32(step)) for step in range(0, 10 * epochs, 5)])
+    # The whole schedule fits: the highest rate is reached, and the last epoch's is a low one.
+    assert np.isclose(rates.max(), config.optim.lr)
+    assert 0 < rates[-1] < 0.2 * config.optim.lr
+
+
+def test_half_divides_what_is_counted_in_cells_and_pixels():
+    assert load("pmm_cuhk03", "half").model.top_k == 2
+    assert load("pmm_market", "half").model.top_k == 1
+    for name in ("pmm", "strong"):
+        half, full = load(f"{name}_cuhk03", "half").augment, load(f"{name}_cuhk03").augment
+        assert half.cutout_size * 2 == full.cutout_size
+        assert half.crop_padding == full.crop_padding // 2
+
+
+def test_half_is_of_any_row():
+    """A size changes what it must of a row, and leaves what makes the row."""
+    for row, settings in common.HBFP_ROWS.items():
+        assert settings.items() <= load("hbfp_cuhk03", f"{row},half").model.to_dict().items()
+    for row in common.BASELINE_ROWS:
+        config, full = load("baseline_cuhk03", f"{row},half"), load("baseline_cuhk03", row)
+        assert config.model.classifier == full.model.classifier
+        assert config.augment.cutout_probability == full.augment.cutout_probability
+    for name in common.PAPER_MIXINGS:
+        assert load("pmm_cuhk03", f"{name},half").model.mixing == name
+
+
+def test_the_strong_recipe_has_what_the_papers_lack():
+    """What its parts are; how strong each is may change with what is measured."""
+    config, paper = load("strong_market"), load("baseline_market")
+    assert config.model.name == "baseline"
+    assert config.model.classifier
+    assert config.model.trunk == paper.model.trunk
+    assert config.data == paper.data
+    assert config.model != paper.model
+    assert config.epochs < paper.epochs
+
+
 @pytest.mark.parametrize("data", ["market", "duke", "cuhk03", "synthetic"])
 def test_every_row_of_pmms_table_3_is_a_string(data):
     for name in common.PAPER_MIXINGS:
@@ -200,6 +286,9 @@ def test_boxes_choose_the_folder():
         ),
         ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe knows detected, labeled, hardmix"),
         ("pmm_cuhk03", "detected,labeled", "detected and labeled exclude each other"),
+        ("strong_cuhk03", "half,half40", "half and half40 exclude each other"),
+        ("bdb_market", "small,half", "small and half exclude each other"),
+        ("strong_market", "None", "'None'; this recipe knows small, half, half40$"),
     ],
 )
 def test_unknown_strings_are_named(name, string, message):

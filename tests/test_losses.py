@@ -37,6 +37,22 @@ def test_cross_entropy_is_equations_8_and_9(rng, smoothing):
     np.testing.assert_allclose(got, brute_force_cross_entropy(logits, labels, smoothing), rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("margin", [0.35, 10.5])
+def test_a_margin_lowers_the_logit_of_the_true_class_alone(rng, smoothing, margin):
+    logits = rng.normal(0, 4, (7, 11)).astype(np.float32)
+    labels = rng.integers(0, 11, 7).astype(np.int32)
+    lowered = logits.astype(np.float64)
+    lowered[np.arange(7), labels] -= margin
+    run = jax.jit(losses.cross_entropy, static_argnums=(2, 3))
+    got = run(logits, labels, smoothing, margin)
+    want = brute_force_cross_entropy(lowered, labels, smoothing)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_array_equal(
+        run(logits, labels, smoothing, 0.0), run(logits, labels, smoothing)
+    )
+
+
 def test_hard_distances_equal_brute_force(rng):
     embeddings = rng.normal(0, 2, (24, 33)).astype(np.float32)
     labels = np.repeat(np.arange(6), 4).astype(np.int32)[rng.permutation(24)]

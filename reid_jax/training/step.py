@@ -27,11 +27,12 @@ def make_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The step of `config` for any network of `reid_jax.models`.
 
-    The loss is the unweighted sum over the stages that the network returns of the batch-hard
-    triplet loss of its embedding and, where it has logits, their cross entropy, each a mean over
-    the whole batch. Of mixed images the cross entropy is that of both identities, weighted by their
-    shares of the image, as CutMix has it; to the triplet loss and the metrics an image is of the
-    identity with the larger share.
+    The loss is a sum over the stages that the network returns: `triplet_weight` times the
+    batch-hard triplet loss of the embedding, if the stage has one, and the cross entropy of the
+    logits, if it has them. Each is a mean over the whole batch. With the metric `cosine`, the
+    triplet loss compares embeddings scaled to length one. For mixed images the cross entropy is
+    that of both identities, weighted by their shares of the image, as in CutMix; the triplet loss
+    and the metrics use the identity with the larger share.
 
     Args:
         network: made with the same `axis_name`.
@@ -46,7 +47,8 @@ def make_step(
         `gradient_norm`, `parameter_norm` (after the update), and for each stage, counted from 1,
         `loss/id_1`, `loss/triplet_1`, `accuracy_1` (share of images classified right) and
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
-        negative). A stage without logits has no `loss/id` and no `accuracy`.
+        negative). `loss/triplet_1` is without its weight. A stage without logits has no `loss/id`
+        and no `accuracy`, one without an embedding no `loss/triplet` and no `ordered`.
     """
     margin, smoothing = config.loss.triplet_margin or None, config.loss.label_smoothing
     id_margin = config.loss.id_margin

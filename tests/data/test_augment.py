@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from reid_jax.data import augment
@@ -113,9 +114,101 @@ def test_what_never_fits_is_not_erased():
     assert not erase(20, 1.0, height=8, width=8, area=(1.0, 1.0), aspect=(1.0, 1.0)).any()
 
 
+def crops(rng, padding, count, height=7, width=5):
+    """An image, and crops of it with other keys."""
+    image = rng.normal(size=(height, width, 3)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(6), count)
+    run = jax.jit(jax.vmap(lambda key: augment.random_crop(key, image, padding)))
+    return image, np.asarray(run(keys))
+
+
+def test_a_crop_is_the_image_shifted_with_zeros_where_it_was_not(rng):
+    """Each crop is one of the 49 of the padded image, and all are about as frequent."""
+    image, out = crops(rng, padding=3, count=4000)
+    padded = np.zeros((13, 11, 3), np.float32)
+    padded[3:10, 3:8] = image
+    frequency = np.zeros((7, 7), int)
+    for top, left in np.ndindex(7, 7):
+        window = padded[top : top + 7, left : left + 5]
+        frequency[top, left] = np.all(out == window, axis=(1, 2, 3)).sum()
+    assert frequency.sum() == 4000
+    assert np.all(np.abs(frequency - 4000 / 49) < 5 * np.sqrt(4000 / 49))
+
+
+def jitter_in_float64(image, factors):
+    """Brightness, contrast and saturation of RGB in [0, 1], from and to a normalised image."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    rgb = np.clip((image * std + mean) * factors[0], 0, 1)
+    weights = np.array([0.299, 0.587, 0.114])
+    grey = (rgb @ weights).mean()
+    rgb = np.clip(factors[1] * rgb + (1 - factors[1]) * grey, 0, 1)
+    grey = (rgb @ weights)[..., None]
+    rgb = np.clip(factors[2] * rgb + (1 - factors[2]) * grey, 0, 1)
+    return (rgb - mean) / std
+
+
+def pixels_of(rng, count=1, height=6, width=4):
+    pixels = rng.integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+    return pixels, augment.normalize(jnp.array(pixels))
+
+
+def test_color_jitter_equals_float64(rng):
+    """Also where values are clipped, with the factors that its key draws."""
+    _, (image,) = pixels_of(rng)
+    strengths = np.array([0.9, 0.7, 0.8])
+    clipped = 0
+    for seed in range(20):
+        key = jax.random.key(seed)
+        drawn = np.float64(jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0))
+        want = jitter_in_float64(np.float64(image), 1 + strengths * drawn)
+        got = augment.color_jitter(key, image, *map(float, strengths))
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)
+        clipped += np.isclose(want, (1 - 0.485) / 0.229)[..., 0].sum()
+    assert clipped > 0
+
+
+def test_each_strength_is_of_its_own_factor(rng):
+    """Seen from outside: brightness keeps ratios, contrast the mean luma, saturation each luma."""
+    pixels = rng.integers(90, 130, (1, 6, 4, 3)).astype(np.uint8)  # nothing is clipped
+    (image,) = augment.normalize(jnp.array(pixels))
+    mean, std = np.array(augment.MEAN), np.array(augment.STD)
+
+    def rgb(image):
+        return np.float64(image) * std + mean
+
+    before, weights, ranges = rgb(image), np.array(augment.LUMA), {}
+    for leaf in ("brightness", "contrast", "saturation"):
+        strengths = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, leaf: 0.5}
+        factors = []
+        for seed in range(200):
+            after = rgb(augment.color_jitter(jax.random.key(seed), image, **strengths))
+            if leaf == "brightness":
+                start, moved = before, after
+            elif leaf == "contrast":
+                start, moved = (x - (before @ weights).mean() for x in (before, after))
+            else:
+                start, moved = (x - (before @ weights)[..., None] for x in (before, after))
+            factor = (start * moved).sum() / (start * start).sum()
+            np.testing.assert_allclose(moved, factor * start, atol=1e-5)
+            factors.append(factor)
+        ranges[leaf] = min(factors), max(factors)
+    for low, high in ranges.values():
+        assert 0.5 <= low + 1e-4 < 0.53
+        assert 1.47 < high - 1e-4 <= 1.5
+
+
+def test_the_luma_has_the_weights_of_bt_601():
+    assert augment.LUMA == (0.299, 0.587, 0.114)
+
+
 CONFIG = ConfigDict(
     {
         "flip": 0.5,
+        "crop_padding": 0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
         "erasing_probability": 0.5,
         "erasing_area": AREA,
         "erasing_aspect": ASPECT,
@@ -138,14 +231,86 @@ def test_erasing_and_cutout_are_drawn_apart(rng):
         assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 2000)
 
 
-def test_augmentation_does_not_depend_on_the_number_of_devices(rng):
+STRONG = ConfigDict(
+    {**CONFIG, "crop_padding": 2, "brightness": 0.3, "contrast": 0.2, "saturation": 0.4}
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, STRONG], ids=["papers", "strong"])
+def test_augmentation_does_not_depend_on_the_number_of_devices(rng, config):
     images = rng.integers(0, 256, (8, 12, 8, 3)).astype(np.uint8)
     key = jax.random.key(2)
-    whole = jax.jit(lambda x: augment.augment(key, x, CONFIG))(images)
-    parts = jax.pmap(lambda x: augment.augment(key, x, CONFIG, "batch"), axis_name="batch")(
+    whole = jax.jit(lambda x: augment.augment(key, x, config))(images)
+    parts = jax.pmap(lambda x: augment.augment(key, x, config, "batch"), axis_name="batch")(
         images.reshape(4, 2, 12, 8, 3)
     )
     np.testing.assert_allclose(np.asarray(parts).reshape(whole.shape), whole, atol=1e-6)
+
+
+def test_recipes_without_crop_and_colours_draw_what_they_drew_before(rng):
+    """Bit for bit: flip, erasing and cutout keep the keys that they had before."""
+    pixels = rng.integers(0, 256, (16, 12, 8, 3)).astype(np.uint8)
+    key = jax.random.key(9)
+
+    def before(image, index):
+        flip, cutout, erasing = jax.random.split(jax.random.fold_in(key, index), 3)
+        image = augment.normalize(augment.random_flip(flip, image, 0.5)[None])[0]
+        image = augment.random_erasing(erasing, image, 0.5, AREA, ASPECT)
+        return augment.cutout(cutout, image, 0.5, 4)
+
+    want = jax.jit(jax.vmap(before))(pixels, jnp.arange(16))
+    got = jax.jit(lambda x: augment.augment(key, x, CONFIG))(pixels)
+    np.testing.assert_array_equal(got, want)
+    assert (np.asarray(want) == 0).all(axis=-1).any(axis=(1, 2)).sum() > 4
+
+
+def only(**leaves):
+    """A recipe that does nothing but these."""
+    nothing = {"flip": 0.0, "erasing_probability": 0.0, "cutout_probability": 0.0}
+    return ConfigDict({**CONFIG, **nothing, **leaves})
+
+
+def test_colours_and_crop_are_drawn_apart_from_flip_erasing_and_cutout(rng):
+    """No two of them share random numbers: what one draws says nothing about another."""
+    count = 4000
+    pixels = np.tile(rng.integers(60, 200, (1, 6, 6, 3)).astype(np.uint8), (count, 1, 1, 1))
+    key = jax.random.key(1)
+
+    def run(**leaves):
+        config = only(**leaves)
+        return np.asarray(jax.jit(lambda x: augment.augment(key, x, config))(pixels))
+
+    plain = np.asarray(augment.normalize(jnp.array(pixels[:1])))
+    erasing = {"erasing_area": (0.1, 0.1), "erasing_aspect": (1.0, 1.0)}
+    erased = run(erasing_probability=0.5, **erasing)
+    cut = run(cutout_probability=0.5, cutout_size=2)
+    moved = run(crop_padding=2)
+    draws = {
+        "flip": (np.abs(run(flip=0.5) - plain) > 0.01).any(axis=(1, 2, 3)),
+        "erasing": (erased == 0).any(axis=(1, 2, 3)),
+        "cutout": (cut == 0).any(axis=(1, 2, 3)),
+        "row": (moved == 0).all(axis=(2, 3)).argmin(axis=1),
+        "column": (moved == 0).all(axis=(1, 3)).argmin(axis=1),
+        "light": run(brightness=0.2).mean(axis=(1, 2, 3)),
+    }
+    matrix = np.corrcoef([np.float64(values) for values in draws.values()])
+    apart = np.abs(matrix - np.eye(len(draws)))
+    assert apart.max() < 5 / np.sqrt(count), (list(draws), matrix.round(2))
+
+
+def test_what_is_cropped_has_its_new_colours_and_the_rest_is_the_mean_colour(rng):
+    """Crop comes after the colours, whose contrast would change with the border's share."""
+    pixels = rng.integers(0, 256, (32, 6, 4, 3)).astype(np.uint8)
+    key = jax.random.key(3)
+    colours = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5}
+    colored = np.asarray(augment.augment(key, pixels, only(**colours)))
+    both = np.asarray(augment.augment(key, pixels, only(**colours, crop_padding=2)))
+    padded = np.zeros((32, 10, 8, 3), np.float32)
+    padded[:, 2:8, 2:6] = colored
+    windows = [padded[:, t : t + 6, lft : lft + 4] for t, lft in np.ndindex(5, 5)]
+    same = [np.isclose(both, window, atol=1e-6).all(axis=(1, 2, 3)) for window in windows]
+    assert np.any(same, axis=0).all()
+    assert (both != colored).any()
 
 
 def test_probabilities_may_be_whole_numbers():

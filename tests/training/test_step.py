@@ -29,12 +29,14 @@ SIZE = (96, 64)
 CONFIG = ConfigDict(
     {
         "seed": 0,
-        "loss": {"triplet_margin": None, "label_smoothing": 0.1},
+        "loss": {**common.pmm(top_k=3).loss, "triplet_margin": None},
         "augment": {**common.recipe().augment, "cutout_size": 16},
         "optim": {
             "schedule": "staircase",
             "lr": 1e-3,
             "weight_decay": 5e-4,
+            "trunk_lr": 1.0,
+            "frozen_epochs": 0,
             "warmup_epochs": 0,
             "warmup_every": 1,
             "milestones": (),
@@ -240,6 +242,114 @@ def test_bfloat16_step_stays_near_float32(batch):
     assert abs(losses[0] - losses[1]) < 0.05 * losses[0]
 
 
+def losses_of(outputs, labels, **leaves):
+    """Metrics of a step of a network that has these outputs, with other leaves of `loss`."""
+
+    class Fixed:
+        def apply(self, variables, *inputs, **options):
+            stages = jax.tree.map(jnp.asarray, tuple(outputs))
+            return stages, {"batch_stats": variables["batch_stats"]}
+
+    config = ConfigDict({**CONFIG, "loss": {**CONFIG.loss, **leaves}})
+    optimizer = optax.sgd(0.0)
+    state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)))
+    step = jax.jit(make_step(Fixed(), optimizer, lambda step: 0.0, config, None))
+    batch = {"image": np.zeros((len(labels), 32, 32, 3), np.uint8), "label": labels}
+    return step(state, batch)[1]
+
+
+def mined(embedding, labels):
+    """Distances to the farthest positive and the nearest negative, by NumPy in float64."""
+    embedding = np.float64(embedding)
+    distances = np.linalg.norm(embedding[:, None] - embedding[None], axis=-1)
+    same = labels[:, None] == labels[None]
+    return np.where(same, distances, -1).max(axis=1), np.where(same, np.inf, distances).min(axis=1)
+
+
+def cross(logits, labels, smoothing=0.1):
+    """Cross entropy with label smoothing, by NumPy in float64: (B,)."""
+    logs = np.float64(logits)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    true = logs[np.arange(len(labels)), labels]
+    return -((1 - smoothing) * true + smoothing * logs.mean(axis=1))
+
+
+def test_the_metric_is_of_embeddings_or_of_their_directions(rng):
+    labels = np.repeat(np.arange(3), 3).astype(np.int32)
+    embedding = (rng.normal(size=(9, 5)) * rng.uniform(0.1, 9, (9, 1))).astype(np.float32)
+    directions = np.float64(embedding) / np.linalg.norm(embedding, axis=1, keepdims=True)
+    found = []
+    for metric, compared in (("euclidean", embedding), ("cosine", directions)):
+        positive, negative = mined(compared, labels)
+        stage = StageOutput(embedding, None)
+        metrics = losses_of([stage], labels, metric=metric, triplet_margin=0.3)
+        want = np.maximum(positive - negative + 0.3, 0).mean()
+        np.testing.assert_allclose(metrics["loss/triplet_1"], want, rtol=1e-5)
+        np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
+        assert metrics["ordered_1"] == (positive < negative).mean()
+        found.append(want)
+    assert abs(found[0] - found[1]) > 0.1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 3.0])
+def test_the_triplet_loss_has_a_weight(rng, weight):
+    """The total has it; the metric is the loss without it."""
+    labels = np.repeat(np.arange(2), 3).astype(np.int32)
+    stages = [
+        StageOutput(*(rng.normal(size=(6, n)).astype(np.float32) for n in (4, 3))) for _ in range(2)
+    ]
+    metrics = losses_of(stages, labels, triplet_weight=weight)
+    total = 0.0
+    for number, stage in enumerate(stages, start=1):
+        positive, negative = mined(stage.embedding, labels)
+        triplet = np.log1p(np.exp(positive - negative)).mean()
+        np.testing.assert_allclose(metrics[f"loss/triplet_{number}"], triplet, rtol=1e-5)
+        total += weight * triplet + cross(stage.logits, labels).mean()
+    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
+
+
+def test_the_id_loss_has_a_margin_and_the_accuracy_none(rng):
+    labels = np.arange(8, dtype=np.int32) % 4
+    logits = rng.normal(size=(8, 4)).astype(np.float32)
+    logits[np.arange(4), labels[:4]] += 1.5  # right by less than the margin, for some
+    lowered = np.float64(logits)
+    lowered[np.arange(8), labels] -= 2.0
+    metrics = losses_of([StageOutput(None, logits)], labels, id_margin=2.0)
+    np.testing.assert_allclose(metrics["loss/id_1"], cross(lowered, labels).mean(), rtol=1e-5)
+    assert metrics["accuracy_1"] == (logits.argmax(axis=1) == labels).mean()
+    assert (logits.argmax(axis=1) == labels).sum() > (lowered.argmax(axis=1) == labels).sum()
+
+
+def test_a_margin_is_of_each_identity_that_a_mixed_image_shows(rng):
+    labels = np.arange(6, dtype=np.int32) % 3
+    others = (labels + 1) % 3
+    logits = rng.normal(size=(6, 3)).astype(np.float32)
+    share = np.linspace(0, 1, 6).astype(np.float32)
+    stage = StageOutput(None, logits, Mixture(labels=others.astype(np.int32), share=share))
+    metrics = losses_of([stage], labels, id_margin=0.5)
+    parts = []
+    for shown in (labels, others):
+        lowered = np.float64(logits)
+        lowered[np.arange(6), shown] -= 0.5
+        parts.append(cross(lowered, shown))
+    want = ((1 - np.float64(share)) * parts[0] + np.float64(share) * parts[1]).mean()
+    np.testing.assert_allclose(metrics["loss/id_1"], want, rtol=1e-5)
+
+
+def test_a_stage_has_the_losses_that_it_has_outputs_for(rng):
+    """Stripes of the strong baseline have logits alone."""
+    labels = np.repeat(np.arange(2), 2).astype(np.int32)
+    embedding, logits = (rng.normal(size=(4, n)).astype(np.float32) for n in (5, 2))
+    metrics = losses_of([StageOutput(embedding, None), StageOutput(None, logits)], labels)
+    assert {name for name in metrics if name[-1].isdigit()} == {
+        *("loss/triplet_1", "ordered_1"),
+        *("loss/id_2", "accuracy_2"),
+    }
+    np.testing.assert_allclose(
+        metrics["loss"], metrics["loss/triplet_1"] + metrics["loss/id_2"], rtol=1e-6
+    )
+
+
 def test_mixed_images_have_both_labels(rng):
     """The loss of a network that hands on a mixture, by NumPy in float64."""
     labels = np.repeat(np.arange(2), 4).astype(np.int32)
@@ -248,32 +358,15 @@ def test_mixed_images_have_both_labels(rng):
         share=jnp.array([0.0, 0.25, 0.5, 0.75, 1.0, 0.1, 0.6, 0.3], jnp.float32),
     )
     logits, embedding = (rng.normal(size=(8, n)).astype(np.float32) for n in (2, 3))
-
-    class Fixed:
-        def apply(self, variables, *inputs, **options):
-            embedded = variables["params"] * embedding
-            outputs = (StageOutput(embedded, jnp.array(logits), mixture),)
-            return outputs, {"batch_stats": variables["batch_stats"]}
-
-    optimizer = optax.sgd(0.0)
-    state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)))
-    step = jax.jit(make_step(Fixed(), optimizer, lambda step: 0.0, CONFIG, None))
-    batch = {"image": np.zeros((8, 32, 32, 3), np.uint8), "label": labels}
-    _, metrics = step(state, batch)
-
+    metrics = losses_of([StageOutput(embedding, logits, mixture)], labels)
     share = np.asarray(mixture.share, np.float64)
-    logs = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(axis=1, keepdims=True))
-    cross = [-(0.9 * logs[np.arange(8), y] + 0.05 * logs.sum(axis=1)) for y in (0, 1)]
-    own, other = (np.choose(y, cross) for y in (labels, labels[::-1]))
+    own, other = cross(logits, labels), cross(logits, labels[::-1])
     np.testing.assert_allclose(
         metrics["loss/id_1"], ((1 - share) * own + share * other).mean(), rtol=1e-5
     )
     # For mining an image is of whom it shows most; an even one stays what it was.
     shown = np.where(share > 0.5, labels[::-1], labels)
-    distances = np.linalg.norm(np.float64(embedding)[:, None] - embedding[None], axis=-1)
-    same = shown[:, None] == shown[None]
-    positive = np.where(same, distances, -1).max(axis=1)
-    negative = np.where(same, np.inf, distances).min(axis=1)
+    positive, negative = mined(embedding, shown)
     triplet = np.log1p(np.exp(positive - negative)).mean()
     np.testing.assert_allclose(metrics["loss/triplet_1"], triplet, rtol=1e-5)
     assert metrics["accuracy_1"] == (logits.argmax(axis=1) == shown).mean()
