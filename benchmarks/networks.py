@@ -52,7 +52,11 @@ IDENTITIES = 751  # Market-1501's, in training.
 
 def known_networks() -> list[str]:
     """Networks that have a recipe."""
-    return [name for name in models.NETWORKS if importlib.util.find_spec(f"configs.{name}_market")]
+    return [
+        name
+        for name in models.NETWORKS
+        if importlib.util.find_spec(f"reid_jax.configs.{name}_market")
+    ]
 
 
 def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
@@ -63,7 +67,9 @@ def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
     """
     if name not in known_networks():
         raise ValueError(f"unknown network {name!r} in --networks: there are {known_networks()}")
-    module = importlib.import_module(f"configs.{name}_{'synthetic' if small else 'market'}")
+    module = importlib.import_module(
+        f"reid_jax.configs.{name}_{'synthetic' if small else 'market'}"
+    )
     config = module.get_config("small" if small else None)
     images = config.data.images_per_identity
     if batch < 2 * images or batch % images:

@@ -14,7 +14,7 @@ Strings: `detected` (default) or `labeled`; a row of table 2: `ls+cutout` (defau
 ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

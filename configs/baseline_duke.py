@@ -12,7 +12,7 @@ images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64 image
 see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

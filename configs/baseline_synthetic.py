@@ -10,7 +10,7 @@ Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (a 
 dataset for tests: it trains in seconds and learns little).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

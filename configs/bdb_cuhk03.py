@@ -15,7 +15,7 @@ Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images
 `half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

@@ -13,7 +13,7 @@ Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half
 ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

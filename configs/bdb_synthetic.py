@@ -8,7 +8,7 @@ Measured: see the README's table.
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

@@ -2,7 +2,7 @@
 
 A recipe is a function of a config string, `configs/pmm_cuhk03.py:labeled,small`: words separated by
 commas, each known to the recipe. Any leaf is then overridden by name, `--config.optim.lr=1e-3`; an
-unknown leaf is an error. What each may be is in `reid_jax/runs/settings.py`.
+unknown leaf is an error. What each may be is in `reid_jax/runs/leaves.py`.
 """
 
 from ml_collections import ConfigDict

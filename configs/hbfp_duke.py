@@ -12,7 +12,7 @@ Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole ne
 192x64 images, 16 or 40 epochs, see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

@@ -10,7 +10,7 @@ Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole ne
 `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

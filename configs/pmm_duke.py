@@ -12,7 +12,7 @@ Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows
 images, 16 or 40 epochs, see `common.half`).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

@@ -11,7 +11,7 @@ Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows
 (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from configs import common
+from reid_jax.configs import common
 
 
 def get_config(string=None):

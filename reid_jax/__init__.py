@@ -12,7 +12,9 @@ _PUBLIC = {
     "load": "reid_jax.inference",
 }
 
-__all__ = ["Gallery", "Model", "load"]
+__version__ = "0.1.0"
+
+__all__ = ["Gallery", "Model", "__version__", "load"]
 
 
 def __getattr__(name: str):

@@ -6,9 +6,6 @@ import optax
 
 from reid_jax.runtime import collectives
 
-# Distances that the triplet loss compares: between embeddings, or between embeddings of length one.
-METRICS = ("euclidean", "cosine")
-
 # Squared distances below this count as zero: the square root has no slope there (PyTorch programs
 # clamp alike).
 _TINY = 1e-12

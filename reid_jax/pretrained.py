@@ -5,6 +5,6 @@ from reid_jax.weights import Trunk, check_fits, read_trunk, write_trunk, write_w
 __all__ = ["Trunk", "check_fits", "read_trunk", "write_trunk", "write_workdir"]
 
 if __name__ == "__main__":
-    from reid_jax.weights.__main__ import main
+    from reid_jax.cli.weights import main
 
-    main()
+    main(prog="python -m reid_jax.pretrained")

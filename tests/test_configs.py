@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from reid_jax import models
+from reid_jax.configs import common
 from reid_jax.runs.settings import check
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
@@ -44,7 +44,7 @@ RECIPES = [(name, string) for name, strings in STRINGS.items() for string in str
 
 
 def load(name, string=""):
-    return importlib.import_module(f"configs.{name}").get_config(string)
+    return importlib.import_module(f"reid_jax.configs.{name}").get_config(string)
 
 
 def test_every_file_is_tested():

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "reid_jax"
 # know each other. Files of a room may import each other, but not in a circle. A room of several
 # names is one of several files or folders; `__main__` is any file of that name, a command line.
 FLOORS = (
-    (("cli", "__main__", "recipe_flags", "pretrained"),),
+    (("cli", "__main__", "pretrained"),),
     (("configs",),),
     (("reproduce",), ("report",)),
     (("search",), ("export",)),
@@ -24,7 +24,7 @@ FLOORS = (
     (("runs",),),
     (("models",), ("data",)),
     (("gradcam", "mixing", "losses", "rectangles", "schedules"),),  # formulas
-    (("visualize",),),
+    (("visualize",), ("choices",)),
     (("runtime",),),
 )
 _FLOOR = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room}
@@ -42,6 +42,9 @@ def modules(package):
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
         found[parts[:-1] if parts[-1] == "__init__" else parts] = path
+    # The recipes lie beside the package and are modules of it.
+    for path in sorted((package.parent / "configs").glob("[!_]*.py")):
+        found["configs", path.stem] = path
     return found
 
 
@@ -133,11 +136,18 @@ def test_the_package_itself_imports_nothing_of_its_own_at_once():
         ),
         ("data/decoding.py", "from reid_jax.data import loaders", "a circle of files: data.decod"),
         ("new.py", "", "reid_jax.new is in no room"),
+        (
+            "../configs/common.py",
+            "from reid_jax.cli import recipes",
+            "configs may not import cli",
+        ),
     ],
 )
 def test_a_planted_import_is_found(file, line, fault, tmp_path):
     package = tmp_path / "reid_jax"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (PACKAGE, PACKAGE.parent / "configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(folder, tmp_path / folder.name, ignore=ignored)
     with (package / file).open("a", encoding="utf-8") as target:
         target.write(f"\n{line}\n")
     found = list(faults(package))

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import common
+from reid_jax.configs import common
 from reid_jax.schedules import create_schedule
 
 PAPER = common.pmm(top_k=3).optim.to_dict()

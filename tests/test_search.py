@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax import inference, search, visualize
+from reid_jax import inference, visualize
+from reid_jax.cli import search as command
 from reid_jax.data import layouts
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
 from reid_jax.runtime.messages import shown
+from reid_jax.search import searching
 from tests import random_runs
 from tests.test_untrusted import NAME
 
@@ -87,7 +89,7 @@ def run(*arguments):
     given = ["--workdir", "run", *map(str, arguments)]
     if "--gallery" not in given:
         given += ["--gallery", GALLERY]
-    return search.search(search._parser().parse_args(given))
+    return searching.search(command.parser().parse_args(given))
 
 
 def queries():
@@ -276,17 +278,17 @@ def test_a_gallery_of_another_network_is_refused(here, capsys):
 def test_what_makes_descriptors_others_makes_another_origin(here):
     model = copy.copy(inference.load("run"))
     model.config = copy.deepcopy(model.config)
-    origins = [search._origin(model), search._origin(inference.load("run", 1))]
+    origins = [searching._origin(model), searching._origin(inference.load("run", 1))]
     for leaf, value in (("flip", True), ("normalize", True)):
         model.config.eval[leaf] = value
-        origins.append(search._origin(model))
+        origins.append(searching._origin(model))
     for size in ((80, 64), (80, 72)):
         model.config.data.image_size = size
-        origins.append(search._origin(model))
+        origins.append(searching._origin(model))
     model.variables = jax.tree.map(lambda x: x + 1e-3, model.variables)
-    origins.append(search._origin(model))
+    origins.append(searching._origin(model))
     assert len(set(origins)) == 7
-    assert search._origin(inference.load("run")) == origins[0]
+    assert searching._origin(inference.load("run")) == origins[0]
     assert re.fullmatch("baseline, step 2, sha256 [0-9a-f]{64}", origins[0])
 
 
@@ -357,5 +359,5 @@ def test_the_program(here):
 )
 def test_options_that_cannot_be(options, message, capsys):
     with pytest.raises(SystemExit):
-        search.main(["--workdir=run", "--gallery=a", "--query=b", *options])
+        command.main(["--workdir=run", "--gallery=a", "--query=b", *options])
     assert message in capsys.readouterr().err

@@ -52,7 +52,7 @@ folder = pathlib.Path(sys.argv[1])
 pedestrians, own, workdir = (folder / name for name in ("pedestrians", sys.argv[2], "run"))
 
 import jax
-from configs import baseline_synthetic
+from reid_jax.configs import baseline_synthetic
 from reid_jax import models
 from reid_jax.data.loaders import open_images
 from reid_jax.programs.evaluate import Protocol, evaluate_run

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from reid_jax.choices import LAYOUTS, NAMED_LAYOUTS
 from reid_jax.data import msmt17
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.splits import Dataset, Split
@@ -48,12 +49,6 @@ _LAYOUTS = {
     "cuhk03": _Layout(r"(?P<pid>\d{1,9})_c(?P<camid>\d{1,9})_\d+"),
     "folder": _Layout(PATTERN, folders=FOLDERS),
 }
-
-#: The layouts whose file names show identity and camera.
-NAMED = tuple(_LAYOUTS)
-
-#: The layouts that `read` knows.
-LAYOUTS = (*_LAYOUTS, "msmt17")
 
 
 def read(
@@ -233,7 +228,7 @@ def read_names(
 
     Args:
         paths: N paths.
-        layout: one of `NAMED`; or None, with a pattern.
+        layout: one of `choices.NAMED_LAYOUTS`; or None, with a pattern.
         pattern: as `PATTERN`.
         option: by which the pattern was given, for errors.
 
@@ -246,7 +241,8 @@ def read_names(
     """
     if pattern is None:
         if layout not in _LAYOUTS:
-            raise ValueError(f"unknown layout {layout!r}; supported layouts: {', '.join(NAMED)}")
+            known = ", ".join(NAMED_LAYOUTS)
+            raise ValueError(f"unknown layout {layout!r}; supported layouts: {known}")
         expression = _compiled(_LAYOUTS[layout].pattern, option)
     else:
         expression = _compiled(pattern, option)

@@ -6,11 +6,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from reid_jax.choices import LOADERS
 from reid_jax.runtime import hosts
 from reid_jax.runtime.progress import Progress
-
-#: The loaders that `open_images` knows.
-LOADERS = ("tfdata", "memory", "device")
 
 
 class Images(Protocol):

@@ -9,8 +9,6 @@ from reid_jax.data.splits import Split
 from reid_jax.runtime import hosts
 from reid_jax.runtime.progress import Progress
 
-POLICIES = ("error", "skip")
-
 
 def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Split:
     """The split without its bad images, if those are to be skipped.

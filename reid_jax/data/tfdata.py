@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from reid_jax.data import decoding
+from reid_jax.data.tensorflow_extra import NO_TENSORFLOW
 from reid_jax.runtime import hosts
 from reid_jax.runtime.progress import Progress
 
@@ -21,10 +22,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 try:
     import tensorflow as tf
 except ImportError as error:
-    raise ImportError(
-        "data.loader='tfdata' needs TensorFlow, which cannot be imported here: "
-        "use --config.data.loader=memory, or install tensorflow"
-    ) from error
+    raise ImportError(f"{NO_TENSORFLOW} ({error})") from error
 
 # Fractional bits of a filter's weights, in Pillow and here: 8-bit pixels times weights fit int32.
 _BITS = 22

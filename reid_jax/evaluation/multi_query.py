@@ -13,11 +13,9 @@ import collections
 
 import numpy as np
 
+from reid_jax.choices import QUERY_POOLINGS
 from reid_jax.data.splits import Split
 from reid_jax.evaluation.descriptor_sets import Descriptors
-
-#: The ways to pool that `pool` knows.
-QUERY_POOLINGS = ("average", "max")
 
 
 def check(how: str) -> None:

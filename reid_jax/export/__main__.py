@@ -1,43 +1,6 @@
-"""Command line: python -m reid_jax.export --workdir RUN OUT ..."""
+"""`python -m reid_jax.export`: the same as `reid-jax export`."""
 
-import argparse
-
-from reid_jax.runtime.messages import clear_errors
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Exports the run that the command line names."""
-    options = _parser().parse_args(arguments)
-    with clear_errors(options.traceback):
-        from reid_jax.export.exporter import export_run  # After the arguments: JAX takes its time.
-
-        formats = None if options.formats is None else options.formats.split(",")
-        export_run(options.workdir, options.out, options.checkpoint, formats)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reid_jax.export",
-        description="Writes the descriptor network of a run, with its weights, as "
-        "OUT/descriptor.stablehlo and OUT/descriptor.onnx, and what they take and give as "
-        "OUT/descriptor.json.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("out", metavar="OUT", help="the folder to make")
-    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument(
-        "--checkpoint",
-        default="latest",
-        help="latest, best, or the number of a step; default: %(default)s",
-    )
-    parser.add_argument(
-        "--formats",
-        metavar="FORMAT,FORMAT",
-        help="of stablehlo and onnx; default: both, if jax2onnx is installed",
-    )
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    return parser
-
+from reid_jax.cli.export import main
 
 if __name__ == "__main__":
-    main()
+    main(prog="python -m reid_jax.export")

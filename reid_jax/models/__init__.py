@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from reid_jax.choices import DTYPES
 from reid_jax.models.baseline import Baseline
 from reid_jax.models.bdb import BDB
 from reid_jax.models.hbfp import HBFP
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
-DTYPES = ("float32", "bfloat16")
 
 
 def create(config, num_classes: int, axis_name: str | None = None) -> Network:

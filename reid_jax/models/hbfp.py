@@ -11,13 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.choices import LEVELS, PAIRS
 from reid_jax.gradcam import class_activation_map
 from reid_jax.models.bilinear import BFP
 from reid_jax.models.heads import PooledHead
 from reid_jax.models.network import Network
-
-LEVELS = ("low", "middle", "high")
-PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
 
 
 class HBFP(Network):

@@ -12,8 +12,6 @@ from reid_jax.models.normalization import EPSILON, BatchNorm
 from reid_jax.models.pooling import POOLINGS, GeneralizedMean, generalized_pool
 from reid_jax.models.resnet import kaiming_fan_out
 
-NECKS = ("none", "batch_norm")
-
 # Squared norms below this count as zero.
 _TINY = 1e-24
 
@@ -85,7 +83,7 @@ class PooledHead(nn.Module):
         pooling: `average`, `max`, `gem` (generalized mean) or `generalized` (HBFP-Net's).
         lambdas: thresholds of `generalized`; (0,) is average pooling.
         reduction: of the terms of `generalized`, `sum` or `mean`.
-        neck: of `NECKS`.
+        neck: of `choices.NECKS`.
         triplet: whether the output has the embedding, for a triplet loss.
         cosine_scale: 0 for a linear classifier, otherwise the scale of a `CosineClassifier`.
         classifier_std: standard deviation of the classifier's initial weights.

@@ -15,7 +15,6 @@ from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network, logits_of
 from reid_jax.runtime import collectives
 
-MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
 # Those that change the maps of stages II and III, and those that change the images.
 _OF_FEATURES = ("hardmix", "cutout")
 _OF_IMAGES = ("cutmix", "attentive_cutmix")

@@ -54,10 +54,6 @@ class GeneralizedMean(nn.Module):
 _AT_LEAST = 1.0 - 5e-7
 
 
-# How the terms of generalized pooling are combined.
-REDUCTIONS = ("sum", "mean")
-
-
 def generalized_pool(
     features: jax.Array, lambdas: Sequence[float], reduction: str = "sum"
 ) -> jax.Array:

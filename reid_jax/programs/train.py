@@ -15,6 +15,7 @@ from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.data.splits import Dataset
+from reid_jax.data.tensorflow_extra import check_loader
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.runs.record import Record
@@ -54,12 +55,14 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
 
     Raises:
         ValueError, OSError: bad settings, data or workdir, named; all before training starts.
+        ImportError: `data.loader` is `tfdata` and TensorFlow is not installed.
         FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
         Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
           checkpoint written. Before the first step it ends the process instead, see `Preemption`.
     """
     # Settings, then folders, then images: the checks that are quick come first.
     check(config)
+    check_loader(config.data.loader)
     devices = choose_devices(config.devices)
     check_divides(
         devices, _batch_size(config), "data.identities_per_batch x data.images_per_identity"

@@ -1,4 +1,4 @@
-"""What eval.py shows of an evaluated run beside its results: pictures and a page."""
+"""What `reid-jax eval` shows of an evaluated run beside its results: pictures and a page."""
 
 import pathlib
 

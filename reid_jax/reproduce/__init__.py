@@ -1,1 +1,1 @@
-"""`python -m reid_jax.reproduce TABLE`: the papers' tables, published and measured side by side."""
+"""`reid-jax reproduce TABLE`: the papers' tables, published and measured side by side."""

@@ -1,8 +1,8 @@
-"""The runs behind a table: one command of `train.py` for each row, dataset and seed.
+"""The runs behind a table: one command of `reid-jax train` for each row, dataset and seed.
 
-A run has a folder named for what it is and not for a table, so that tables share it. Whatever was
-killed, and wherever, the same command goes on: a finished run left `reproduced.json` behind, and an
-unfinished one is `train.py`'s to continue.
+A run has a folder named for what it is and not for a table, so that tables share it. After a kill,
+the same command continues: a finished run left `reproduced.json` behind, and `reid-jax train`
+continues an unfinished one.
 """
 
 import contextlib
@@ -28,13 +28,16 @@ from reid_jax.runtime.messages import TRY_AGAIN, Preempted, say
 
 NAME = "reproduced.json"
 
+# The program that carries out a run; of this installation, whatever `python` on the PATH has.
+_TRAIN = ("-m", "reid_jax", "train")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How a table is run.
 
     Attributes:
-        checkout: folder of `train.py` and `configs/`, where the commands run.
+        folder: where the commands run; the recipes' data folders are relative to it.
         workdir: folder of the tables and their runs.
         seeds: number of runs of each row on each dataset; their seeds count from 0.
         small: the recipes' small networks, for a CPU.
@@ -43,7 +46,7 @@ class Settings:
         overrides: `LEAF=VALUE` for every run.
     """
 
-    checkout: pathlib.Path
+    folder: pathlib.Path
     workdir: pathlib.Path
     seeds: int = 3
     small: bool = False
@@ -61,7 +64,7 @@ class Run:
         dataset: key of `DATASETS`.
         seed: of the run; a word where the command is to be shown for all of them.
         workdir: the run's folder.
-        arguments: what `train.py` gets.
+        arguments: of `reid-jax train`.
     """
 
     row: Row
@@ -72,8 +75,8 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line, to be typed in a checkout."""
-        return shlex.join(["python", "train.py", *self.arguments])
+        """The command line."""
+        return shlex.join(["python", *_TRAIN, *self.arguments])
 
 
 def left_out(table: Table, settings: Settings) -> dict[str, str]:
@@ -87,7 +90,7 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
     for key in table.datasets:
         default = DATASETS[key].root
         folder = settings.folders.get(key, default)
-        if default is None or folder is None or (settings.checkout / folder).is_dir():
+        if folder is None or (settings.folder / folder).is_dir():
             continue
         if key in settings.folders:
             raise FileNotFoundError(f"--{key}={folder}: there is no such folder")
@@ -95,7 +98,7 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
     if len(reasons) == len(table.datasets):
         listed = "; ".join(f"{DATASETS[key].title}: {why}" for key, why in reasons.items())
         raise FileNotFoundError(
-            f"no dataset of this table is at hand in {settings.checkout}. {listed}. The table "
+            f"no dataset of this table is at hand in {settings.folder}. {listed}. The table "
             "`synthetic` draws its own"
         )
     return reasons
@@ -123,14 +126,14 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
     folder = "-".join([recipe, *words, *leaves])
     # Values of leaves may hold what no folder's name should.
     workdir = settings.workdir / re.sub(r"[^\w.,+=-]+", "_", folder) / f"seed{seed}"
-    config = f"configs/{recipe}.py" + (f":{','.join(words)}" if words else "")
+    config = recipe + (f":{','.join(words)}" if words else "")
     arguments = [
         f"--config={config}",
-        f"--workdir={_seen_from(settings.checkout, workdir)}",
+        f"--workdir={_seen_from(settings.folder, workdir)}",
         f"--config.seed={seed}",
     ]
     if dataset in settings.folders:
-        root = _seen_from(settings.checkout, settings.folders[dataset])
+        root = _seen_from(settings.folder, settings.folders[dataset])
         arguments.append(f"--config.data.root={root}")
     arguments += [f"--config.{leaf}" for leaf in leaves]
     return Run(row, dataset, seed, workdir, tuple(arguments))
@@ -149,22 +152,41 @@ def finished(run: Run) -> dict[str, Any] | None:
     path = run.workdir / NAME
     try:
         left = json.loads(path.read_text(encoding="utf-8"))
-        return left if left["command"] == run.command else None
+        return left if _essence(left["command"]) == _essence(run.command) else None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}. Remove it to run it again") from error
 
 
-def carry_out(run: Run, checkout: pathlib.Path) -> None:
-    """Starts `train.py`, waits for it, and notes what it measured; a finished run is left alone.
+def _essence(command: str) -> tuple[str, list[str]]:
+    """What a command trains, however it is spelt: recipe and leaves, without the workdir.
+
+    `python train.py --config=configs/pmm_market.py:small ...`, as former versions wrote it, is the
+    same as `python -m reid_jax train --config=pmm_market:small ...`.
+    """
+    config, leaves = "", []
+    for argument in shlex.split(command):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            path, colon, words = value.partition(":")
+            config = pathlib.PurePath(path).stem + colon + words
+        elif name == "--config.data.root":
+            leaves.append(f"{name}={os.path.abspath(value)}")
+        elif name.startswith("--config."):
+            leaves.append(argument)
+    return config, leaves
+
+
+def carry_out(run: Run, folder: pathlib.Path) -> None:
+    """Trains, and notes what was measured; a finished run is left alone.
 
     Args:
-        run: to make, or to go on with.
-        checkout: folder of `train.py`.
+        run: to make, or to continue.
+        folder: where the command runs.
 
     Raises:
-        OSError: `train.py` failed; names the command.
+        OSError: the training failed; names the command.
         ValueError: a link leads out of the run's folder; see `check_symlinks`.
         Preempted: SIGTERM has stopped it.
     """
@@ -175,19 +197,19 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
             return
         resumed = (run.workdir / CHECKPOINTS).exists()
         start = time.monotonic()
-        program = [sys.executable, "train.py", *run.arguments]
-        with subprocess.Popen(program, cwd=checkout, pass_fds=[lock]) as training:
+        program = [sys.executable, *_TRAIN, *run.arguments]
+        with subprocess.Popen(program, cwd=folder, pass_fds=[lock]) as training:
             try:
                 status = training.wait()
             except BaseException:
                 training.terminate()  # And wait for its checkpoint.
                 raise
         if status == TRY_AGAIN:
-            raise Preempted("the same command goes on here")
+            raise Preempted("run the same command again to continue")
         if status != 0:
             raise ChildProcessError(
-                f"exit status {status} of {run.command}\nWhat went wrong stands above. Started "
-                "again, this goes on here"
+                f"exit status {status} of {run.command}\nThe error is printed above. Run "
+                "the same command again to continue"
             )
         evaluations = [record for record in read_metrics(run.workdir) if record["kind"] == "eval"]
         left = {
@@ -201,10 +223,10 @@ def carry_out(run: Run, checkout: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _alone_in(workdir: pathlib.Path) -> Iterator[int]:
-    """Holds the lock of a run's folder; yields its file, which `train.py` is to inherit.
+    """Holds the lock of a run's folder; yields its file, which the training program inherits.
 
-    So the lock is held as long as either lives: where this program alone is killed, the next one
-    waits for the `train.py` that it left behind, and two tables at once do not make a run twice.
+    So the lock is held as long as either lives: if only this program is killed, the next one waits
+    for the training that it left behind, and two tables at once do not make a run twice.
     """
     with (workdir / "lock").open("w") as file:
         try:
@@ -223,7 +245,7 @@ def _in_per_cent(evaluation: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _seen_from(checkout: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """A path for a program that runs in the checkout; as short as it can be."""
+def _seen_from(folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """A path for a program that runs in a folder; as short as it can be."""
     path = pathlib.Path(os.path.abspath(path))
-    return path.relative_to(checkout) if path.is_relative_to(checkout) else path
+    return path.relative_to(folder) if path.is_relative_to(folder) else path

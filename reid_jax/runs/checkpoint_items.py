@@ -35,8 +35,8 @@ def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
     newest = max(steps, key=lambda path: int(path.name))
     if _saved_items(newest) == {"model"}:
         raise ValueError(
-            f"the checkpoint {newest} holds weights alone, which eval.py evaluates; there is no "
-            "optimizer for a run to go on with. Choose another --workdir"
+            f"the checkpoint {newest} holds weights alone, which reid-jax eval evaluates; there is "
+            "no optimizer for a run to go on with. Choose another --workdir"
         )
     return True
 

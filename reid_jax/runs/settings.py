@@ -1,237 +1,18 @@
-"""What a recipe may say: type and range of every leaf, and leaves that contradict each other.
+"""What is wrong with a recipe: leaves by themselves, and leaves that contradict each other.
 
-A new leaf is one line of a table here. All that is wrong is named at once, and before anything else
-is done. What depends on the data is checked where the data is.
+`leaves` holds what each may be. All that is wrong is named at once, and before anything else is
+done. What depends on the data is checked where the data is.
 """
 
 import difflib
-import operator
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from reid_jax import models
-from reid_jax.data.layouts import LAYOUTS
-from reid_jax.data.loaders import LOADERS
-from reid_jax.data.skipping import POLICIES
-from reid_jax.data.synthetic import MAX_CAMERAS
-from reid_jax.losses import METRICS
-from reid_jax.models.hbfp import LEVELS, PAIRS
-from reid_jax.models.heads import NECKS
-from reid_jax.models.pmm import MIXINGS
-from reid_jax.models.pooling import POOLINGS, REDUCTIONS
-from reid_jax.models.resnet import BLOCKS
-from reid_jax.schedules import SCHEDULES
-
-
-class Leaf(NamedTuple):
-    """What a value must be, in words that follow "it must be", and whether one is that."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-_LIMITS = {
-    "least": ("at least", operator.ge),
-    "above": ("above", operator.gt),
-    "most": ("at most", operator.le),
-    "below": ("below", operator.lt),
-}
-_LARGEST = float(np.finfo(np.float32).max)
-
-
-def number(**limits: float) -> Leaf:
-    """A float or an int that float32 can hold, within `_LIMITS` by name."""
-
-    def holds(value):
-        return (
-            isinstance(value, float | int)
-            and not isinstance(value, bool)
-            and -_LARGEST <= value <= _LARGEST  # False of NaN too.
-            and all(_LIMITS[name][1](value, limit) for name, limit in limits.items())
-        )
-
-    within = " and ".join(f"{_LIMITS[name][0]} {limit}" for name, limit in limits.items())
-    return Leaf(f"a finite number, {within}", holds)
-
-
-def whole(least: int, why: str = "") -> Leaf:
-    """An int from `least` to what an int32 can hold; `why` says what for."""
-    words = f"a whole number, at least {least} and below 2^31" + (f": {why}" if why else "")
-    holds = number(least=least, below=2**31).holds
-    return Leaf(words, lambda value: isinstance(value, int) and holds(value))
-
-
-def one_of(*names: str) -> Leaf:
-    """One of several strings."""
-    words = "one of " + ", ".join(repr(name) for name in names)
-    return Leaf(words, lambda value: isinstance(value, str) and value in names)
-
-
-def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
-    """A tuple or list of so many values, or of any number from `least` on."""
-    length = f"length {' or '.join(map(str, counts))}" if counts else f"at least length {least}"
-
-    def holds(value):
-        return (
-            isinstance(value, tuple | list)
-            and (len(value) in counts if counts else len(value) >= least)
-            and all(map(each.holds, value))
-        )
-
-    return Leaf(f"a tuple of {length}, each {each.words}", holds)
-
-
-def rising(values: Leaf, by: Callable[[Any, Any], bool], words: str) -> Leaf:
-    """Such a tuple, each neighbours of which are in the order `by`."""
-
-    def holds(value):
-        return values.holds(value) and all(map(by, value[:-1], value[1:]))
-
-    return Leaf(f"{values.words}, {words}", holds)
-
-
-def some_of(*names: str, least: int = 0) -> Leaf:
-    """A tuple of some of several strings, each once and in their order."""
-    known = several(one_of(*names), least=least)
-
-    def holds(value):
-        return known.holds(value) and list(value) == [name for name in names if name in value]
-
-    return Leaf(f"{'some' if least else 'none or some'} of {names}, in order", holds)
-
-
-SWITCH = Leaf("True or False", lambda value: isinstance(value, bool))
-TEXT = Leaf("text", lambda value: isinstance(value, str))
-_ANYTHING = Leaf("anything", lambda value: True)
-_SHARE = number(least=0, most=1)
-_COUNT = whole(1)
-
-_LEAVES = {
-    "seed": whole(0),
-    "epochs": _COUNT,
-    "max_steps": whole(0),
-    "devices": whole(0),
-    "data": {
-        "layout": one_of(*LAYOUTS, "synthetic"),
-        "root": TEXT,
-        "pattern": TEXT,
-        "folders": several(TEXT, 0, 3),
-        "synthetic": {
-            "seed": whole(0),
-            "train_identities": whole(2),
-            "test_identities": _COUNT,
-            "train_cameras": whole(2),
-            "test_cameras": whole(2),
-        },
-        "image_size": several(_COUNT, 2),
-        "loader": one_of(*LOADERS),
-        "on_bad_image": one_of(*POLICIES),
-        "skip_limit": number(least=0, below=1),
-        "identities_per_batch": whole(2, "the triplet loss needs negatives"),
-        "images_per_identity": whole(2, "the triplet loss needs positives"),
-    },
-    "augment": {
-        "flip": _SHARE,
-        "crop_padding": whole(0),
-        "brightness": _SHARE,
-        "contrast": _SHARE,
-        "saturation": _SHARE,
-        "cutout_probability": _SHARE,
-        "cutout_size": _COUNT,
-        "erasing_probability": _SHARE,
-        "erasing_area": rising(
-            several(number(above=0, most=1), 2), operator.le, "the smaller first"
-        ),
-        "erasing_aspect": rising(several(number(above=0), 2), operator.le, "the smaller first"),
-    },
-    "loss": {
-        "triplet_margin": number(least=0),
-        "triplet_weight": number(least=0),
-        "metric": one_of(*METRICS),
-        "label_smoothing": number(least=0, below=1),
-        "id_margin": number(least=0),
-    },
-    "eval": {
-        "every_epochs": _COUNT,
-        "batch_size": _COUNT,
-        "flip": SWITCH,
-        "normalize": SWITCH,
-        "block_size": _COUNT,
-    },
-    "log": {"every_steps": _COUNT},
-    "checkpoint": {"every_epochs": _COUNT, "keep": _COUNT},
-}
-# `optim` and `model` have those of all, and those of their schedule and network.
-_OPTIM = {
-    "schedule": one_of(*SCHEDULES),
-    "lr": number(above=0),
-    "weight_decay": number(least=0),
-    "trunk_lr": number(above=0, most=1),
-    "frozen_epochs": whole(0),
-}
-_DECAY = {"warmup_epochs": whole(0), "decay_from": whole(0), "decay_until": _COUNT}
-_SCHEDULES = {
-    "staircase": {
-        "warmup_epochs": whole(0),
-        "warmup_every": _COUNT,
-        "milestones": rising(several(_COUNT), operator.lt, "each above the one before"),
-        "decay": number(above=0, most=1),
-    },
-    "cosine": {**_DECAY, "final": number(least=0, most=1)},
-    "exponential": {**_DECAY, "final": number(above=0, most=1)},
-}
-_MODEL = {
-    "name": one_of(*models.NETWORKS),
-    "trunk": {
-        "depths": several(_COUNT, 4),
-        "width": _COUNT,
-        "stem_width": whole(0),
-        "base_width": _COUNT,
-        "strides": several(_COUNT, 4),
-        "stride_in_1x1": SWITCH,
-        "block": one_of(*BLOCKS),
-        "ibn": SWITCH,
-    },
-    "pretrained": TEXT,
-    "dtype": one_of(*models.DTYPES),
-}
-_NETWORKS = {
-    "baseline": {
-        "classifier": SWITCH,
-        "classifier_std": number(above=0),
-        "cosine_scale": number(least=0),
-        "pooling": one_of(*POOLINGS, "gem"),
-        "neck": one_of(*NECKS),
-        "stripes": whole(0),
-    },
-    "bdb": {
-        "global_dim": _COUNT,
-        "part_dim": _COUNT,
-        "drop_height": number(above=0, most=1),
-        "drop_width": number(above=0, most=1),
-    },
-    "pmm": {
-        "embedding_dim": _COUNT,
-        "stages": Leaf("1, 2 or 3", lambda value: whole(1).holds(value) and value <= 3),
-        "mixing": one_of(*MIXINGS),
-        "block": several(_COUNT, 2),
-        "top_k": _COUNT,
-    },
-    "hbfp": {
-        "levels": some_of(*LEVELS, least=1),
-        "pairs": some_of(*PAIRS),
-        "hierarchy": SWITCH,
-        "lambdas": several(_SHARE, least=1),
-        "reduction": one_of(*REDUCTIONS),
-        "neck": one_of(*NECKS),
-        "classifier_std": number(above=0),
-        "correlation_dim": _COUNT,
-        "perception_dim": _COUNT,
-    },
-}
+from reid_jax import choices
+from reid_jax.runs import leaves
+from reid_jax.runs.leaf_kinds import ANYTHING, Leaf
 
 
 def check(config: ConfigDict) -> None:
@@ -260,10 +41,15 @@ def check_leaves(config: ConfigDict, source: str = "") -> None:
     _raise(list(_wrong_leaves(config, config, _table(config))), source)
 
 
+def leaves_of(config: ConfigDict) -> dict[str, Leaf]:
+    """The leaves that a recipe with this network and this schedule has, by dotted name."""
+    return dict(_flat(_table(config)))
+
+
 def unknown_leaf(name: str, config: ConfigDict) -> str:
     """Says that a recipe has no leaf of a dotted name, and which one may be meant."""
     section, _, last = name.rpartition(".")
-    known = [leaf.rpartition(".") for leaf in _names(_table(config))]
+    known = [leaf.rpartition(".") for leaf in leaves_of(config)]
     beside = [other for place, _, other in known if place == section]
     meant = [f"{section}.{x}" for x in difflib.get_close_matches(last, beside, n=1)]
     meant += [f"{place}.{other}" for place, _, other in known if other == last]
@@ -292,9 +78,9 @@ def _show(value: Any) -> str:
 
 def _table(config) -> dict[str, Any]:
     """The leaves of a recipe with this network and this schedule."""
-    return _LEAVES | {
-        "optim": _with_chosen(_OPTIM, config.get("optim"), "schedule", _SCHEDULES),
-        "model": _with_chosen(_MODEL, config.get("model"), "name", _NETWORKS),
+    return leaves.LEAVES | {
+        "optim": _with_chosen(leaves.OPTIM, config.get("optim"), "schedule", leaves.SCHEDULES),
+        "model": _with_chosen(leaves.MODEL, config.get("model"), "name", leaves.NETWORKS),
     }
 
 
@@ -304,16 +90,16 @@ def _with_chosen(common: dict, section: Any, leaf: str, tables: dict[str, dict])
     if name is not None and common[leaf].holds(name):
         return common | tables[name]
     others = section if isinstance(section, ConfigDict) else ()
-    return {other: _ANYTHING for other in others} | common
+    return {other: ANYTHING for other in others} | common
 
 
-def _names(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of a table."""
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """The leaves of a table by their dotted names."""
     for name, leaf in table.items():
         if isinstance(leaf, dict):
-            yield from _names(leaf, f"{prefix}{name}.")
+            yield from _flat(leaf, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, leaf
 
 
 def _wrong_leaves(config, section, table: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -349,6 +135,8 @@ def _contradictions(config) -> Iterator[str]:
             )
     yield from _of_schedule(config.optim)
     yield from _of_losses(config)
+    from reid_jax import models  # Here, because JAX takes seconds and `--help` must not.
+
     try:
         models.create(config.model, num_classes=2).check(size)
     except ValueError as error:
@@ -363,10 +151,10 @@ def _of_data(data) -> Iterator[str]:
                 "it is for the layout 'folder'"
             )
     cameras = data.synthetic.train_cameras + data.synthetic.test_cameras
-    if cameras > MAX_CAMERAS:
+    if cameras > choices.MAX_CAMERAS:
         yield (
             "data.synthetic.train_cameras + data.synthetic.test_cameras is "
-            f"{cameras}; it must be at most {MAX_CAMERAS}"
+            f"{cameras}; it must be at most {choices.MAX_CAMERAS}"
         )
 
 

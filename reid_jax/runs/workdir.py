@@ -14,6 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from reid_jax.runs.leaf_kinds import whole
+from reid_jax.runs.settings import check_leaves
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
 
@@ -118,9 +120,6 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
     """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
-    # Here: programs that only write files start without JAX.
-    from reid_jax.runs.settings import check_leaves, whole
-
     path = pathlib.Path(workdir) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))

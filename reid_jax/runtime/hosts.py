@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 
 from reid_jax.runtime import messages
@@ -104,24 +103,6 @@ def joined(
             "This host stops, and so will the others. What another host did wrong, it says itself."
         )
     jax.distributed.shutdown()
-
-
-def define_flags() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Defines the flags of a program for several hosts; gives `joined` of their values."""
-    coordinator = flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of the first of several hosts; auto on TPU pods and SLURM."
-    )
-    processes = flags.DEFINE_integer("processes", None, "How many hosts; not with auto.")
-    process = flags.DEFINE_integer("process", None, "Which host this is, from 0; not with auto.")
-    heartbeat = flags.DEFINE_integer(
-        "heartbeat",
-        HEARTBEAT_TIMEOUT,
-        "Seconds after which a silent host counts as dead.",
-        lower_bound=1,
-    )
-    return lambda: joined(
-        coordinator.value, processes.value, process.value, heartbeat_timeout=heartbeat.value
-    )
 
 
 def count() -> int:

@@ -1,6 +1,6 @@
 """Weights of others: ImageNet ResNets for trunks, and checkpoints of the authors' programs.
 
-`python -m reid_jax.weights FILE OUT` converts a file. `--config.model.pretrained=FILE` starts a
+`reid-jax weights FILE OUT` converts a file. `--config.model.pretrained=FILE` starts a
 run from a ResNet, converted or not.
 """
 

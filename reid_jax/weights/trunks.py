@@ -67,7 +67,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
     if program:
         raise ValueError(
             f"{shown(path)} holds a whole network, {program.upper()}, and not an ImageNet ResNet: "
-            "`python -m reid_jax.weights FILE OUT` converts it to a workdir for eval.py"
+            "`reid-jax weights FILE OUT` converts it to a workdir for `reid-jax eval`"
         )
     return from_file(file)
 

@@ -1,4 +1,4 @@
-"""Runs made of others' checkpoints: a workdir with the weights alone, for eval.py."""
+"""Runs made of others' checkpoints: a workdir with the weights alone, for `reid-jax eval`."""
 
 import os
 import pathlib

@@ -54,7 +54,7 @@ def output(tmp_path_factory):
 
 def count_parameters(name):
     """Of the state that a run on synthetic pedestrians begins with."""
-    config = importlib.import_module(f"configs.{name}_synthetic").get_config("small")
+    config = importlib.import_module(f"reid_jax.configs.{name}_synthetic").get_config("small")
     network = models.create(config.model, config.data.synthetic.train_identities)
     optimizer = optax.sgd(0.1)
     state = jax.eval_shape(lambda: create_state(network, optimizer, config.data.image_size, 0))

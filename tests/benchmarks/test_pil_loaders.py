@@ -3,9 +3,9 @@ import importlib.util
 import numpy as np
 import pytest
 from PIL import Image
+from reid_jax.configs.common import recipe
 
 from benchmarks import pil_loaders
-from configs.common import recipe
 from reid_jax.data import augment, loaders
 
 SIZE = (24, 10)

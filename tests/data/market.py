@@ -1,4 +1,4 @@
-from configs import common
+from reid_jax.configs import common
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 

@@ -368,7 +368,7 @@ def test_names_tell_wherever_files_are():
         ("\udcff", "d"),
         None,
     ]
-    for layout in layouts.NAMED:
+    for layout in layouts.NAMED_LAYOUTS:
         assert layouts.read_names([], layout) == []
     for layout in (None, "msmt17"):
         with pytest.raises(ValueError, match=r"unknown layout .*names tell in: market1501, "):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from configs import common
+from reid_jax.configs import common
 from reid_jax.data import datasets
 from reid_jax.data.loaders import open_images
 from reid_jax.runtime.messages import shown

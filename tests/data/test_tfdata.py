@@ -17,7 +17,7 @@ def test_without_tensorflow(tmp_path, draw):
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import numpy as np
-from reid_jax.data import decoding, layouts, pipeline, sampler
+from reid_jax.data import loaders, pipeline, sampler
 paths = [{str(tmp_path / "a.jpg")!r}] * 4
 opened = loaders.open_images(paths, {SIZE}, "memory")
 labels = np.array([0, 0, 1, 1], np.int32)
@@ -35,7 +35,9 @@ sys.stdout.buffer.write(batch["image"][0].tobytes())
         [sys.executable, "-W", "error", "-c", program], capture_output=True, check=True
     )
     message, pixels = run.stdout.split(b"\n", 1)
+    assert b"data.loader='tfdata' needs TensorFlow" in message
     assert b"--config.data.loader=memory" in message
+    assert b".[tfdata]" in message
     np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8), expected.ravel())
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from reid_jax.data.augment import normalize
-from reid_jax.evaluation import descriptors
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.runtime import progress
 
 
 class Means(nn.Module):
@@ -78,7 +78,7 @@ def test_a_descriptor_of_zeros_has_no_length_to_divide_by(images):
 
 
 def test_long_extraction_says_how_far_it_is(images, monkeypatch):
-    monkeypatch.setattr(descriptors, "_PROGRESS_PERIOD", -1.0)
+    monkeypatch.setattr(progress, "PERIOD", -1.0)
     lines = []
     face = descriptor_face(Means(), jax.devices()[:1])
     extract(face, {}, [(Array(images), 11)], 4, lines.append)

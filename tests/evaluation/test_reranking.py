@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_jax.evaluation import distances, reranking
+from reid_jax.evaluation import reranking
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import match_ranks, nearest, neighbours
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.runtime import progress
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -163,7 +164,7 @@ def test_neighbours_and_the_furthest_are_exact(rng):
 
 
 def test_long_searches_say_how_far_they_are(monkeypatch):
-    monkeypatch.setattr(distances, "_PROGRESS_PERIOD", -1.0)
+    monkeypatch.setattr(progress, "PERIOD", -1.0)
     query, gallery = random_sets(0, 60, 300, integers=False, dim=4)
     lines = []
     rescore = k_reciprocal(query, gallery, block_size=256, progress=lines.append)

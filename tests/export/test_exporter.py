@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reid_jax.cli.export import main
 from reid_jax.data.augment import normalize
 from reid_jax.export import exporter, onnx, stablehlo
-from reid_jax.export.__main__ import main
 from reid_jax.runtime.messages import shown
 from tests import random_runs
 

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from reid_jax import schedules
+from reid_jax.configs import common
 from reid_jax.models import Baseline, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import TrainState

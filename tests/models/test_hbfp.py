@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from reid_jax import models, schedules
+from reid_jax.configs import common
 from reid_jax.models import HBFP, ResNet
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
@@ -120,6 +120,35 @@ def test_inference_equals_numpy_in_float64(variables, images):
     got = jax.jit(tiny().apply)(variables, images)
     assert got.shape == (6, 32 + 32 + 64)
     close(got, np.concatenate(pooled_in_float64(maps), axis=1))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("neck", ["none", "batch_norm"])
+def test_reduction_and_neck_are_those_of_every_head(images, reduction, neck):
+    """Of the trunk's maps without BFP, which the leaves have nothing to do with."""
+    network = tiny(pairs=(), hierarchy=False, reduction=reduction, neck=neck)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables = reference.random_variables(shapes, np.random.default_rng(2))
+    _, _, maps = wanted(variables, images, train=False, pairs=(), hierarchy=False)
+    want = pooled_in_float64(maps)
+    if reduction == "mean":
+        want = [x / len(LAMBDAS) for x in want]
+    if neck == "batch_norm":
+        double = reference.in_float64(variables)
+        heads = [[double[part][f"heads_{i}"]["neck"] for i in range(3)] for part in double]
+        want = [
+            reference.batch_norm(x, {**scale, "bias": 0.0}, stats)
+            for x, scale, stats in zip(want, *heads, strict=True)
+        ]
+    close(jax.jit(network.apply)(variables, images), np.concatenate(want, axis=1))
+
+
+def test_the_initial_deviation_is_that_of_every_classifier():
+    network = tiny(pairs=(), hierarchy=False, classifier_std=0.5)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    for level in range(3):
+        kernel = params[f"heads_{level}"]["classifier"]["kernel"]
+        assert abs(float(kernel.std()) / 0.5 - 1) < 5 / np.sqrt(2 * kernel.size)
 
 
 @pytest.mark.parametrize(("block", "ibn"), [("basic", True), ("bottleneck", True)])
@@ -297,7 +326,7 @@ BFP_MIDDLE_HIGH = (
 
 def full_size(recipe, row):
     """The network of a recipe's row and its variables' shapes, for 751 identities."""
-    config = importlib.import_module(f"configs.{recipe}").get_config(row)
+    config = importlib.import_module(f"reid_jax.configs.{recipe}").get_config(row)
     network = models.create(config.model, 751)
     network.check(config.data.image_size)
     images = jnp.zeros((1, *config.data.image_size, 3))

@@ -17,7 +17,7 @@ MOST_BYTES = 8192
 RUN = """
 import ctypes, gc, json, os, pathlib, sys, threading
 import jax
-from configs import pmm_synthetic
+from reid_jax.configs import pmm_synthetic
 from reid_jax.programs import train
 from reid_jax.training import step as steps
 from tests.compilations import count_compilations

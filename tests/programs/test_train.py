@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from orbax.checkpoint._src.path import atomicity
 
-from configs import pmm_synthetic
+from reid_jax.configs import pmm_synthetic
 from reid_jax.data import datasets, synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
@@ -396,31 +396,50 @@ def test_training_and_evaluation_run_without_tensorflow(data, tmp_path):
     program = f"""
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
-import math
-from configs import pmm_synthetic
+import math, pathlib
+import reid_jax
+from reid_jax.cli import commands
+from reid_jax.configs import pmm_synthetic
 from reid_jax.programs.train import train
-from reid_jax.runs.workdir import CHECKPOINTS, read_run
-from tests.test_configs import STRINGS, load
+from reid_jax.runs.workdir import read_run
 from reid_jax.programs.evaluate import evaluate_run
 from reid_jax.report import present
 config = pmm_synthetic.get_config("small")
 config.data.root = {str(data)!r}
-config.data.loader = "memory"
 config.epochs = 1
+try:
+    train(config, {str(tmp_path / "run")!r})
+except ImportError as error:
+    print(error)
+assert not pathlib.Path({str(tmp_path / "run")!r}).exists()
+config.data.loader = "memory"
 train(config, {str(tmp_path / "run")!r})
 config, _ = read_run({str(tmp_path / "run")!r})
 workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
 run = evaluate_run(config, workdir, checkpoint="latest", output=output)
 assert math.isfinite(run.evaluation.result.mAP)
-import pathlib, reid_jax
+present(run, output, figures=1, report=True)
+assert pathlib.Path(output, "report.html").exists()
 paths = sorted(pathlib.Path(config.data.root, "query").iterdir())[:3]
-assert reid_jax.load(workdir).embed(paths).shape == (3, 48)
+features = reid_jax.load(workdir).embed(paths)
+assert features.shape == (3, 48)
+gallery = reid_jax.Gallery()
+gallery.add(features, names=[str(path) for path in paths])
+assert gallery.search(features, 1).indices.ravel().tolist() == [0, 1, 2]
+gallery.save(output + "/a.gallery")
+commands.main([
+    "search", "--workdir=" + workdir, "--gallery=" + str(paths[0].parent), "--top=1",
+    "--output=" + output + "/search.png", "--query", str(paths[1]),
+])
+assert "tensorflow" not in {{name for name, module in sys.modules.items() if module}}
 print("without TensorFlow")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "--config.data.loader=memory, or install the extra tfdata" in done.stdout
+    assert f"1    0.0000  '{data / 'query'}" in done.stdout
     assert "without TensorFlow" in done.stdout
 
 

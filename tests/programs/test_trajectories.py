@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import pmm_synthetic
+from reid_jax.configs import pmm_synthetic
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.runs.metrics import read_metrics

@@ -8,8 +8,10 @@ from tests.reproduce.stand_in import FAKE_TRAIN
 
 @pytest.fixture
 def settings(tmp_path):
-    """Of a checkout with a `train.py` that takes no time."""
-    checkout = tmp_path / "checkout"
-    (checkout / "configs").mkdir(parents=True)
-    (checkout / "train.py").write_text(textwrap.dedent(FAKE_TRAIN))
-    return Settings(checkout, checkout / "runs")
+    """Of a folder in which `python -m reid_jax train` takes no time."""
+    folder = tmp_path / "folder"
+    package = folder / "reid_jax"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(FAKE_TRAIN))
+    return Settings(folder, folder / "runs")

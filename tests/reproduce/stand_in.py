@@ -4,11 +4,13 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-# Stands for train.py: notes its start and its end, waits (not for ever), fails or is preempted
-# where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what its seed says.
+# Stands for `python -m reid_jax train`: notes its start and its end, waits (not for ever), fails or
+# is preempted where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what
+# its seed says.
 FAKE_TRAIN = """
     import json, pathlib, sys, time
-    leaves = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+    leaves = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[2:])
+    assert sys.argv[1] == "train"
     seed = int(leaves["config.seed"])
     workdir = pathlib.Path(leaves["workdir"])
     name = f"{workdir.parent.name}/{workdir.name}"
@@ -39,7 +41,7 @@ FAKE_TRAIN = """
 
 
 def calls(settings):
-    path = settings.checkout / "calls"
+    path = settings.folder / "calls"
     return path.read_text().splitlines() if path.exists() else []
 
 

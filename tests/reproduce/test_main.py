@@ -10,29 +10,27 @@ import time
 
 import pytest
 
-from reid_jax.reproduce import __main__ as command
-from reid_jax.reproduce import plan
+from reid_jax.cli import reproduce as command
+from reid_jax.reproduce import plan, runner
 from reid_jax.reproduce.plan import Settings
 from reid_jax.reproduce.tables import DATASETS
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runtime.messages import TRY_AGAIN, Preempted
 from tests.reproduce.stand_in import ROOT, calls, ended, read
 
-# Starts the command line in a process of its own, on the checkout named first, with a table more.
+# Starts the command line in a process of its own, in the folder named first, with a table more.
 COMMAND_LINE = """
-    import pathlib, runpy, sys
+    import os, runpy, sys
     from reid_jax.reproduce.tables import TABLES, Row, Table
-    from reid_jax.runtime import checkout
-    folder = pathlib.Path(sys.argv.pop(1))
-    checkout.find_checkout = lambda: folder
+    os.chdir(sys.argv.pop(1))
     rows = (Row("B", "baseline", words=("triplet",)),)
     TABLES["test"] = Table("For tests", ("synthetic",), ("Rank-1", "mAP"), rows)
     runpy.run_module("reid_jax.reproduce", run_name="__main__")
 """
 
 
-def start(checkout, *arguments):
-    program = [sys.executable, "-c", textwrap.dedent(COMMAND_LINE), str(checkout), *arguments]
+def start(folder, *arguments):
+    program = [sys.executable, "-c", textwrap.dedent(COMMAND_LINE), str(folder), *arguments]
     return subprocess.Popen(
         program,
         cwd=ROOT,
@@ -52,14 +50,14 @@ def wait_until(condition, process, seconds=60):
 
 
 def test_a_dry_run_prints_the_commands_to_come(settings, capsys, monkeypatch):
-    monkeypatch.setattr(command, "find_checkout", lambda: settings.checkout)
-    (settings.checkout / DATASETS["market"].root).mkdir(parents=True)
+    monkeypatch.chdir(settings.folder)
+    (settings.folder / DATASETS["market"].root).mkdir(parents=True)
     options = ["--seeds=1", f"--workdir={settings.workdir}", "--steps=3"]
     command.main(["hbfp-table2", "--dry-run", *options, "--config.optim.lr=1e-3"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 11
     assert lines[0] == (
-        "python train.py --config=configs/baseline_market.py:triplet "
+        "python -m reid_jax train --config=baseline_market:triplet "
         "--workdir=runs/baseline_market-triplet-max_steps=3-optim.lr=1e-3/seed0 --config.seed=0 "
         "--config.max_steps=3 --config.optim.lr=1e-3"
     )
@@ -86,16 +84,16 @@ def test_mistakes_are_named(arguments, message, capsys):
 
 
 def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd):
-    """The `train.py` that it leaves behind goes on, and the next start waits for it."""
-    hold = settings.checkout / "wait"
+    """The training that it leaves behind goes on, and the next start waits for it."""
+    hold = settings.folder / "wait"
     hold.write_text("bdb_synthetic/seed0")
-    first = start(settings.checkout, "synthetic", f"--workdir={settings.workdir}", "--seeds=1")
+    first = start(settings.folder, "synthetic", f"--workdir={settings.workdir}", "--seeds=1")
     wait_until(lambda: "start bdb_synthetic/seed0" in calls(settings), first)
     first.kill()
     first.wait()
     release = threading.Timer(0.3, hold.unlink)
     release.start()
-    command.reproduce("synthetic", Settings(settings.checkout, settings.workdir, seeds=1))
+    runner.reproduce("synthetic", Settings(settings.folder, settings.workdir, seeds=1))
     release.join()
     first.stdout.close()
     assert "waiting for the program that trains in" in capfd.readouterr().out
@@ -107,27 +105,27 @@ def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd)
 
 
 def test_asked_to_end_it_takes_its_run_along(settings):
-    (settings.checkout / "wait").write_text("baseline_synthetic-triplet/seed0")
-    first = start(settings.checkout, "test", f"--workdir={settings.workdir}")
+    (settings.folder / "wait").write_text("baseline_synthetic-triplet/seed0")
+    first = start(settings.folder, "test", f"--workdir={settings.workdir}")
     wait_until(lambda: calls(settings), first)
     first.terminate()
     # Ends once nobody holds the other end of its output.
     printed, _ = first.communicate(timeout=30)
     assert first.returncode == TRY_AGAIN
-    assert printed.endswith("stopped by SIGTERM: the same command goes on here\n")
+    assert printed.endswith("stopped by SIGTERM: run the same command again to continue\n")
     assert ended(settings) == []
 
 
 def test_a_run_that_is_preempted_stops_the_table(settings):
-    (settings.checkout / "preempt").write_text("baseline_synthetic/seed0")
-    with pytest.raises(Preempted, match="the same command goes on here"):
-        command.reproduce("synthetic", settings)
+    (settings.folder / "preempt").write_text("baseline_synthetic/seed0")
+    with pytest.raises(Preempted, match="run the same command again to continue"):
+        runner.reproduce("synthetic", settings)
     assert len(calls(settings)) == 1
 
 
 @pytest.mark.slow
 def test_killed_midway_it_goes_on_where_it_was(tmp_path):
-    """With the real `train.py`, all processes killed between its steps."""
+    """With the real training, all processes killed between its steps."""
     workdir = tmp_path / "runs"
     arguments = (
         ROOT,
@@ -168,7 +166,7 @@ def test_it_starts_without_jax_and_tensorflow():
     program = (
         "import sys\n"
         "for name in ('jax', 'flax', 'tensorflow', 'matplotlib'): sys.modules[name] = None\n"
-        "from reid_jax.reproduce.__main__ import main\n"
+        "from reid_jax.cli.reproduce import main\n"
         "main(['synthetic', '--dry-run', '--seeds=1'])\n"
     )
     done = subprocess.run(

@@ -1,15 +1,14 @@
 import pytest
 
-from reid_jax.reproduce import __main__ as command
-from reid_jax.reproduce import results
+from reid_jax.reproduce import results, runner
 from reid_jax.reproduce.tables import DATASETS
 from tests.reproduce.stand_in import ended, read
 
 
 def test_a_table_of_three_seeds(settings):
     for key in ("duke", "market"):
-        (settings.checkout / DATASETS[key].root).mkdir(parents=True)
-    command.reproduce("pmm-table3", settings)
+        (settings.folder / DATASETS[key].root).mkdir(parents=True)
+    runner.reproduce("pmm-table3", settings)
     # Every row once before any row twice; the folder of CUHK03 is not there.
     words = ("-cutout", "-cutmix", "-attentive_cutmix", "")
     once = [f"pmm_{data}{word}" for word in words for data in ("market", "duke")]
@@ -38,7 +37,7 @@ def test_a_table_of_three_seeds(settings):
     shown = "--workdir=runs/pmm_market-cutout/seedSEED --config.seed=SEED"
     assert (
         "| CutOut | Market-1501 | 94.1 / 84.7 | 50.0 ± 25.0 / 30.0 ± 26.5 | 3 | 0.0 | "
-        f"`python train.py --config=configs/pmm_market.py:cutout {shown}` |" in markdown
+        f"`python -m reid_jax train --config=pmm_market:cutout {shown}` |" in markdown
     )
     assert "| CutOut | CUHK03-NP detected | 73.5 / 69.8 | — | 0 | — | `python" in markdown
     assert "Left out: CUHK03-NP detected, no folder data/cuhk03-np/detected; " in markdown

@@ -20,7 +20,7 @@ CELLS = [
 @pytest.mark.parametrize("small", [False, True])
 def test_every_row_is_a_recipe_that_can_be_run(row, dataset, small):
     run = make_run(row, dataset, 0, Settings(ROOT, ROOT / "runs", small=small, steps=7))
-    name, string = re.fullmatch(r"--config=configs/(\w+)\.py:?(.*)", run.arguments[0]).groups()
+    name, string = re.fullmatch(r"--config=(\w+):?(.*)", run.arguments[0]).groups()
     config = load(name, string)
     leaves = [argument.removeprefix("--config.") for argument in run.arguments[2:]]
     assert leaves[:2] == ["seed=0", "max_steps=7"]

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given, settings, strategies
 from ml_collections import ConfigDict
 
-from reid_jax import models
-from reid_jax.runs.settings import _NETWORKS, _SCHEDULES, check, check_leaves, unknown_leaf
+from reid_jax import choices, models
+from reid_jax.data import layouts
+from reid_jax.models import resnet
+from reid_jax.runs import leaves
+from reid_jax.runs.settings import check, check_leaves, unknown_leaf
+from reid_jax.runs.settings import leaves_of as known_leaves
 from reid_jax.schedules import SCHEDULES
 from tests.test_configs import RECIPES, load
 
@@ -67,8 +71,17 @@ def test_every_recipe_passes_and_each_of_its_leaves_is_looked_at(name, string):
 
 
 def test_the_tables_hold_what_there_is():
-    assert _NETWORKS.keys() == models.NETWORKS.keys()
-    assert _SCHEDULES.keys() == SCHEDULES.keys()
+    assert tuple(leaves.NETWORKS) == choices.NETWORKS == tuple(models.NETWORKS)
+    assert tuple(leaves.SCHEDULES) == choices.SCHEDULES == tuple(SCHEDULES)
+    assert tuple(resnet.BLOCKS) == choices.BLOCKS
+    assert tuple(layouts._LAYOUTS) == choices.NAMED_LAYOUTS
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_leaf_has_a_meaning(name):
+    """One sentence each, for `--help`."""
+    for leaf, kind in known_leaves(load(name)).items():
+        assert re.fullmatch(r"[A-Z].*\.", kind.meaning), leaf
 
 
 # For each leaf what no run can have.

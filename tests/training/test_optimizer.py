@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common
+from reid_jax.configs import common
 from reid_jax.training import optimizer
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -8,8 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import common
 from reid_jax import schedules
+from reid_jax.configs import common
 from reid_jax.data.loaders import open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler

@@ -14,15 +14,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import pmm_synthetic
 from reid_jax import models
+from reid_jax.cli.weights import main
+from reid_jax.configs import pmm_synthetic
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
 from reid_jax.weights import read_trunk
-from reid_jax.weights.__main__ import main
 from tests.weights import formula, make_reference
 from tests.weights.files import REFERENCE, arrays, assert_near, write
 
@@ -91,7 +91,7 @@ def test_what_a_conversion_leaves_and_says(converted, tmp_path, capsys):
     assert said == [
         f"PMM: {count} tensors, {parameters:,} parameters; ResNet of bottleneck blocks "
         "(1, 1, 2, 1) of width 4, embeddings of 8, 8, 8 numbers, 5 identities",
-        f"python eval.py --workdir={tmp_path / 'run'} --config.data.root=FOLDER evaluates it",
+        f"reid-jax eval --workdir={tmp_path / 'run'} --config.data.root=FOLDER evaluates it",
     ]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "run.json"]
     (step,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -204,7 +204,7 @@ def test_eval_evaluates_it_and_train_leaves_it_alone(pedestrians, tmp_path, stan
     assert 0 < result.mAP < 1
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     for goes_on in (config, pmm_synthetic.get_config("small")):
-        with pytest.raises(ValueError, match=r"checkpoints/0 holds weights alone, which eval\.py"):
+        with pytest.raises(ValueError, match=r"/0 holds weights alone, which reid-jax eval"):
             train.train(goes_on, str(run))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 

@@ -11,8 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from reid_jax.cli.weights import main
 from reid_jax.weights import files, read_trunk
-from reid_jax.weights.__main__ import main
 from tests.weights.files import arrays
 
 

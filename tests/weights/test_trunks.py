@@ -13,9 +13,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from reid_jax.cli.weights import main
 from reid_jax.models.resnet import ResNet
 from reid_jax.weights import check_fits, read_trunk, resnet, write_trunk
-from reid_jax.weights.__main__ import main
 from reid_jax.weights.resnet import Structure, structure_of
 from reid_jax.weights.trunks import STRIDE_UNKNOWN, flags
 from tests.weights import formula, make_reference
@@ -191,7 +191,8 @@ def test_the_program_says_what_it_found(tmp_path, capsys):
     assert said == (
         f"ResNet of basic blocks (2, 1, 2, 1) of width 4: {count} tensors, {parameters:,} "
         "parameters; left out: fc.weight, fc.bias\n"
-        f"train.py takes it by --config.model.pretrained={out} --config.model.trunk.block=basic "
+        f"reid-jax train takes it by --config.model.pretrained={out} "
+        "--config.model.trunk.block=basic "
         '--config.model.trunk.depths="(2, 1, 2, 1)" --config.model.trunk.width=4\n'
     )
     with safetensors.safe_open(out, "numpy") as file:

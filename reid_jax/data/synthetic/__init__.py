@@ -10,7 +10,7 @@ It needs NumPy and Pillow alone. From a shell:
     python -m reid_jax.data.synthetic OUT --seed=0 --train_identities=64 --test_identities=32
 """
 
-from reid_jax.data.synthetic.cameras import MAX_CAMERAS
+from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.synthetic.capture import draw
 from reid_jax.data.synthetic.dataset import VERSION, Contents, write_market1501
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.synthetic.streams import stream
 
-MAX_CAMERAS = 12
 # Four cameras next to one another look from four sides, wherever the first is: a data set's splits
 # share no camera, and each needs its own faces, backs and sides to match.
 _YAWS = (0.0, np.pi, 0.5 * np.pi, -0.5 * np.pi)

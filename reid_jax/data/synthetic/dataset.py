@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.identities import DISTRACTOR, JUNK
-from reid_jax.data.synthetic.cameras import MAX_CAMERAS
 from reid_jax.data.synthetic.capture import WALK_LENGTH, draw
 from reid_jax.data.synthetic.streams import stream
 from reid_jax.runtime.files import new_folder

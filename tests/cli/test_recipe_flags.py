@@ -6,17 +6,18 @@ import re
 import pytest
 from absl import flags
 
-from reid_jax.recipe_flags import define_from_file
+from reid_jax.cli import recipes
+from reid_jax.cli.recipe_flags import define_from_recipe
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-DEFAULT = str(CONFIGS / "pmm_market.py")
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+DEFAULT = "pmm_market"
 
 
 def parse(*arguments):
     """The recipe that arguments make, and the arguments that are no flags."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
-    rest = define_from_file(["program", *arguments], DEFAULT, values)
+    rest = define_from_recipe(["program", *arguments], DEFAULT, values)
     return values, values(rest)
 
 
@@ -33,8 +34,9 @@ def test_leaves_are_read_as_what_they_are():
 
 
 @pytest.mark.parametrize("named", [["--config", "{}"], ["--config={}"], ["-config={}"]])
-def test_the_recipe_may_stand_anywhere(named, tmp_path):
-    named = [part.format(f"{CONFIGS}/pmm_cuhk03.py:labeled") for part in named]
+@pytest.mark.parametrize("recipe", [f"{CONFIGS}/pmm_cuhk03.py", "pmm_cuhk03"])
+def test_the_recipe_may_stand_anywhere(recipe, named, tmp_path):
+    named = [part.format(f"{recipe}:labeled") for part in named]
     values, _ = parse("--workdir", "x", "--config.optim.lr", "0.5", *named, "--config.seed", "3")
     assert values.workdir == "x"
     assert (values.config.model.top_k, values.config.optim.lr, values.config.seed) == (8, 0.5, 3)
@@ -59,6 +61,12 @@ def test_the_recipe_may_stand_anywhere(named, tmp_path):
         (["--config.optim.lr=1", "--config.optim={}"], "Flag --config.optim is provided after"),
         ([f"--config={DEFAULT}:smal"], "unknown config string 'smal'"),
         ([f"--config={CONFIGS}/common.py"], f"{CONFIGS}/common.py is no recipe"),
+        (["--config=pmm_markt"], "no recipe 'pmm_markt' (--config); did you mean pmm_market"),
+        (["--config=common"], "no recipe 'common' (--config); "),
+        (["--config=x:small"], "no recipe 'x' (--config); the installed ones are baseline_cuhk03"),
+        (["--config=pmm_duke", "--config", "pmm_market"], "--config is given twice"),
+        (["-config=pmm_duke", "--config=pmm_duke"], "--config is given twice"),
+        (["--config"], "Missing value for flag --config"),
     ],
 )
 def test_what_is_no_recipe_and_no_leaf_is_named(arguments, message):
@@ -90,3 +98,18 @@ def test_a_missing_recipe_is_named(path):
 def test_a_value_of_another_type_names_its_leaf(argument):
     with pytest.raises(flags.IllegalFlagValueError, match=re.escape(argument)):
         parse(argument)
+
+
+def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
+    """By path, it finds what the recipes share in the installed package."""
+    (tmp_path / "own.py").write_text((CONFIGS / "pmm_cuhk03.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    values, _ = parse("--config=own.py:labeled")
+    assert values.config == parse("--config=pmm_cuhk03:labeled")[0].config
+
+
+def test_every_recipe_is_installed():
+    files = {path.stem for path in CONFIGS.glob("*.py")} - {"__init__", "common"}
+    assert set(recipes.installed()) == files
+    for name in files:
+        assert recipes.find(name).description

@@ -11,7 +11,7 @@ import pytest
 from reid_jax.runs.workdir import write_run
 from tests.test_configs import load
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ["--config=configs/pmm_synthetic.py:small"]
 
 

@@ -1,15 +1,9 @@
-"""Who is this? Command line: python -m reid_jax.search --workdir RUN --gallery FOLDER --query IMAGE
-
-Describes the images of a folder and those asked about with a run's network, prints the nearest of
-each query and draws them. No identity need be known; where file names show identities and cameras,
-they filter, and the picture says what is right.
-"""
+"""The search itself: describes images, finds the nearest, prints and draws them."""
 
 import argparse
 import hashlib
 import json
 import os
-import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,9 +16,7 @@ from reid_jax import inference, visualize
 from reid_jax.data import decoding, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
-from reid_jax.runtime.allocator import keep_freed_memory
-from reid_jax.runtime.compilation_cache import keep_compiled
-from reid_jax.runtime.messages import clear_errors, printable, say, shown
+from reid_jax.runtime.messages import printable, say, shown
 
 # What the picture shows at most: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -106,7 +98,7 @@ def _numbering(texts: set[str], least: int) -> dict[str, int]:
 
 
 def search(options: argparse.Namespace) -> Hits:
-    """Carries out a command line, see `_parser`.
+    """Carries out a command line, see `reid_jax.cli.search`.
 
     Raises:
         FileNotFoundError, OSError, ValueError: a run, folder, file or image is missing or damaged,
@@ -301,83 +293,3 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
         problems = [(paths[i], problem) for i, problem in bad]
         say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
     return pixels
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Searches for what the command line asks for."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()
-    keep_compiled()
-    with clear_errors(options.traceback):
-        search(options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reid_jax.search",
-        description="Finds the images of a gallery that look most like the query images to a run's "
-        "network, prints them with distances, and draws them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument(
-        "--checkpoint", default="latest", help="latest, best, or the number of a step"
-    )
-    parser.add_argument(
-        "--gallery",
-        required=True,
-        metavar="FOLDER_OR_FILE",
-        help="a folder, with images in it or below; or a file that --save-gallery wrote",
-    )
-    parser.add_argument(
-        "--query", required=True, nargs="+", metavar="IMAGE", help="whom to look for"
-    )
-    parser.add_argument(
-        "-k", "--top", type=_positive, default=10, help="matches of each; default: %(default)s"
-    )
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument(
-        "--layout",
-        choices=layouts.NAMED,
-        help="file names show identity and camera as in this data.layout; default: nobody is known",
-    )
-    names.add_argument(
-        "--pattern", help="the same by a regular expression with the groups pid and camid"
-    )
-    for option, what in (
-        ("--identity", "find these identities alone"),
-        ("--camera", "find images under these cameras alone"),
-        ("--not-camera", "find none under these"),
-    ):
-        parser.add_argument(option, nargs="+", metavar="NAME", help=what)
-    parser.add_argument(
-        "--other-cameras",
-        action="store_true",
-        help="ignore what the query's own camera saw",
-    )
-    parser.add_argument(
-        "--save-gallery",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="keep the descriptors of the gallery, for --gallery",
-    )
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("search.png"),
-        metavar="FILE",
-        help="the picture; default: %(default)s",
-    )
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,39 @@
+"""The words that a recipe or a program chooses among.
+
+They are here and not beside what they name, so that a recipe can be checked and `--help` printed
+without importing JAX.
+"""
+
+NETWORKS = ("baseline", "bdb", "pmm", "hbfp")
+BLOCKS = ("bottleneck", "basic")
+SCHEDULES = ("staircase", "exponential", "cosine")
+DTYPES = ("float32", "bfloat16")
+
+#: Layouts whose file names show identity and camera.
+NAMED_LAYOUTS = ("market1501", "dukemtmc", "cuhk03", "folder")
+#: Layouts of folders that can be read.
+LAYOUTS = (*NAMED_LAYOUTS, "msmt17")
+LOADERS = ("tfdata", "memory", "device")
+#: What to do about files that are no images.
+POLICIES = ("error", "skip")
+#: How many cameras a synthetic data set can have.
+MAX_CAMERAS = 12
+
+#: Distances of the triplet loss.
+METRICS = ("euclidean", "cosine")
+
+#: What PMM mixes.
+MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
+#: HBFP-Net's levels, from the lowest.
+LEVELS = ("low", "middle", "high")
+#: The levels of each pair of HBFP-Net that inform each other.
+PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
+#: How HBFP-Net combines what it pools with each threshold.
+REDUCTIONS = ("sum", "mean")
+#: What a head applies between the pooled feature and its classifier.
+NECKS = ("none", "batch_norm")
+#: How the baseline pools its map.
+BASELINE_POOLINGS = ("average", "max", "gem")
+
+#: How the multi-query protocol pools descriptors.
+QUERY_POOLINGS = ("average", "max")

@@ -1,0 +1,1 @@
+"""The command line: `reid-jax COMMAND`, which `python -m reid_jax COMMAND` starts as well."""

@@ -1,0 +1,156 @@
+"""`reid-jax eval`: evaluates a run."""
+
+import os
+import re
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from reid_jax.choices import QUERY_POOLINGS
+from reid_jax.cli import recipe_flags, recipes
+from reid_jax.cli.flag_programs import (
+    asks_for_help,
+    define_host_flags,
+    describe,
+    new_flags,
+    parse,
+    started,
+)
+from reid_jax.cli.leaf_help import describe as describe_leaves
+from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.messages import clear_errors
+
+# Leaves that another evaluation may change.
+_SECTIONS = ("devices", "data", "eval")
+# Shown by a help that names no run.
+_EXAMPLE = "pmm_synthetic"
+
+
+def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> None:
+    """Evaluates as the command line says.
+
+    Args:
+        arguments: those after the program's name; None means `sys.argv[1:]`.
+        prog: the program's name, for its help.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    values = _flags()
+    with clear_errors("--traceback" in arguments):
+        if asks_for_help(arguments):
+            print(_help(prog, arguments, values))
+            return
+        _parse(prog, arguments, values)
+    with started(values):
+        _evaluate(values)
+
+
+def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
+    """The recipe in the workdir is the default that `--config.` flags override."""
+    argv = [prog, *arguments]
+    if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
+        raise ValueError(
+            "eval takes the recipe of the run in --workdir; leaves of it are overridden by "
+            "--config.LEAF=VALUE"
+        )
+    try:
+        values(argv, known_only=True)
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    config, _ = read_run(values.workdir)
+    recipe_flags.define(config, argv, values)
+    parse(values, argv)
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    # After the arguments: JAX takes its time.
+    from reid_jax.programs.evaluate import Protocol, evaluate_run
+    from reid_jax.report import present
+
+    output = values.output or os.path.join(values.workdir, "eval")
+    chosen = values["figure-queries"].value
+    protocol = Protocol(values["multi-query"].value, values["gallery-extra"].value, values.rerank)
+    run = evaluate_run(
+        values.config,
+        values.workdir,
+        checkpoint=values.checkpoint,
+        output=output,
+        protocol=protocol,
+        figures=chosen or (values.queries if values.figures else 0),
+        draw="data.root" in config_flags.get_override_values(values["config"]),
+    )
+    present(run, output, report=values.report)
+
+
+def _flags() -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_string(
+        "checkpoint", "latest", "latest, best, or the number of a step.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "output", None, "Folder of the results; WORKDIR/eval by default.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "figures",
+        False,
+        "Draw what the network looks at in some queries, and their ranked lists.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("queries", 6, "Queries to draw.", lower_bound=1, flag_values=values)
+    flags.DEFINE_list(
+        "figure-queries",
+        None,
+        "Draw these queries, given by file, instead of --queries spread evenly.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "report",
+        False,
+        "Write report.html: all queries, what was found and Grad-CAM, for a browser.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "multi-query",
+        None,
+        QUERY_POOLINGS,
+        "Market-1501's multi-query protocol, from its folder gt_bbox.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "gallery-extra",
+        None,
+        "Folder of more gallery images, none of them a match.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.", flag_values=values)
+    define_host_flags(values)
+    return values
+
+
+def _help(prog: str, arguments: list[str], values: flags.FlagValues) -> str:
+    named = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=named)
+    others = [argument for argument in arguments if not asks_for_help([argument])]
+    named([prog, *others], known_only=True)
+    if named.workdir:
+        config, _ = read_run(named.workdir)
+        default = f"the run in {named.workdir}"
+    else:
+        config = recipes.find(_EXAMPLE).config
+        default = f"the recipe {_EXAMPLE}; with --workdir=FOLDER, this help shows those of its run"
+    return "\n".join(
+        [
+            f"usage: {prog} --workdir=FOLDER [flags] [--config.LEAF=VALUE ...]",
+            "",
+            "Evaluates a run. Recipe, number of identities and weights come from the workdir.",
+            "Override leaves of data and eval to evaluate on another data set:",
+            "--config.data.layout=folder --config.data.root=FOLDER.",
+            "",
+            "flags:",
+            describe(values),
+            "",
+            f"Below, each leaf has as its default the value of {default}.",
+            "",
+            describe_leaves(config, _SECTIONS),
+        ]
+    )

@@ -1,0 +1,101 @@
+"""What the programs that take recipes share: flags, help, and how they start."""
+
+import contextlib
+import faulthandler
+from collections.abc import Iterator, Sequence
+
+from absl import flags, logging
+
+from reid_jax.cli.leaf_help import wrapped
+from reid_jax.runtime.messages import clear_errors
+
+_HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
+# absl's own, for messages of the libraries beneath.
+_VERBOSITY = "verbosity"
+
+
+def new_flags() -> flags.FlagValues:
+    """The flags that every such program has: `--workdir`, `--traceback` and those for hosts."""
+    values = flags.FlagValues()
+    values[_VERBOSITY] = flags.FLAGS[_VERBOSITY]
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values, required=True)
+    flags.DEFINE_bool("traceback", False, "Show where an error came from.", flag_values=values)
+    return values
+
+
+def define_host_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of a program for several hosts, see `runtime.hosts.joined`."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of the first of several hosts; auto on TPU pods and SLURM.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("processes", None, "Number of hosts; not with auto.", flag_values=values)
+    flags.DEFINE_integer(
+        "process", None, "Index of this host, from 0; not with auto.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "heartbeat",
+        100,
+        "Seconds after which a silent host counts as dead.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether one of the arguments is `--help`."""
+    return any(argument in _HELP for argument in arguments)
+
+
+def describe(values: flags.FlagValues) -> str:
+    """The flags of a program as its help shows them, `--config` left out."""
+    entries = []
+    for name in values:
+        flag = values[name]
+        if name in (_VERBOSITY, flags.FLAGS[_VERBOSITY].short_name, "config"):
+            continue
+        choices = getattr(flag.parser, "enum_values", None)
+        value = "" if flag.boolean else "=" + ("|".join(choices) if choices else "VALUE")
+        text = flag.help.removeprefix(f"<{'|'.join(choices or ())}>: ")
+        if flag.default not in (None, False):
+            text += f" Default: {flag.default}."
+        entries.append(f"  --{name}{value}\n{wrapped(text, 6)}")
+    return "\n".join(entries)
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parses the arguments, the program's name first.
+
+    Raises:
+        ValueError: one is unknown, is no flag, or has a value of another type.
+    """
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if len(rest) > 1:
+        raise ValueError(f"unknown argument {rest[1]!r}: flags begin with --")
+
+
+@contextlib.contextmanager
+def started(values: flags.FlagValues) -> Iterator[None]:
+    """Around the work of a program: memory, caches, hosts, and clear errors."""
+    from reid_jax.runtime import hosts
+    from reid_jax.runtime.allocator import keep_freed_memory
+    from reid_jax.runtime.compilation_cache import keep_compiled
+
+    logging.use_absl_handler()
+    with contextlib.suppress(OSError, ValueError):  # Standard error is no file.
+        faulthandler.enable()
+    keep_freed_memory()
+    keep_compiled()
+    joined = hosts.joined(
+        values.coordinator,
+        values.processes,
+        values.process,
+        heartbeat_timeout=values.heartbeat,
+    )
+    with clear_errors(values.traceback), joined, clear_errors(values.traceback):
+        yield

@@ -1,0 +1,89 @@
+"""Recipes on the command line: `--config=RECIPE:STRINGS` and, for a leaf, `--config.LEAF=VALUE`.
+
+ml_collections reads the values, each as the type that the leaf has, and absl names those that are
+not of it. A leaf that does not exist is named here.
+"""
+
+import re
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from reid_jax.cli import recipes
+from reid_jax.runs.settings import unknown_leaf
+
+HELP = (
+    "Recipe by name or path, with its strings after a colon: pmm_market, "
+    "pmm_cuhk03:detected,small or configs/pmm_market.py:small."
+)
+
+
+def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.Recipe]:
+    """The recipe that `--config` names.
+
+    Args:
+        argv: the program's arguments, the program's name first.
+        default: the recipe of those that name none.
+
+    Returns:
+        The arguments without `--config`, and the recipe.
+
+    Raises:
+        FileNotFoundError, ValueError: as `recipes.find`; or `--config` is there twice.
+    """
+    named = flags.FlagValues()
+    flags.DEFINE_string("config", default, HELP, flag_values=named)
+    argv = [argv[0], *named.read_flags_from_files(argv[1:], force_gnu=False)]
+    if sum(bool(re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL)) for argument in argv) > 1:
+        raise ValueError("--config is given twice; name one recipe")
+    try:
+        argv = named(argv, known_only=True)
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    return argv, recipes.find(str(named["config"].value))
+
+
+def define_from_recipe(
+    argv: Sequence[str], default: str, flag_values: flags.FlagValues
+) -> list[str]:
+    """`define` for the recipe that `--config` names.
+
+    Args:
+        argv: the program's arguments, the program's name first.
+        default: the recipe of those that name none.
+        flag_values: where to define the flag.
+
+    Returns:
+        The arguments without `--config`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_recipe` and `define`.
+    """
+    argv, recipe = read_recipe(argv, default)
+    define(recipe.config, argv, flag_values)
+    return argv
+
+
+def define(config: ConfigDict, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
+    """Defines the flag `config`, a recipe whose leaves arguments override.
+
+    Raises:
+        ValueError: arguments name leaves that the recipe does not have, or override each other.
+    """
+    names = [re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in argv[1:]]
+    unknown = [match[1] for match in names if match and not _has(config, match[1])]
+    if unknown:
+        raise ValueError("; ".join(unknown_leaf(name, config) for name in dict.fromkeys(unknown)))
+    try:
+        config_flags.DEFINE_config_dict("config", config, HELP, flag_values, sys_argv=list(argv))
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _has(config: ConfigDict, name: str) -> bool:
+    for part in name.split("."):
+        if not isinstance(config, ConfigDict) or part not in config:
+            return False
+        config = config[part]
+    return True

@@ -1,0 +1,68 @@
+"""Recipes by name or by path."""
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import runpy
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+import reid_jax.configs
+
+
+class Recipe(NamedTuple):
+    """A recipe as it was found.
+
+    Attributes:
+        name: as it was asked for, without config strings.
+        config: its leaves.
+        description: the docstring of its file.
+    """
+
+    name: str
+    config: ConfigDict
+    description: str
+
+
+def installed() -> list[str]:
+    """The names of the recipes that come with the package."""
+    found = {module.name for module in pkgutil.iter_modules(reid_jax.configs.__path__)}
+    return sorted(found - {"common"})
+
+
+def find(value: str) -> Recipe:
+    """The recipe that a value of `--config` names.
+
+    Args:
+        value: a name, `pmm_market`, or a path, `configs/pmm_market.py`; config strings follow a
+            colon, `pmm_market:small`.
+
+    Raises:
+        FileNotFoundError: there is no file of this path.
+        ValueError: there is no recipe of this name, the file is no recipe, or the recipe does not
+            know the strings.
+    """
+    name, *strings = value.split(":", 1)
+    if name in installed():
+        members = vars(importlib.import_module(f"reid_jax.configs.{name}"))
+    elif os.path.isfile(name):
+        members = runpy.run_path(name)
+    elif name.endswith(".py") or os.path.dirname(name) or not name:
+        raise FileNotFoundError(f"no file {name!r} (--config)")
+    else:
+        raise ValueError(f"no recipe {name!r} (--config); {_similar(name)}")
+    get_config = members.get("get_config")
+    config = get_config(*strings) if get_config else None
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{name} is no recipe: it has no get_config that returns a ConfigDict")
+    return Recipe(name, config, inspect.cleandoc(members.get("__doc__") or ""))
+
+
+def _similar(name: str) -> str:
+    close = difflib.get_close_matches(name, installed(), n=3)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"the installed ones are {', '.join(installed())}"

@@ -1,0 +1,118 @@
+"""`reid-jax reproduce TABLE`: runs the rows of a paper's table."""
+
+import argparse
+import contextlib
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from reid_jax.reproduce.tables import DATASETS, TABLES
+from reid_jax.runtime.messages import Preempted, clear_errors
+
+# What has an option of its own here.
+_OPTIONS = {
+    "seed": "--seeds",
+    "max_steps": "--steps",
+    "data.root": ", ".join(f"--{key}" for key in DATASETS),
+}
+
+
+def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -> None:
+    """Runs the table that the command line asks for, or continues it.
+
+    Args:
+        arguments: those after the program's name; None means `sys.argv[1:]`.
+        prog: the program's name, for its help.
+    """
+    parser = _parser(prog)
+    options, others = parser.parse_known_args(arguments)
+    overrides = tuple(_override(parser, argument) for argument in others)
+    folders = {key: getattr(options, key) for key in DATASETS}
+    from reid_jax.reproduce.plan import Settings  # After the arguments: `--help` is fast.
+    from reid_jax.reproduce.runner import reproduce
+
+    with clear_errors(options.traceback), _stoppable():
+        settings = Settings(
+            folder=pathlib.Path.cwd(),
+            workdir=options.workdir.absolute(),
+            seeds=options.seeds,
+            small=options.small,
+            steps=options.steps,
+            folders={key: folder.absolute() for key, folder in folders.items() if folder},
+            overrides=overrides,
+        )
+        try:
+            reproduce(options.table, settings, dry_run=options.dry_run)
+        except KeyboardInterrupt:
+            sys.exit("stopped; run the same command again to continue")
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM asks the training run to end with this program, so that it does not outlive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals are handled in the main thread only.
+        return
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*unused_signal) -> None:
+    raise Preempted("stopped by SIGTERM: run the same command again to continue")
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage="%(prog)s TABLE [options] [--config.LEAF=VALUE ...]",
+        description="Runs the rows of a paper's table that the data at hand allows, and writes "
+        "what is published and what was measured to WORKDIR/TABLE.md and .json. Run the same "
+        "command again to continue.",
+        epilog="Further leaves, --config.LEAF=VALUE, are overridden in every run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("table", metavar="TABLE", choices=TABLES, help=", ".join(TABLES))
+    parser.add_argument(
+        "--workdir",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/reproduce"),
+        help="folder of the tables and their runs; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seeds", type=_positive, default=3, help="runs of each row; default: %(default)s"
+    )
+    parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
+    parser.add_argument("--steps", type=_positive, help="end each run at this step at the latest")
+    for key, dataset in DATASETS.items():
+        parser.add_argument(
+            f"--{key}",
+            type=pathlib.Path,
+            metavar="FOLDER",
+            help=f"of {dataset.title}; default: "
+            + (dataset.root or "the recipes' own, drawn on first use"),
+        )
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands to come")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def _override(parser: argparse.ArgumentParser, argument: str) -> str:
+    """`optim.lr=1e-3` of `--config.optim.lr=1e-3`."""
+    leaf, equals, _ = argument.removeprefix("--config.").partition("=")
+    if not argument.startswith("--config.") or not equals:
+        parser.error(f"unknown argument {argument!r}; leaves are --config.LEAF=VALUE")
+    if leaf in _OPTIONS:
+        parser.error(f"{argument}: name {_OPTIONS[leaf]} instead")
+    return argument.removeprefix("--config.")

@@ -1,0 +1,94 @@
+"""`reid-jax search`: finds the images of a gallery that look like a query."""
+
+import argparse
+import pathlib
+
+from reid_jax.choices import NAMED_LAYOUTS
+from reid_jax.runtime.messages import clear_errors
+
+
+def main(arguments: list[str] | None = None, prog: str = "reid-jax search") -> None:
+    """Searches as the command line says.
+
+    Args:
+        arguments: those after the program's name; None means `sys.argv[1:]`.
+        prog: the program's name, for its help.
+    """
+    options = parser(prog).parse_args(arguments)
+    # After the arguments: JAX takes its time.
+    from reid_jax.runtime.allocator import keep_freed_memory
+    from reid_jax.runtime.compilation_cache import keep_compiled
+    from reid_jax.search.searching import search
+
+    keep_freed_memory()
+    keep_compiled()
+    with clear_errors(options.traceback):
+        search(options)
+
+
+def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
+    """The options of a search."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Finds the images of a gallery that look most like the query images to a run's "
+        "network, prints them with distances, and draws them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument(
+        "--checkpoint", default="latest", help="latest, best, or the number of a step"
+    )
+    parser.add_argument(
+        "--gallery",
+        required=True,
+        metavar="FOLDER_OR_FILE",
+        help="a folder, with images in it or below; or a file that --save-gallery wrote",
+    )
+    parser.add_argument(
+        "--query", required=True, nargs="+", metavar="IMAGE", help="whom to look for"
+    )
+    parser.add_argument(
+        "-k", "--top", type=_positive, default=10, help="matches of each; default: %(default)s"
+    )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "--layout",
+        choices=NAMED_LAYOUTS,
+        help="file names show identity and camera as in this data.layout; default: unknown",
+    )
+    names.add_argument(
+        "--pattern", help="the same by a regular expression with the groups pid and camid"
+    )
+    for option, what in (
+        ("--identity", "find only these identities"),
+        ("--camera", "find only images of these cameras"),
+        ("--not-camera", "find no images of these cameras"),
+    ):
+        parser.add_argument(option, nargs="+", metavar="NAME", help=what)
+    parser.add_argument(
+        "--other-cameras",
+        action="store_true",
+        help="ignore what the query's own camera saw",
+    )
+    parser.add_argument(
+        "--save-gallery",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="keep the descriptors of the gallery, for --gallery",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("search.png"),
+        metavar="FILE",
+        help="the picture; default: %(default)s",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
