@@ -174,9 +174,9 @@ def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
 
 
 def _draw_rate(axes: Axes, series: Mapping[str, _Curve]) -> None:
-    """Draws the learning rate."""
+    """Draws the learning rate as steps: each value holds since the step logged before it."""
     ((steps, values),) = series.values()
-    axes.plot(steps, values, color=INK, linewidth=1.6, **_dots(steps))
+    axes.plot(steps, values, color=INK, linewidth=1.6, drawstyle="steps-pre", **_dots(steps))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda rate, _: _scientific(rate))
     _name(axes, "Learning rate")

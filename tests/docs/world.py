@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.pretrained import files
+from tests.weights import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 

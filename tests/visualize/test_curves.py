@@ -36,6 +36,15 @@ def test_curves_figure_draws_what_was_logged():
     assert {"0", "1e-4", "6e-5"} <= labels
 
 
+def test_the_learning_rate_falls_in_steps():
+    """A staircase schedule is not drawn as a slope between two logged steps."""
+    records = [{"step": step, "lr": lr} for step, lr in ((10, 1.0), (20, 1.0), (30, 0.1))]
+    (axes,) = visualize.curves_figure(records).axes
+    (line,) = axes.lines
+    assert line.get_drawstyle() == "steps-pre"
+    np.testing.assert_array_equal(line.get_xydata(), [[10, 1], [20, 1], [30, 0.1]])
+
+
 @pytest.mark.parametrize(
     ("records", "titles"),
     [
