@@ -1,10 +1,15 @@
 """Person re-identification in JAX: two published networks, one trainer, exact resume.
 
-`load` gives the network of a run as a function of images, and a `Gallery` searches what it says of
-them. Both are imported when they are asked for: this package itself needs nothing.
+`load` gives the network of a run as a function of images, and a `Gallery` searches among their
+descriptors. Both are imported on first use: importing this package imports nothing else.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reid_jax.gallery import Gallery
+    from reid_jax.inference import Model, load
 
 _PUBLIC = {
     "Gallery": "reid_jax.gallery",
