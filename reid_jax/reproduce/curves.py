@@ -22,7 +22,7 @@ def draw(table: Table, settings: Settings, path: pathlib.Path) -> None:
     """Draws mAP by epoch of every row whose runs have been evaluated twice or more.
 
     Rows of one network share a panel; a curve is the mean over the seeds that have been evaluated
-    at that epoch. Nothing is written while there is no curve.
+    at that epoch. While there is no curve there is no picture: an old one is removed.
 
     Args:
         table: of `TABLES`.
@@ -39,11 +39,13 @@ def draw(table: Table, settings: Settings, path: pathlib.Path) -> None:
                 if len(table.datasets) > 1:
                     title += f" on {DATASETS[dataset].title}"
                 panels.setdefault(title, {})[row.name] = epochs, shares
-    if panels:
-        # matplotlib takes a second to import, and `--dry-run` draws nothing.
-        from reid_jax import visualize
+    if not panels:
+        path.unlink(missing_ok=True)
+        return
+    # matplotlib takes a second to import, and `--dry-run` draws nothing.
+    from reid_jax import visualize
 
-        visualize.save(visualize.comparison_figure(panels, METRIC), path)
+    visualize.save(visualize.comparison_figure(panels, METRIC), path)
 
 
 def _mean_curve(runs: list[Run]) -> tuple[list[float], list[float]]:

@@ -105,7 +105,13 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
 
 
 def plan(table: Table, settings: Settings) -> list[Run]:
-    """All runs of a table, the first seed of every row before the second of any."""
+    """All runs of a table, the first seed of every row before the second of any.
+
+    Raises:
+        ValueError: `settings.small` is on, and the table's rows have a size of their own.
+    """
+    if settings.small and table.sized:
+        raise ValueError("--small: the rows of this table have a size of their own, leave it out")
     return [
         make_run(row, dataset, seed, settings)
         for seed in range(settings.seeds)
@@ -123,7 +129,7 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
         *settings.overrides,
         *row.leaves,  # Last, and so not to be overridden.
     ]
-    folder = "-".join([recipe, *words, *leaves])
+    folder = "-".join([recipe, *words, *map(_without_folders, leaves)])
     # Values of leaves may hold what no folder's name should.
     workdir = settings.workdir / re.sub(r"[^\w.,+=-]+", "_", folder) / f"seed{seed}"
     config = recipe + (f":{','.join(words)}" if words else "")
@@ -137,6 +143,12 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
         arguments.append(f"--config.data.root={root}")
     arguments += [f"--config.{leaf}" for leaf in leaves]
     return Run(row, dataset, seed, workdir, tuple(arguments))
+
+
+def _without_folders(leaf: str) -> str:
+    """A leaf as it names a run's folder, which does not depend on where weights lie."""
+    name, _, value = leaf.partition("=")
+    return f"{name}={pathlib.PurePath(value).name}" if name == "model.pretrained" else leaf
 
 
 def finished(run: Run) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ def _explanation(content: dict[str, Any]) -> str:
         sentences.append(content["note"])
     if _is_published(content):
         sentences.append("The published networks start from ImageNet weights.")
-    if not any(leaf.startswith("model.pretrained=") for leaf in settings["overrides"]):
+    if not any(map(_names_weights, settings["overrides"])):
         sentences.append("These networks start from random weights.")
     changed = [
         *(
@@ -137,13 +137,17 @@ def _explanation(content: dict[str, Any]) -> str:
             else []
         ),
         *([f"at most {settings['steps']} steps a run"] if settings["steps"] else []),
-        *map(_code, settings["overrides"]),
+        *(_code(leaf) for leaf in settings["overrides"] if not _names_weights(leaf)),
     ]
     if changed:
         sentences.append(
             f"**Not the recipes' own settings, so no reproduction: {'; '.join(changed)}.**"
         )
     return " ".join(sentences)
+
+
+def _names_weights(leaf: str) -> bool:
+    return leaf.startswith("model.pretrained=")
 
 
 def _is_published(content: dict[str, Any]) -> bool:

@@ -66,6 +66,7 @@ class Table:
         metrics: names of what is measured on each, in the order printed.
         rows: those with a recipe here.
         note: what a reader has to know, as Markdown.
+        sized: whether the words of its rows choose a size, as `small` would.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Table:
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
+    sized: bool = False
 
 
 # Rows of the tables that no paper has.
@@ -206,6 +208,7 @@ TABLES = {
         metrics=("Rank-1", "mAP"),
         rows=_with((*_BASELINES, Row("BDB", "bdb"), *_PMM_MIXINGS, *_HBFP_ROWS, _STRONG), "half"),
         note=_HALF,
+        sized=True,
     ),
     "cuhk03-half40": Table(
         source="The main rows of `cuhk03-half` for 40 epochs",
@@ -223,6 +226,7 @@ TABLES = {
             "half40",
         ),
         note=_HALF,
+        sized=True,
     ),
     "cuhk03-resnet18": Table(
         source="Three rows of `cuhk03-half` from a ResNet of basic blocks (2, 2, 2, 3)",
@@ -234,6 +238,7 @@ TABLES = {
             leaves=_RESNET18,
         ),
         note="`--config.model.pretrained=FILE` names the trunk.",
+        sized=True,
     ),
     "synthetic": Table(
         source="All networks on synthetic pedestrians, which no paper has",

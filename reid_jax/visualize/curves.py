@@ -116,7 +116,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
         figsize=(WIDTH * columns / 3, 3.2 * rows), dpi=DPI, layout="constrained", facecolor="white"
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values())
+    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values()) or 1.0
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):

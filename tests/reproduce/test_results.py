@@ -10,16 +10,16 @@ def test_a_table_of_three_seeds(settings):
         (settings.folder / DATASETS[key].root).mkdir(parents=True)
     runner.reproduce("pmm-table3", settings)
     # Every row once before any row twice; the folder of CUHK03 is not there.
-    words = ("-cutout", "-cutmix", "-attentive_cutmix", "")
-    once = [f"pmm_{data}{word}" for word in words for data in ("market", "duke")]
+    networks = ("bdb_{}", "pmm_{}-cutout", "pmm_{}-cutmix", "pmm_{}-attentive_cutmix", "pmm_{}")
+    once = [name.format(data) for name in networks for data in ("market", "duke")]
     assert ended(settings) == [f"{name}/seed{seed}" for seed in range(3) for name in once]
 
     content = read(settings, "pmm-table3")
     assert list(content["left_out"]) == ["CUHK03-NP detected"]
     assert "--cuhk03_detected=FOLDER" in content["left_out"]["CUHK03-NP detected"]
-    assert len(content["rows"]) == 12
+    assert len(content["rows"]) == 15
     first = content["rows"][0]
-    assert (first["row"], first["dataset"]) == ("CutOut", "Market-1501")
+    assert (first["row"], first["dataset"]) == ("CutOut (BDB*)", "Market-1501")
     assert first["published"] == {"Rank-1": 94.1, "mAP": 84.7}
     # Of 50, 75, 25 and of 10, 20, 60.
     assert first["mean"] == pytest.approx({"Rank-1": 50, "mAP": 30})
@@ -28,18 +28,20 @@ def test_a_table_of_three_seeds(settings):
     assert first["runs"][2]["metrics"] == pytest.approx(
         {"mINP": 5, "Rank-1": 25, "Rank-5": 87.5, "mAP": 60}
     )
-    assert first["runs"][2]["command"].endswith("/pmm_market-cutout/seed2 --config.seed=2")
+    assert first["runs"][2]["command"].endswith("/bdb_market/seed2 --config.seed=2")
     absent = content["rows"][2]
     assert absent["dataset"] == "CUHK03-NP detected"
     assert absent["mean"] is absent["spread"] is absent["runs"][0]["metrics"] is None
 
     markdown = (settings.workdir / "pmm-table3.md").read_text()
-    shown = "--workdir=runs/pmm_market-cutout/seedSEED --config.seed=SEED"
+    shown = "--workdir=runs/bdb_market/seedSEED --config.seed=SEED"
     assert (
-        "| CutOut | Market-1501 | 94.1 / 84.7 | 50.0 ± 25.0 / 30.0 ± 26.5 | 3 | 0.0 | "
-        f"`python -m reid_jax train --config=pmm_market:cutout {shown}` |" in markdown
+        r"| CutOut (BDB\*) | Market-1501 | 94.1 / 84.7 | 50.0 ± 25.0 / 30.0 ± 26.5 | 3 | 0.0 | "
+        f"`python -m reid_jax train --config=bdb_market {shown}` |" in markdown
     )
-    assert "| CutOut | CUHK03-NP detected | 73.5 / 69.8 | — | 0 | — | `python" in markdown
+    assert r"| CutOut (BDB\*) | CUHK03-NP detected | 73.5 / 69.8 | — | 0 | — | `python" in markdown
+    # No paper has this row.
+    assert "| Ranked blocks set to 0 (not in the paper) | Market-1501 | — | 50.0" in markdown
     assert "Left out: CUHK03-NP detected, no folder data/cuhk03-np/detected; " in markdown
 
 
@@ -67,7 +69,8 @@ def test_the_markdown_says_what_it_is_not():
         "# t\n\n"
         "Paper, table 7. In per cent; mean ± sample standard deviation over the runs, which differ "
         "by their seed (SEED counts from 0 to 0); one run has no spread. A note. The published "
-        "networks start from ImageNet weights, these from scratch. **Not the recipes' own "
+        "networks start from ImageNet weights. These networks start from random weights. **Not "
+        "the recipes' own "
         "settings, so no reproduction: `small`, a narrow network on small images, no cutout or "
         "erasing; at most 9 steps a run; `optim.lr=0.1`.**\n\n"
         "| row | dataset | published mAP / Rank-1 | measured mAP / Rank-1 | runs | minutes a run "

@@ -1,8 +1,10 @@
 import re
 
 import pytest
+from absl.flags import FlagValues
 
-from reid_jax.reproduce.plan import Settings, make_run
+from reid_jax.cli import recipe_flags
+from reid_jax.reproduce.plan import Settings, make_run, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runs.settings import check
 from tests.reproduce.stand_in import ROOT
@@ -19,17 +21,19 @@ CELLS = [
 @pytest.mark.parametrize(("row", "dataset"), CELLS)
 @pytest.mark.parametrize("small", [False, True])
 def test_every_row_is_a_recipe_that_can_be_run(row, dataset, small):
+    if small and any(word and word.startswith("half") for word in row.words):
+        pytest.skip("the row has a size of its own")
     run = make_run(row, dataset, 0, Settings(ROOT, ROOT / "runs", small=small, steps=7))
     name, string = re.fullmatch(r"--config=(\w+):?(.*)", run.arguments[0]).groups()
     config = load(name, string)
     leaves = [argument.removeprefix("--config.") for argument in run.arguments[2:]]
     assert leaves[:2] == ["seed=0", "max_steps=7"]
-    flat = dict(leaf.split("=") for leaf in leaves)
-    config.update_from_flattened_dict(
-        {key: int(value) if value.isdigit() else value for key, value in flat.items()}
-    )
+    flags = FlagValues()
+    arguments = [f"--config.{leaf}" for leaf in leaves]
+    recipe_flags.define(config, ["reproduce", *arguments], flags)
+    flags(["reproduce", *arguments])
     check(config)
-    assert config.model.name == row.network
+    assert config.model.name == ("baseline" if row.network == "strong" else row.network)
     if DATASETS[dataset].root is not None:
         assert config.data.root == DATASETS[dataset].root
 
@@ -37,7 +41,7 @@ def test_every_row_is_a_recipe_that_can_be_run(row, dataset, small):
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_rows_have_a_figure_for_each_column(table):
     for row in table.rows:
-        if table is not TABLES["synthetic"]:
+        if table.source.startswith(("PMM", "HBFP")) and "not in the paper" not in row.name:
             assert len(row.published) == len(table.datasets)
         for figures in row.published:
             figures = dict(zip(table.metrics, figures, strict=True))
@@ -50,7 +54,7 @@ def test_tables_agree_on_what_they_share(tmp_path):
     for name in ("pmm-table2", "pmm-table3", "hbfp-table1", "hbfp-table2", "hbfp-table3"):
         table = TABLES[name]
         for row in table.rows:
-            for dataset, figures in zip(table.datasets, row.published, strict=True):
+            for dataset, figures in zip(table.datasets, row.published, strict=bool(row.published)):
                 run = make_run(row, dataset, 0, Settings(tmp_path, tmp_path))
                 rows.setdefault(run.workdir, []).append((name, row.name))
                 if row.network != "bdb":  # One is cited, one trained again.
@@ -58,7 +62,34 @@ def test_tables_agree_on_what_they_share(tmp_path):
                     before = published.setdefault(run.workdir, figures)
                     assert all(before.get(metric, x) == x for metric, x in figures.items())
     assert [("pmm-table2", "Ours"), ("pmm-table3", "A-Hard-Mix")] in rows.values()
-    assert [("pmm-table2", "BDB*"), ("hbfp-table1", "BDB+Cut")] in rows.values()
+    bdb = [("pmm-table2", "BDB*"), ("pmm-table3", "CutOut (BDB*)"), ("hbfp-table1", "BDB+Cut")]
+    assert bdb in rows.values()
     assert [("hbfp-table2", "HBFP"), ("hbfp-table3", "λ=0")] in rows.values()
     whole = [("hbfp-table1", "HBFP-Net"), ("hbfp-table2", "HBFP+GeP")]
     assert [*whole, ("hbfp-table3", "+ (λ=1.0)")] in rows.values()
+
+
+@pytest.mark.parametrize("name", ["cuhk03-half", "cuhk03-half40", "cuhk03-resnet18"])
+def test_rows_with_a_size_of_their_own_are_not_small(name, tmp_path):
+    table = TABLES[name]
+    assert all(row.words[-1].startswith("half") for row in table.rows)
+    assert len(plan(table, Settings(tmp_path, tmp_path, seeds=2))) == 2 * len(table.rows)
+    with pytest.raises(ValueError, match="--small: the rows of this table have a size"):
+        plan(table, Settings(tmp_path, tmp_path, small=True))
+
+
+def test_every_other_table_can_be_small(tmp_path):
+    for name, table in TABLES.items():
+        if not table.sized:
+            assert not any((word or "").startswith("half") for r in table.rows for word in r.words)
+            assert plan(table, Settings(tmp_path, tmp_path, small=True)), name
+
+
+def test_a_folder_does_not_depend_on_where_weights_lie(tmp_path):
+    def run(file):
+        settings = Settings(tmp_path, tmp_path, overrides=(f"model.pretrained={file}",))
+        return make_run(TABLES["cuhk03-half"].rows[0], "cuhk03_detected", 0, settings)
+
+    assert run("half.caffemodel").workdir == run("/elsewhere/half.caffemodel").workdir
+    assert run("half.caffemodel").workdir != run("other.caffemodel").workdir
+    assert run("a/half.caffemodel").arguments[-1] == "--config.model.pretrained=a/half.caffemodel"

@@ -94,3 +94,27 @@ def test_cmc_curve():
 def test_a_cmc_curve_that_is_none(cmc):
     with pytest.raises(ValueError, match="cmc must hold shares"):
         visualize.cmc_figure(np.array(cmc))
+
+
+def test_comparison_figure_has_a_panel_for_each_group_and_lists_the_best_first():
+    steps = np.arange(3.0)
+    panels = {
+        "PMM": {"low": (steps, [0.0, 0.1, 0.2]), "high": (steps, [0.0, 0.2, 0.5])},
+        "none": {},
+        "BDB": {"only": (steps, [0.0, 0.3, 0.4])},
+    }
+    figure = visualize.comparison_figure(panels, "mAP")
+    first, second = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["PMM, mAP", "BDB, mAP"]
+    assert [line.get_label() for line in first.lines] == ["50.0%  high", "20.0%  low"]
+    np.testing.assert_array_equal(first.lines[0].get_xydata(), [[0, 0], [1, 0.2], [2, 0.5]])
+    assert first.lines[0].get_color() != first.lines[1].get_color()
+    assert first.get_ylim() == second.get_ylim()
+    pixels(figure)
+
+
+def test_comparison_figure_of_runs_that_found_nothing_and_of_none():
+    figure = visualize.comparison_figure({"a": {"b": ([0, 1], [0.0, 0.0])}}, "mAP")
+    assert figure.axes[0].get_ylim()[1] > 0
+    with pytest.raises(ValueError, match="no curve"):
+        visualize.comparison_figure({"a": {}}, "mAP")
