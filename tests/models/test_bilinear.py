@@ -178,7 +178,7 @@ def test_batch_statistics_are_those_of_each_linear_map(variables, maps, applied)
     x = reference.self_awareness(x, x @ params["mask_x"]["kernel"] + params["mask_x"]["bias"])
     x = (x @ params["u"]["linear"]["kernel"]).reshape(-1, L)
     close(stats["u"]["bn"]["mean"], 0.9 * old["u"]["bn"]["mean"] + 0.1 * x.mean(axis=0))
-    close(stats["u"]["bn"]["var"], 0.9 * old["u"]["bn"]["var"] + 0.1 * x.var(axis=0))
+    close(stats["u"]["bn"]["var"], 0.9 * old["u"]["bn"]["var"] + 0.1 * x.var(axis=0, ddof=1))
     _, unchanged = applied[False, True]
     jax.tree.map(np.testing.assert_array_equal, unchanged["batch_stats"], old)
 
