@@ -24,7 +24,9 @@ def workdirs(tmp_path_factory):
         config.devices = 1
 
     for name in ("pmm", "hbfp"):
-        config, *_ = random_runs.write(folder / name, f"{name}_synthetic", change=change, num_classes=8)
+        config, *_ = random_runs.write(
+            folder / name, f"{name}_synthetic", change=change, num_classes=8
+        )
     datasets.load(config.data)
     records = [{"step": s, "loss": 3.0 - s, "lr": 0.1, "mAP": 0.1 * s} for s in (1, 2)]
     lines = [json.dumps(record) for record in records]
