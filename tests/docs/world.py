@@ -72,7 +72,8 @@ def build(folder):
         "--test_identities=4 --images_per_camera=2 --multi_query_images=2",
         folder,
     )
-    _rename(market, folder / "cuhk03-np" / "labeled", lambda pid, c, i: f"{pid:04}_c{c}_{i}.png")
+    for boxes in ("detected", "labeled"):
+        _rename(market, folder / "cuhk03-np" / boxes, lambda pid, c, i: f"{pid:04}_c{c}_{i}.png")
     _rename(
         market,
         folder / "shop",
