@@ -6,10 +6,9 @@ is done. What depends on the data is checked where the data is.
 
 import difflib
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from reid_jax import models
@@ -23,88 +22,9 @@ from reid_jax.models.heads import NECKS
 from reid_jax.models.pmm import MIXINGS
 from reid_jax.models.pooling import POOLINGS, REDUCTIONS
 from reid_jax.models.resnet import BLOCKS
+from reid_jax.runs.leaves import SWITCH, TEXT, Leaf, number, one_of, rising, several, some_of, whole
 from reid_jax.schedules import SCHEDULES
 
-
-class Leaf(NamedTuple):
-    """What a value must be, in words that follow "it must be", and whether one is that."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-_LIMITS = {
-    "least": ("at least", operator.ge),
-    "above": ("above", operator.gt),
-    "most": ("at most", operator.le),
-    "below": ("below", operator.lt),
-}
-_LARGEST = float(np.finfo(np.float32).max)
-
-
-def number(**limits: float) -> Leaf:
-    """A float or an int that float32 can hold, within `_LIMITS` by name."""
-
-    def holds(value):
-        return (
-            isinstance(value, float | int)
-            and not isinstance(value, bool)
-            and -_LARGEST <= value <= _LARGEST  # False of NaN too.
-            and all(_LIMITS[name][1](value, limit) for name, limit in limits.items())
-        )
-
-    within = " and ".join(f"{_LIMITS[name][0]} {limit}" for name, limit in limits.items())
-    return Leaf(f"a finite number, {within}", holds)
-
-
-def whole(least: int, why: str = "") -> Leaf:
-    """An int from `least` to what an int32 can hold; `why` says what for."""
-    words = f"a whole number, at least {least} and below 2^31" + (f": {why}" if why else "")
-    holds = number(least=least, below=2**31).holds
-    return Leaf(words, lambda value: isinstance(value, int) and holds(value))
-
-
-def one_of(*names: str) -> Leaf:
-    """One of several strings."""
-    words = "one of " + ", ".join(repr(name) for name in names)
-    return Leaf(words, lambda value: isinstance(value, str) and value in names)
-
-
-def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
-    """A tuple or list of so many values, or of any number from `least` on."""
-    length = f"length {' or '.join(map(str, counts))}" if counts else f"at least length {least}"
-
-    def holds(value):
-        return (
-            isinstance(value, tuple | list)
-            and (len(value) in counts if counts else len(value) >= least)
-            and all(map(each.holds, value))
-        )
-
-    return Leaf(f"a tuple of {length}, each {each.words}", holds)
-
-
-def rising(values: Leaf, by: Callable[[Any, Any], bool], words: str) -> Leaf:
-    """Such a tuple, each neighbours of which are in the order `by`."""
-
-    def holds(value):
-        return values.holds(value) and all(map(by, value[:-1], value[1:]))
-
-    return Leaf(f"{values.words}, {words}", holds)
-
-
-def some_of(*names: str, least: int = 0) -> Leaf:
-    """A tuple of some of several strings, each once and in their order."""
-    known = several(one_of(*names), least=least)
-
-    def holds(value):
-        return known.holds(value) and list(value) == [name for name in names if name in value]
-
-    return Leaf(f"{'some' if least else 'none or some'} of {names}, in order", holds)
-
-
-SWITCH = Leaf("True or False", lambda value: isinstance(value, bool))
-TEXT = Leaf("text", lambda value: isinstance(value, str))
 _ANYTHING = Leaf("anything", lambda value: True)
 _SHARE = number(least=0, most=1)
 _COUNT = whole(1)
@@ -340,19 +260,21 @@ def _contradictions(config) -> Iterator[str]:
     """What leaves that are right by themselves have against each other."""
     yield from _of_data(config.data)
     size = tuple(config.data.image_size)
-    for leaf in ("cutout_size", "crop_padding"):
-        pixels, unused = config.augment[leaf], not config.augment.cutout_probability
-        if pixels > min(size) and not (leaf == "cutout_size" and unused):
-            yield (
-                f"augment.{leaf} is {pixels} pixels; it must be at most the smaller side of "
-                f"data.image_size, {size}"
-            )
+    yield from _of_augmentation(config.augment, size)
     yield from _of_schedule(config.optim)
     yield from _of_losses(config)
     try:
         models.create(config.model, num_classes=2).check(size)
     except ValueError as error:
         yield str(error)
+
+
+def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
+    smaller = f"the smaller side of data.image_size, {size}"
+    if augment.cutout_probability and augment.cutout_size > min(size):
+        yield f"augment.cutout_size is {augment.cutout_size} pixels; it must be at most {smaller}"
+    if augment.crop_padding >= min(size):
+        yield f"augment.crop_padding is {augment.crop_padding} pixels; it must be below {smaller}"
 
 
 def _of_data(data) -> Iterator[str]:
@@ -371,12 +293,12 @@ def _of_data(data) -> Iterator[str]:
 
 
 def _of_losses(config) -> Iterator[str]:
-    classifier = config.model.get("classifier", True)
-    if not classifier and (config.loss.id_margin or not config.loss.triplet_weight):
-        yield (
-            "model.classifier is False, so there is no ID loss: loss.id_margin must be 0 and "
-            "loss.triplet_weight above 0"
-        )
+    if not config.model.get("classifier", True):
+        why = "because model.classifier is False"
+        if config.loss.id_margin:
+            yield f"loss.id_margin is {config.loss.id_margin}; it must be 0, {why}"
+        if not config.loss.triplet_weight:
+            yield f"loss.triplet_weight is 0; it must be above 0, {why}"
 
 
 def _of_schedule(optim) -> Iterator[str]:

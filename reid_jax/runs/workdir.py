@@ -120,7 +120,8 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
     """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
     # Here: programs that only write files start without JAX.
-    from reid_jax.runs.settings import check_leaves, whole
+    from reid_jax.runs.leaves import whole
+    from reid_jax.runs.settings import check_leaves
 
     path = pathlib.Path(workdir) / NAME
     try:

@@ -1,0 +1,88 @@
+"""What one leaf of a recipe may be, in words and as a condition."""
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Leaf(NamedTuple):
+    """What a value must be, in words that follow "it must be", and whether one is that."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+_LIMITS = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def number(**limits: float) -> Leaf:
+    """A float or an int that float32 can hold, within `_LIMITS` by name."""
+
+    def holds(value):
+        return (
+            isinstance(value, float | int)
+            and not isinstance(value, bool)
+            and -_LARGEST <= value <= _LARGEST  # False of NaN too.
+            and all(_LIMITS[name][1](value, limit) for name, limit in limits.items())
+        )
+
+    within = " and ".join(f"{_LIMITS[name][0]} {limit}" for name, limit in limits.items())
+    return Leaf(f"a finite number, {within}", holds)
+
+
+def whole(least: int, why: str = "") -> Leaf:
+    """An int from `least` to what an int32 can hold; `why` says what for."""
+    words = f"a whole number, at least {least} and below 2^31" + (f": {why}" if why else "")
+    holds = number(least=least, below=2**31).holds
+    return Leaf(words, lambda value: isinstance(value, int) and holds(value))
+
+
+def one_of(*names: str) -> Leaf:
+    """One of several strings."""
+    words = "one of " + ", ".join(repr(name) for name in names)
+    return Leaf(words, lambda value: isinstance(value, str) and value in names)
+
+
+def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
+    """A tuple or list of so many values, or of any number from `least` on."""
+    length = f"length {' or '.join(map(str, counts))}" if counts else f"at least length {least}"
+
+    def holds(value):
+        return (
+            isinstance(value, tuple | list)
+            and (len(value) in counts if counts else len(value) >= least)
+            and all(map(each.holds, value))
+        )
+
+    return Leaf(f"a tuple of {length}, each {each.words}", holds)
+
+
+def rising(values: Leaf, by: Callable[[Any, Any], bool], words: str) -> Leaf:
+    """Such a tuple, each neighbours of which are in the order `by`."""
+
+    def holds(value):
+        return values.holds(value) and all(map(by, value[:-1], value[1:]))
+
+    return Leaf(f"{values.words}, {words}", holds)
+
+
+def some_of(*names: str, least: int = 0) -> Leaf:
+    """A tuple of some of several strings, each once and in their order."""
+    known = several(one_of(*names), least=least)
+
+    def holds(value):
+        return known.holds(value) and list(value) == [name for name in names if name in value]
+
+    return Leaf(f"{'some' if least else 'none or some'} of {names}, in order", holds)
+
+
+SWITCH = Leaf("True or False", lambda value: isinstance(value, bool))
+TEXT = Leaf("text", lambda value: isinstance(value, str))
