@@ -84,9 +84,14 @@ class Baseline(Network):
                 f"model.stripes is {self.stripes}, but the map has {height} rows, which do not "
                 "divide into that many stripes of equal height"
             )
-        for leaf, value in (("stripes", self.stripes), ("cosine_scale", self.cosine_scale)):
-            if value and not self.classifier:
+        if self.classifier:
+            return
+        # Without an ID loss, stripes would learn nothing, and weight decay would shrink the neck's
+        # scale to zero.
+        plain = {"stripes": 0, "neck": "none", "cosine_scale": 0}
+        for leaf, value in plain.items():
+            if getattr(self, leaf) != value:
                 raise ValueError(
-                    f"model.{leaf} is {value}, but model.classifier is False: "
-                    "set model.classifier to True"
+                    f"model.{leaf} is {getattr(self, leaf)!r}; it must be {value!r}, because "
+                    "model.classifier is False"
                 )

@@ -126,13 +126,7 @@ def _contradictions(config) -> Iterator[str]:
     """What leaves that are right by themselves have against each other."""
     yield from _of_data(config.data)
     size = tuple(config.data.image_size)
-    for leaf in ("cutout_size", "crop_padding"):
-        pixels, unused = config.augment[leaf], not config.augment.cutout_probability
-        if pixels > min(size) and not (leaf == "cutout_size" and unused):
-            yield (
-                f"augment.{leaf} is {pixels} pixels; it must be at most the smaller side of "
-                f"data.image_size, {size}"
-            )
+    yield from _of_augmentation(config.augment, size)
     yield from _of_schedule(config.optim)
     yield from _of_losses(config)
     from reid_jax import models  # Here, because JAX takes seconds and `--help` must not.
@@ -141,6 +135,14 @@ def _contradictions(config) -> Iterator[str]:
         models.create(config.model, num_classes=2).check(size)
     except ValueError as error:
         yield str(error)
+
+
+def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
+    smaller = f"the smaller side of data.image_size, {size}"
+    if augment.cutout_probability and augment.cutout_size > min(size):
+        yield f"augment.cutout_size is {augment.cutout_size} pixels; it must be at most {smaller}"
+    if augment.crop_padding >= min(size):
+        yield f"augment.crop_padding is {augment.crop_padding} pixels; it must be below {smaller}"
 
 
 def _of_data(data) -> Iterator[str]:
@@ -159,12 +161,12 @@ def _of_data(data) -> Iterator[str]:
 
 
 def _of_losses(config) -> Iterator[str]:
-    classifier = config.model.get("classifier", True)
-    if not classifier and (config.loss.id_margin or not config.loss.triplet_weight):
-        yield (
-            "model.classifier is False, so there is no ID loss: loss.id_margin must be 0 and "
-            "loss.triplet_weight above 0"
-        )
+    if not config.model.get("classifier", True):
+        why = "because model.classifier is False"
+        if config.loss.id_margin:
+            yield f"loss.id_margin is {config.loss.id_margin}; it must be 0, {why}"
+        if not config.loss.triplet_weight:
+            yield f"loss.triplet_weight is 0; it must be above 0, {why}"
 
 
 def _of_schedule(optim) -> Iterator[str]:

@@ -18,7 +18,8 @@ from reid_jax.schedules import SCHEDULES
 from tests.test_configs import RECIPES, load
 
 NAN, INF = float("nan"), float("inf")
-NETWORKS = [f"{name}_market" for name in models.NETWORKS]
+# Between them they have every network and every schedule.
+NETWORKS = [*(f"{name}_market" for name in models.NETWORKS), "strong_market"]
 
 
 def changed(name="pmm_market", leaves=(), without=()):
@@ -106,13 +107,20 @@ WRONG = {
     "data.identities_per_batch": [1, 0, 16.0],
     "data.images_per_identity": [1, 0],
     "augment.flip": [-0.1, 1.1, NAN, True, "0.5"],
+    "augment.crop_padding": [-1, 2.5, True],
+    "augment.brightness": [-0.1, 1.1, NAN],
+    "augment.contrast": [-0.1, 1.1],
+    "augment.saturation": [-0.1, 1.1, "0.2"],
     "augment.cutout_probability": [-0.1, 1.1],
     "augment.cutout_size": [0, 1.5],
     "augment.erasing_probability": [-0.1, 1.1],
     "augment.erasing_area": [(0.4, 0.02), (0.02, 1.4), (0.0, 0.1), (0.1,), 0.1, (0.1, NAN)],
     "augment.erasing_aspect": [(0.0, 1.0), (1.0, 2.0, 3.0), (3.0, 0.3), (0.3, INF)],
     "loss.triplet_margin": [-0.1, NAN, INF, "0.3", 1e39, 10**400],
+    "loss.triplet_weight": [-1.0, NAN, INF, "1"],
+    "loss.metric": ["l2", "Cosine", None],
     "loss.label_smoothing": [1.0, -0.1],
+    "loss.id_margin": [-0.1, INF],
     "eval.every_epochs": [0],
     "eval.batch_size": [0],
     "eval.flip": [1, 0, "yes", None],
@@ -121,9 +129,11 @@ WRONG = {
     "log.every_steps": [0],
     "checkpoint.every_epochs": [0],
     "checkpoint.keep": [0],
-    "optim.schedule": ["cosine", None],
+    "optim.schedule": ["cosin", None],
     "optim.lr": [0.0, -1.0, NAN, INF, "abc", True],
     "optim.weight_decay": [-1e-4, INF],
+    "optim.trunk_lr": [0.0, -0.1, 1.1, NAN, True],
+    "optim.frozen_epochs": [-1, 0.5],
     "optim.warmup_epochs": [-5, 2.5],
     "optim.warmup_every": [0],
     "optim.milestones": [200, (300, 200), (200, 200), (0,), (200.5,)],
@@ -143,6 +153,11 @@ WRONG = {
     "model.trunk.ibn": [1, "True", None],
     "model.pretrained": [None, 0, ("a.pth",)],
     "model.classifier": [1],
+    "model.classifier_std": [0.0, -1e-3, INF],
+    "model.cosine_scale": [-1.0, NAN],
+    "model.pooling": ["mean", "generalized", None],
+    "model.neck": ["bn", None, True],
+    "model.stripes": [-1, 2.0, True],
     "model.global_dim": [0],
     "model.part_dim": [-1],
     "model.drop_height": [0.0, 1.1, NAN],
@@ -156,6 +171,7 @@ WRONG = {
     "model.pairs": [("middle&high", "low&middle"), ("low&high",)],
     "model.hierarchy": [0],
     "model.lambdas": [(), (0.0, 1.5), (-0.1,), (NAN,), 0.5],
+    "model.reduction": ["max", None],
     "model.correlation_dim": [0],
     "model.perception_dim": [-1],
 }
@@ -170,6 +186,19 @@ def test_a_wrong_value_names_its_leaf(leaf):
     name = next(recipe for recipe, other, _ in LEAVES if other == leaf)
     for value in WRONG[leaf]:
         refuses(changed(name, {leaf: value}), rf"^{re.escape(leaf)} is .*; it must be ")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_last_rate_may_be_0_where_the_schedule_allows_it(schedule):
+    """An exponential decay never gets there."""
+    name = next(name for name in NETWORKS if load(name).optim.schedule == schedule)
+    if schedule == "cosine":
+        check(changed(name, {"optim.final": 0.0}))
+        refuses(changed(name, {"optim.final": -0.1}), r"^optim\.final is -0\.1; it must be ")
+    elif schedule == "exponential":
+        refuses(changed(name, {"optim.final": 0.0}), r"^optim\.final is 0\.0; it must be ")
+    else:
+        refuses(changed(name, {"optim.final": 0.0}), r"^optim\.final is no leaf of this recipe")
 
 
 @pytest.mark.parametrize(
@@ -189,10 +218,28 @@ def test_a_wrong_value_names_its_leaf(leaf):
         {"model.trunk.base_width": 128},
         {"model.trunk.base_width": 1, "model.trunk.stem_width": 1},
         {"model.trunk.block": "basic", "model.trunk.stem_width": 24},
+        {"augment.crop_padding": 127, "augment.brightness": 1, "augment.saturation": 0},
+        {"loss.triplet_weight": 0, "loss.id_margin": 3, "loss.metric": "cosine"},
+        {"optim.trunk_lr": 0.1, "optim.frozen_epochs": 1000},
     ],
 )
 def test_what_a_run_can_have_passes(leaves):
     check(changed(leaves=leaves))
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        {"model.stripes": 24},  # of one row
+        {"model.stripes": 1, "model.neck": "batch_norm", "model.pooling": "max"},
+        {"model.cosine_scale": 30, "loss.id_margin": 10.5},
+        {"model.classifier": False, "loss.triplet_weight": 0.1},
+        {"model.classifier": False, "model.pooling": "gem"},
+        {"optim.warmup_epochs": 300},
+    ],
+)
+def test_what_a_baseline_can_have_passes(leaves):
+    check(changed("baseline_market", leaves))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +265,24 @@ def test_what_a_run_can_have_passes(leaves):
             "baseline",
             {"data.image_size": (128, 15), "augment.cutout_size": 8},
             r"data\.image_size is \(128, 15\); both sides must be at least the 16 pixels",
+        ),
+        ("pmm", {"augment.crop_padding": 128}, r"augment\.crop_padding is 128 .*be below .*size"),
+        ("strong", {"optim.decay_from": 500}, r"optim\.decay_until is .*decay_from, 500"),
+        ("baseline", {"model.stripes": 5}, r"model\.stripes is 5, but the map has 24 rows"),
+        ("baseline", {"model.stripes": 25}, r"model\.stripes is 25, but the map has 24 rows"),
+        *(
+            (
+                "baseline",
+                {leaf: value, "model.classifier": False},
+                rf"{re.escape(leaf)} is {value!r}; it must be .*model\.classifier is False",
+            )
+            for leaf, value in (
+                ("model.stripes", 4),
+                ("model.neck", "batch_norm"),
+                ("model.cosine_scale", 30.0),
+                ("loss.id_margin", 0.1),
+                ("loss.triplet_weight", 0),
+            )
         ),
         (
             "bdb",

@@ -24,9 +24,9 @@ def make_config(recipe="pmm_market", **changes) -> ConfigDict:
 
 
 @contextlib.contextmanager
-def edited(folder):
+def edited(folder, config=None):
     """What a `run.json` in the folder holds, for changing by hand."""
-    run.write_run(folder, make_config(), 4)
+    run.write_run(folder, config or make_config(), 4)
     content = json.loads((folder / "run.json").read_text())
     yield content
     (folder / "run.json").write_text(json.dumps(content))
@@ -100,6 +100,62 @@ def test_a_run_from_before_other_trunks_goes_on(tmp_path):
             run.check_workdir(tmp_path, make_config(**{f"model__trunk__{leaf}": here}), 4)
 
 
+# Leaves that a run of each recipe lacks if it is older than the strong baseline, and the values
+# that its network and its training had.
+NEW = {
+    "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
+    "loss": {"triplet_weight": 1.0, "metric": "euclidean", "id_margin": 0.0},
+    "optim": {"trunk_lr": 1.0, "frozen_epochs": 0},
+}
+NEW_BY_RECIPE = {
+    "pmm_market": NEW,
+    "bdb_market": NEW,
+    "hbfp_market": {
+        **NEW,
+        "optim": {**NEW["optim"], "warmup_epochs": 0},
+        "model": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
+    },
+    "baseline_market": {
+        **NEW,
+        "optim": {**NEW["optim"], "warmup_epochs": 0},
+        "model": {
+            "classifier_std": 1e-3,
+            "cosine_scale": 0.0,
+            "pooling": "average",
+            "neck": "none",
+            "stripes": 0,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", NEW_BY_RECIPE)
+def test_a_run_from_before_the_strong_baseline_goes_on(tmp_path, recipe):
+    """Each recipe has its own new leaves, and their values are what its program did before."""
+    config = load(recipe)
+    with edited(tmp_path, config) as content:
+        for section, leaves in NEW_BY_RECIPE[recipe].items():
+            for leaf, value in leaves.items():
+                assert content["config"][section].pop(leaf) == value
+    read, _ = run.read_run(tmp_path)
+    config.data.root = os.path.abspath(config.data.root)
+    assert read.to_dict() == config.to_dict()
+    run.check_workdir(tmp_path, config, 4)
+    config.loss.metric = "cosine"
+    with pytest.raises(ValueError, match=r"loss\.metric is 'euclidean' there and 'cosine' here"):
+        run.check_workdir(tmp_path, config, 4)
+
+
+def test_leaves_that_came_with_a_network_or_a_schedule_are_missed(tmp_path):
+    """No run of the cosine schedule is older than its leaves, and of PMM none has a neck."""
+    with edited(tmp_path, load("strong_market")) as content:
+        del content["config"]["optim"]["warmup_epochs"]
+    with pytest.raises(ValueError, match=r"run\.json: optim\.warmup_epochs is missing$"):
+        run.read_run(tmp_path)
+    run.write_run(tmp_path, make_config(), 4)
+    assert "neck" not in run.read_run(tmp_path)[0].model
+
+
 @pytest.mark.parametrize("trunk", [None, [1], "x"])
 def test_sections_from_before_that_are_none_are_named(tmp_path, trunk):
     with edited(tmp_path) as content:
@@ -161,6 +217,11 @@ def test_missing_run_is_named(tmp_path):
         (("config", "model", "trunk", "depths"), [3, 4, 6], r"model\.trunk\.depths is \(3, 4, 6\)"),
         (("config", "eval"), [1], r"eval is \(1,\); it must be a section of leaves: every_epochs"),
         (("config", "data", "sise"), 1, r"data\.sise is no leaf"),
+        (("config", "model", "name"), ["hbfp"], r"model\.name is \('hbfp',\); it must be one of"),
+        (("config", "optim", "schedule"), {"x": 1}, r"optim\.schedule is a section of leaves; it"),
+        (("config", "model"), [1], r"model is \(1,\); it must be a section of leaves: name"),
+        (("config", "optim"), "fast", r"optim is 'fast'; it must be a section of leaves: schedule"),
+        (("config", "model"), {}, r"3 settings are wrong:\n  model\.name is missing\n"),
         (
             ("config", "model"),
             {"name": "pmm"},
