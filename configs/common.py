@@ -308,6 +308,7 @@ def strong() -> ConfigDict:
     """A recipe of this project: HBFP-Net's baseline with later practice, in no paper."""
     config = baseline()
     config.epochs = 120
+    config.data.identities_per_batch = 8
     config.model.update({"pooling": "gem", "neck": "batch_norm", "stripes": 4})
     config.loss.update({"triplet_margin": 0.0, "label_smoothing": 0.1})
     config.augment.update(
