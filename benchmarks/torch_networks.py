@@ -6,8 +6,7 @@ the trunk as in the authors' program. `create` takes our variables, so that test
 libraries compute the same.
 
 A step here does a little less than ours: no metrics but the loss, one learning rate, and random
-erasing only where a recipe has it. And running variances take the unbiased estimate, as PyTorch's
-do.
+erasing only where a recipe has it.
 """
 
 import functools

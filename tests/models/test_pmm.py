@@ -136,7 +136,7 @@ def test_batch_statistics_are_updated_once(variables, images, trained):
     _, updates = trained
     got = updates["batch_stats"]["heads_0"]["bn"]
     np.testing.assert_allclose(got["mean"], 0.1 * x.mean(0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(got["var"], 0.9 + 0.1 * x.var(0), rtol=1e-4)
+    np.testing.assert_allclose(got["var"], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-4)
 
 
 def test_mixing_changes_later_stages_only(variables, images, trained):
