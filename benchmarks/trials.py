@@ -3,7 +3,7 @@
     python benchmarks/trials.py runs/neck runs/warmup --output=benchmarks/results/trials.json
 
 For experiments that decide a recipe: the settings in which each run differs from the others, its
-logged losses and its evaluations. Of paths, only the last part is kept.
+logged losses and its evaluations. The last part of a path is kept and the rest is left out.
 """
 
 import argparse

@@ -170,7 +170,7 @@ def test_color_jitter_equals_float64(rng):
 
 def test_each_strength_is_of_its_own_factor(rng):
     """Seen from outside: brightness keeps ratios, contrast the mean luma, saturation each luma."""
-    pixels = rng.integers(90, 130, (1, 6, 4, 3)).astype(np.uint8)  # nothing is clipped
+    pixels = rng.integers(90, 130, (1, 6, 4, 3)).astype(np.uint8)  # no value is clipped
     (image,) = augment.normalize(jnp.array(pixels))
     mean, std = np.array(augment.MEAN), np.array(augment.STD)
 
@@ -271,7 +271,7 @@ def only(**leaves):
 
 
 def test_colours_and_crop_are_drawn_apart_from_flip_erasing_and_cutout(rng):
-    """No two of them share random numbers: what one draws says nothing about another."""
+    """No two of them share random numbers: their draws are independent."""
     count = 4000
     pixels = np.tile(rng.integers(60, 200, (1, 6, 6, 3)).astype(np.uint8), (count, 1, 1, 1))
     key = jax.random.key(1)

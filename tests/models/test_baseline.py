@@ -131,7 +131,7 @@ def strong_in_float64(variables, images, train, cosine_scale=0):
 
 
 def test_the_strong_baseline_in_training_equals_numpy_in_float64(strong_variables, images):
-    """Every head has logits, the whole map's alone an embedding for the triplet loss."""
+    """Every head has logits; only the whole map's head has an embedding for the triplet loss."""
 
     @jax.jit
     def run(variables, images):

@@ -147,7 +147,7 @@ def test_a_run_from_before_the_strong_baseline_goes_on(tmp_path, recipe):
 
 
 def test_leaves_that_came_with_a_network_or_a_schedule_are_missed(tmp_path):
-    """No run of the cosine schedule is older than its leaves, and of PMM none has a neck."""
+    """No run of the cosine schedule is older than its leaves, and no PMM has a neck."""
     with edited(tmp_path, load("strong_market")) as content:
         del content["config"]["optim"]["warmup_epochs"]
     with pytest.raises(ValueError, match=r"run\.json: optim\.warmup_epochs is missing$"):

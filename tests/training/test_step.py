@@ -110,7 +110,7 @@ def test_four_devices_train_as_one_does(trajectories):
     for step in (1, 2):
         losses = [run["metrics"][step]["loss"] for run in (one, four)]
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
-    # Adam's first update is the rate times the gradient's sign: it tells nothing where the gradient
+    # Adam's first update is the rate times the gradient's sign: it shows little where the gradient
     # is rounding noise, and is exact elsewhere.
     compared = total = 0
     moments = jax.tree.leaves(one["states"][0].opt_state[1].mu)
@@ -337,7 +337,7 @@ def test_a_margin_is_of_each_identity_that_a_mixed_image_shows(rng):
 
 
 def test_a_stage_has_the_losses_that_it_has_outputs_for(rng):
-    """Stripes of the strong baseline have logits alone."""
+    """Stripes of the strong baseline have logits only."""
     labels = np.repeat(np.arange(2), 2).astype(np.int32)
     embedding, logits = (rng.normal(size=(4, n)).astype(np.float32) for n in (5, 2))
     metrics = losses_of([StageOutput(embedding, None), StageOutput(None, logits)], labels)
