@@ -163,6 +163,24 @@ def test_flip_and_length_are_the_recipes(tmp_path, crops):
     )
 
 
+def test_a_network_with_stripes_has_gradcams_of_one_size(tmp_path, crops):
+    def change(config):
+        config.eval.flip = config.eval.normalize = False
+        config.model.update({"stripes": 3, "neck": "batch_norm"})
+
+    _, network, variables = random_runs.write(tmp_path / "run", "strong_synthetic", change=change)
+    model = reid_jax.load(tmp_path / "run")
+    assert model.stage_names == ("res5", "Stripe 1", "Stripe 2", "Stripe 3")
+    cams = model.gradcam(crops[:3])
+    assert cams.shape == (3, 4, 6, 4)
+    for stripe in (1, 2, 3):
+        outside = np.delete(cams[:, stripe], [2 * stripe - 2, 2 * stripe - 1], axis=1)
+        assert cams[:, stripe].max() > 0 == outside.max()
+    descriptors = model.embed(crops[:3])
+    assert descriptors.shape[1] == model.dim == 4 * 128
+    close(descriptors, np.asarray(jax.jit(network.apply)(variables, normalize(crops[:3]))))
+
+
 def test_a_network_without_classifier_has_no_gradcam(tmp_path, crops):
     random_runs.write(tmp_path / "run", "baseline_synthetic", "triplet,small")
     model = reid_jax.load(tmp_path / "run")

@@ -43,6 +43,8 @@ def recipe(name, root, devices=1):
     """The recipe of a tiny network, `configs/NAME.py:STRING`, on that dataset."""
     name, _, string = name.partition(":")
     config = load(name, string)
+    if name.startswith("strong"):
+        config.model.stripes = 2
     config.devices = devices
     config.data.layout = "market1501"
     config.data.root = str(root)
@@ -195,6 +197,7 @@ def test_gradcams_are_over_their_images(hbfp):
         ),
         ("baseline_synthetic:small", ["gradcam.png"], ["res5"]),
         ("baseline_synthetic:triplet,small", [], None),
+        ("strong_synthetic:small", ["gradcam.png"], ["res5", "Stripe 1", "Stripe 2"]),
     ],
 )
 def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_path, rng):
