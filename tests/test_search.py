@@ -195,7 +195,7 @@ def test_identities_and_cameras_may_be_any_text(here, capsys, drawn):
     (_, _, correct), given = drawn[0]
     assert given["known"].all()
     for n, person in enumerate(("anna", "carl")):
-        right = [name.startswith(person) for name in given["names"][n]]
+        right = [name.startswith(person) for name in given["captions"].names[n]]
         np.testing.assert_array_equal(correct[n], right)
     assert sum(correct[0]) == 2
     said = capsys.readouterr().out

@@ -90,7 +90,7 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
     for key in table.datasets:
         default = DATASETS[key].root
         folder = settings.folders.get(key, default)
-        if folder is None or (settings.folder / folder).is_dir():
+        if default is None or folder is None or (settings.folder / folder).is_dir():
             continue
         if key in settings.folders:
             raise FileNotFoundError(f"--{key}={folder}: there is no such folder")

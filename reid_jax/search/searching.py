@@ -120,7 +120,9 @@ def search(options: argparse.Namespace) -> Hits:
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
-    for query, who, *found in zip(options.query, whom, *hits, strict=True):
+    for query, who, *found in zip(
+        options.query, whom, hits.indices, hits.distances, hits.names, strict=True
+    ):
         say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
     _draw(options, model.config.data.image_size, pids, hits)
     return hits

@@ -27,19 +27,17 @@ def make_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The step of `config` for any network of `reid_jax.models`.
 
-    The loss is a sum over the stages that the network returns: `triplet_weight` times the
-    batch-hard triplet loss of the embedding, if the stage has one, and the cross entropy of the
-    logits, if it has them. Each is a mean over the whole batch. With the metric `cosine`, the
-    triplet loss compares embeddings scaled to length one. For mixed images the cross entropy is
-    that of both identities, weighted by their shares of the image, as in CutMix; the triplet loss
-    and the metrics use the identity with the larger share.
+    The loss is a sum over the network's stages: `triplet_weight` times the batch-hard triplet loss
+    of a stage's embedding, if it has one, and the cross entropy of its logits, if it has them, each
+    a mean over the whole batch. With the metric `cosine`, embeddings are scaled to length one. For
+    mixed images the cross entropy is that of both identities, weighted by their shares, as in
+    CutMix; the triplet loss and the metrics use the identity with the larger share.
 
     Args:
         network: made with the same `axis_name`.
-        optimizer: of the parameters.
-        schedule: the optimizer's own, for the metrics.
+        optimizer, schedule: of the run; the schedule gives the metric `lr`.
         config: a whole recipe; reads `seed`, `loss` and `augment`.
-        axis_name: the pmapped axis, or None for a step over the whole batch on one device.
+        axis_name: the pmapped axis, or None for one device.
 
     Returns:
         step(state, batch) -> (state, metrics), with batch {"image": (b, H, W, 3) uint8, "label":
@@ -47,11 +45,10 @@ def make_step(
         `gradient_norm`, `parameter_norm` (after the update), and for each stage, counted from 1,
         `loss/id_1`, `loss/triplet_1`, `accuracy_1` (share of images classified right) and
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
-        negative). `loss/triplet_1` is without its weight. A stage without logits has no `loss/id`
-        and no `accuracy`, one without an embedding no `loss/triplet` and no `ordered`.
+        negative). `loss/triplet_1` is without its weight. What a stage lacks has no metrics.
     """
-    margin, smoothing = config.loss.triplet_margin or None, config.loss.label_smoothing
-    id_margin = config.loss.id_margin
+    margin = config.loss.triplet_margin or None
+    id_loss = {"smoothing": config.loss.label_smoothing, "margin": config.loss.id_margin}
 
     def loss_of(params, state, images, labels):
         outputs, updates = network.apply(
@@ -68,9 +65,9 @@ def make_step(
             if mixture is not None:
                 shown = jnp.where(mixture.share > 0.5, mixture.labels, labels)
             if logits is not None:
-                identity = losses.cross_entropy(logits, labels, smoothing, id_margin)
+                identity = losses.cross_entropy(logits, labels, **id_loss)
                 if mixture is not None:
-                    other = losses.cross_entropy(logits, mixture.labels, smoothing, id_margin)
+                    other = losses.cross_entropy(logits, mixture.labels, **id_loss)
                     identity += mixture.share * (other - identity)
                 identity = identity.mean()
                 total += identity

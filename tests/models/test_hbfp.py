@@ -135,7 +135,8 @@ def test_reduction_and_neck_are_those_of_every_head(images, reduction, neck):
         want = [x / len(LAMBDAS) for x in want]
     if neck == "batch_norm":
         double = reference.in_float64(variables)
-        heads = [[double[part][f"heads_{i}"]["neck"] for i in range(3)] for part in double]
+        parts = double["params"], double["batch_stats"]
+        heads = [[part[f"heads_{i}"]["neck"] for i in range(3)] for part in parts]
         want = [
             reference.batch_norm(x, {**scale, "bias": 0.0}, stats)
             for x, scale, stats in zip(want, *heads, strict=True)

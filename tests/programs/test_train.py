@@ -416,9 +416,9 @@ config.data.loader = "memory"
 train(config, {str(tmp_path / "run")!r})
 config, _ = read_run({str(tmp_path / "run")!r})
 workdir, output = {str(tmp_path / "run")!r}, {str(tmp_path)!r}
-run = evaluate_run(config, workdir, checkpoint="latest", output=output)
+run = evaluate_run(config, workdir, checkpoint="latest", output=output, figures=1)
 assert math.isfinite(run.evaluation.result.mAP)
-present(run, output, figures=1, report=True)
+present(run, output, report=True)
 assert pathlib.Path(output, "report.html").exists()
 paths = sorted(pathlib.Path(config.data.root, "query").iterdir())[:3]
 features = reid_jax.load(workdir).embed(paths)

@@ -178,7 +178,7 @@ def test_every_tensor_is_accounted_for(tmp_path):
 
 def test_a_whole_network_is_no_trunk(converted):
     """What would be dropped, its heads, is named by the command that keeps them."""
-    with pytest.raises(ValueError, match=r"a whole network, PMM.*python -m reid_jax\.pretrained"):
+    with pytest.raises(ValueError, match=r"a whole network, PMM.*`reid-jax weights FILE OUT`"):
         read_trunk(converted / "pmm.safetensors")
 
 
