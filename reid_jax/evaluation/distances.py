@@ -33,9 +33,9 @@ _TILE = (256, 1024)
 
 # Bound on the error of a float32 score, in units of 2^-24 (|q| + |g|)^2 with the centre at the
 # origin. 8 cover the centring, the squared norm and the rounding of the threshold; the others allow
-# a dot product an error of 80 units of 2^-24 |q| |g|. The largest seen is 18 on processors with
-# AVX-512 and 37 with AVX2 (1,536 dimensions; the textbook worst case, one unit a dimension, needs
-# all roundings to agree).
+# a dot product an error of 80 units of 2^-24 |q| |g|. The largest seen is 18 with AVX-512 (1,536
+# heavy-tailed dimensions) and about twice that with AVX2 and one far outlier. The textbook worst
+# case, one unit a dimension, needs all roundings to agree.
 _SLACK = 48 * 2.0**-24
 
 # What `rescore` adds, in units of 2^-24 of what is rounded: weight, product, offset and sum.

@@ -75,10 +75,8 @@ def make_step(
                 metrics[f"accuracy_{stage}"] = (logits.argmax(axis=-1) == shown).mean()
             if output.embedding is None:
                 continue
-            embedding = output.embedding
-            if config.loss.metric == "cosine":
-                embedding = unit_length(embedding)
-            positive, negative = losses.batch_hard_distances(embedding, shown, axis_name)
+            distances = _distances_of[config.loss.metric]
+            positive, negative = distances(output.embedding, shown, axis_name)
             triplet = losses.triplet(positive, negative, margin).mean()
             total += config.loss.triplet_weight * triplet
             metrics[f"loss/triplet_{stage}"] = triplet
@@ -102,6 +100,15 @@ def make_step(
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return step
+
+
+def _cosine_distances(embeddings: jax.Array, labels: jax.Array, axis_name: str | None):
+    """As `losses.batch_hard_distances`, between embeddings scaled to length one."""
+    return losses.batch_hard_distances(unit_length(embeddings), labels, axis_name)
+
+
+# By `loss.metric`.
+_distances_of = {"euclidean": losses.batch_hard_distances, "cosine": _cosine_distances}
 
 
 def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
