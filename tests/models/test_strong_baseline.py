@@ -19,7 +19,7 @@ SIZE = (96, 64)  # maps have 6x4 cells
 LABELS = np.array([0, 0, 1, 1, 2, 2, 4, 4], np.int32)
 STRIDES = (1, 2, 2, 1)
 STRONG = {"pooling": "gem", "neck": "batch_norm", "stripes": 3}
-# Each part of it alone, and with others.
+# Each part by itself, and with others.
 SETTINGS = [
     STRONG,
     {"pooling": "max", "stripes": 2},
