@@ -41,7 +41,7 @@ def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.R
         argv = named(argv, known_only=True)
     except flags.Error as error:
         raise ValueError(str(error)) from error
-    return argv, recipes.find(str(named["config"].value))
+    return list(argv), recipes.find(str(named["config"].value))
 
 
 def define_from_recipe(
