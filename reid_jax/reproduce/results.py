@@ -1,6 +1,7 @@
 """The forms of a table: JSON, Markdown and a picture of its curves."""
 
 import json
+import pathlib
 import re
 import statistics
 from collections.abc import Sequence
@@ -128,8 +129,10 @@ def _explanation(content: dict[str, Any]) -> str:
         sentences.append(content["note"])
     if _is_published(content):
         sentences.append("The published networks start from ImageNet weights.")
-    if not any(map(_names_weights, settings["overrides"])):
-        sentences.append("These networks start from random weights.")
+    weights = [leaf.partition("=")[2] for leaf in settings["overrides"] if _names_weights(leaf)]
+    named = _code(pathlib.PurePath(weights[-1]).name) if weights and weights[-1] else ""
+    start = f"the weights {named}" if named else "random weights"
+    sentences.append(f"These networks start from {start}.")
     changed = [
         *(
             ["`small`, a narrow network on small images, no cutout or erasing"]

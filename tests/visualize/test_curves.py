@@ -78,6 +78,64 @@ def test_curves_figure_of_nothing(records):
         visualize.curves_figure(records)
 
 
+def runs(rng, count, last=0.4):
+    """Curves by name, the last epoch's share of each different."""
+    epochs = np.arange(0, 17, 2.0)
+    shares = last * rng.permutation(np.linspace(1, 0.5, count))
+    return {
+        f"Run {name}": (epochs, share * np.minimum(epochs / 8, 1))
+        for name, share in zip("ABCDEFGHIJKLMN"[:count], shares, strict=True)
+    }
+
+
+@pytest.mark.parametrize("counts", [(1,), (3, 1), (2, 14, 1, 4, 1)])
+def test_comparisons_are_drawn_by_group_best_first(rng, counts):
+    panels = {f"Group {i}": runs(rng, count) for i, count in enumerate(counts)}
+    figure = visualize.comparison_figure(panels | {"empty": {}}, "mAP")
+    pixels(figure)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == len(counts)
+    for axes, (title, curves) in zip(shown, panels.items(), strict=True):
+        assert axes.get_title(loc="left") == f"{title}, mAP"
+        lasts = [line.get_ydata()[-1] for line in axes.lines]
+        assert lasts == sorted(lasts, reverse=True)
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        for line, label, last in zip(axes.lines, labels, lasts, strict=True):
+            share, name = label.split("  ")
+            np.testing.assert_array_equal(line.get_xydata(), np.transpose(curves[name]))
+            assert share == f"{last:.1%}"
+        styles = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+        assert len(styles) == len(curves)
+    assert len({axes.get_ylim() for axes in shown}) == 1
+
+
+@pytest.mark.parametrize("counts", [(1,), (1, 1, 14, 2)])
+@pytest.mark.parametrize("last", [0.0, 0.4, 1.0])
+def test_legends_of_comparisons_hide_no_curve(rng, counts, last):
+    """They end above the highest curve, and on the figure."""
+    panels = {f"Group {i}": runs(rng, count, last) for i, count in enumerate(counts)}
+    figure = visualize.comparison_figure(panels, "mAP")
+    pixels(figure)
+    height = figure.bbox.height
+    for axes in figure.axes:
+        if axes.get_visible():
+            legend = axes.get_legend().get_window_extent()
+            highest = axes.transData.transform((0, last))[1]
+            assert legend.y0 > highest
+            assert legend.y1 < height
+            assert axes.get_window_extent().y0 > 0
+
+
+def test_a_lone_evaluation_is_visible_and_nothing_is_an_error():
+    figure = visualize.comparison_figure({"A": {"B": ([3.0], [0.25])}}, "Rank-1")
+    (line,) = figure.axes[0].lines
+    assert line.get_marker() == "o"
+    assert figure.axes[0].get_title(loc="left") == "A, Rank-1"
+    for panels in ({}, {"A": {}}):
+        with pytest.raises(ValueError, match="no curve to draw"):
+            visualize.comparison_figure(panels, "mAP")
+
+
 def test_cmc_curve():
     cmc = np.linspace(0.3, 0.9, 50)
     figure = visualize.cmc_figure(cmc)
