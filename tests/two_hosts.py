@@ -1,4 +1,7 @@
-"""What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX`."""
+"""What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX OUT`.
+
+It tells what it sees in the file OUT: libraries write to standard output, in the middle of lines.
+"""
 
 import os
 import signal
@@ -14,7 +17,7 @@ from reid_jax.runtime import hosts
 from reid_jax.runtime.preemption import Preemption
 
 
-def check_talk():
+def check_talk(out):
     """Everything that hosts tell each other, with parts of different sizes."""
     index = hosts.gather(None) and (0 if hosts.is_first() else 1)
     hosts._BLOCK_BYTES = 16  # Several blocks, the last of them not full.
@@ -42,11 +45,11 @@ def check_talk():
         try:
             call()
         except (ValueError, ZeroDivisionError, KeyError, OSError) as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
+            print(f"{type(error).__name__}: {error}", file=out, flush=True)
     assert hosts.together(lambda: index) == index
 
 
-def check_images():
+def check_images(out):
     """Each host decodes its part of the files, and has the pixels and the faults of all."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, f"{i}.png") for i in range(5)]
@@ -59,10 +62,10 @@ def check_images():
         assert decoded == [f"read {own} of {own} images"]
         open(paths[3], "w").close()
         (bad,) = visit(paths, lambda i, data, image: None, team=hosts.EVERYBODY)
-        print(bad, flush=True)
+        print(bad, file=out, flush=True)
 
 
-def check_preemption():
+def check_preemption(out):
     """One host is asked to stop, and both stop after the same step."""
     with Preemption() as preemption:
         for step in range(1000):
@@ -72,16 +75,19 @@ def check_preemption():
                 break
             hosts.gather(step)  # As a step does, it waits for the other.
     assert 3 <= step < 999
-    print(len(set(hosts.gather(step))), "step", flush=True)
+    print(len(set(hosts.gather(step))), "step", file=out, flush=True)
 
 
 if __name__ == "__main__":
-    port, me = sys.argv[1:]
-    with hosts.joined(f"127.0.0.1:{port}", 2, int(me), heartbeat_timeout=10):
-        check_talk()
-        check_images()
-        check_preemption()
+    port, me, path = sys.argv[1:]
+    with (
+        open(path, "w", encoding="utf-8") as out,
+        hosts.joined(f"127.0.0.1:{port}", 2, int(me), heartbeat_timeout=10),
+    ):
+        check_talk(out)
+        check_images(out)
+        check_preemption(out)
         if me == "1":
             os._exit(9)
         hosts.gather("anybody there?")
-        print("an answer from the dead", flush=True)
+        print("an answer from the dead", file=out, flush=True)

@@ -18,9 +18,9 @@ import pytest
 
 from reid_jax.data.augment import normalize
 from reid_jax.models.resnet import ResNet
-from reid_jax.training import start
 from reid_jax.weights import check_fits, read_trunk, write_trunk
 from reid_jax.weights.__main__ import main
+from reid_jax.weights.initial import initial_trunk
 from reid_jax.weights.resnet import Structure
 from tests.test_configs import load
 from tests.weights import formula, in_caffe
@@ -217,7 +217,7 @@ def test_the_program_converts_and_a_run_starts_from_either(rng, tmp_path, capsys
     assert re.fullmatch(
         r"ResNet of bottleneck blocks \(1, 1, 1, 1\) of width 4, stem of 8, stride in the first "
         r"1x1: 85 tensors, [\d,]+ parameters; left out: fc1000\n"
-        rf"train\.py takes it by --config\.model\.pretrained={re.escape(str(out))} "
+        rf"reid-jax train takes it by --config\.model\.pretrained={re.escape(str(out))} "
         r'--config\.model\.trunk\.depths="\(1, 1, 1, 1\)" --config\.model\.trunk\.width=4 '
         r"--config\.model\.trunk\.stem_width=8 --config\.model\.trunk\.stride_in_1x1=True\n",
         said,
@@ -233,9 +233,9 @@ def test_the_program_converts_and_a_run_starts_from_either(rng, tmp_path, capsys
         config.pretrained = str(path)
         config.trunk.update({"stem_width": 8, "width": 4, "stride_in_1x1": False})
         with pytest.raises(ValueError, match=r"give --config\.model\.trunk\.stride_in_1x1=True"):
-            start.first_trunk(config, tmp_path / "run")
+            initial_trunk(config, tmp_path / "run")
         config.trunk.stride_in_1x1 = True
-        trees.append(start.first_trunk(config, tmp_path / "run"))
+        trees.append(initial_trunk(config, tmp_path / "run"))
     jax.tree.map(np.testing.assert_array_equal, *trees)
 
 
