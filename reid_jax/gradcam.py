@@ -1,8 +1,8 @@
-"""CAM and Grad-CAM: where in a map the evidence for a class is.
+"""CAM and Grad-CAM: maps of the evidence for a class.
 
 Grad-CAM is from Selvaraju et al. (2017) and PMM section 2.1, CAM from Zhou et al. (2016) and
-HBFP-Net section 4.4. The gradient of Grad-CAM runs through a stage's head alone. The map is an
-input here, so no pass through the trunk is repeated, and the cost is a few matrix products on
+HBFP-Net section 4.4. The gradient of Grad-CAM runs only through a stage's head, because the map is
+an input here. No pass through the trunk is repeated, and the cost is a few matrix products on
 pooled features.
 """
 
@@ -20,18 +20,18 @@ def gradcam(
         cam[b, h, w] = relu(sum_c weight[b, c] features[b, h, w, c])
         weight[b, c] = mean over h, w of d(sum_b logits[b, labels[b]]) / d features[b, h, w, c]
 
-    Summing the true logits over the batch gives each image its own gradient when the head treats
-    images one by one. A head with batch norm in training mode couples them, and the gradient then
-    crosses images (and, under `jax.pmap`, devices) as it does in the authors' program.
+    Summing the true logits over the batch gives each image its own gradient if the head treats
+    images one by one. A head with batch norm in training mode couples them: the gradient then
+    crosses images (and, under `jax.pmap`, devices), as it does in the authors' program.
 
     Args:
-        logits_of: the head, from a map (B, H, W, C) to logits (B, classes). Must be pure.
+        logits_of: the head, a pure function from a map (B, H, W, C) to logits (B, classes).
         features: (B, H, W, C), float32 or bfloat16.
-        labels: (B,) int32, the class whose evidence is wanted.
+        labels: (B,) int32, the class to show the evidence for.
 
     Returns:
-        (B, H, W) float32, not negative, behind `stop_gradient`: the later stage cannot reach the
-        earlier head.
+        (B, H, W) float32, not negative. `stop_gradient` is applied, so the later stage's loss does
+        not reach the earlier head.
     """
     features = jax.lax.stop_gradient(features)
 

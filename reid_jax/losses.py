@@ -6,8 +6,8 @@ import optax
 
 from reid_jax.runtime import collectives
 
-# Squared distances below this count as zero: the square root has no slope there (PyTorch programs
-# clamp alike).
+# Squared distances below this count as zero, because the square root has no slope at zero. PyTorch
+# programs clamp in the same way.
 _TINY = 1e-12
 
 
@@ -16,17 +16,18 @@ def cross_entropy(
 ) -> jax.Array:
     """Cross entropy with label smoothing, HBFP-Net equations 8 and 9 (the ID loss of both papers).
 
-        q[i] = 1 - smoothing (C - 1) / C where i is the true class, smoothing / C elsewhere
+            q[i] = 1 - smoothing (C - 1) / C for the true class i, smoothing / C for the others
 
-    A margin is first subtracted from the logit of the true class, which then has to win by that
-    much (Wang et al., CVPR 2018, "CosFace"; neither paper has a margin).
+        The margin is subtracted from the logit of the true class before the softmax, so the true
+        class has to win by that much (Wang et al., CVPR 2018, "CosFace"; neither of the two papers
+        has a margin).
 
     Args:
         logits: (B, C) float32.
         labels: (B,) int32.
         smoothing: epsilon in [0, 1); 0 is the plain loss.
-        margin: at least 0, in units of the logits: for CosFace's margin m on cosines of scale s it
-            is s m.
+        margin: at least 0, in units of the logits. For CosFace's margin m on cosines of scale s,
+            pass s m.
 
     Returns:
         (B,) float32, in nats.
@@ -41,15 +42,15 @@ def cross_entropy(
 def batch_hard_distances(
     embeddings: jax.Array, labels: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Euclidean distances of each image to its farthest positive and nearest negative of the batch.
+    """Euclidean distances of each image to its farthest positive and nearest negative in the batch.
 
-    Mining compares Gram-matrix distances; the distances returned are computed from the mined pairs'
-    differences, so that they keep float32 accuracy for near pairs too, and gradients touch the
-    mined pairs alone.
+    Mining compares distances from the Gram matrix. The returned distances are computed from the
+    differences of the mined pairs, so they keep float32 accuracy for near pairs, and gradients
+    reach only the mined pairs.
 
     Args:
         embeddings: (b, E) float32, this device's anchors.
-        labels: (b,) int32. The whole batch must hold two identities.
+        labels: (b,) int32. The whole batch must hold at least two identities.
         axis_name: the pmapped axis, or None.
 
     Returns:
@@ -60,7 +61,7 @@ def batch_hard_distances(
 
     fixed, all_fixed = jax.lax.stop_gradient((embeddings, everyone))
     products = jnp.matmul(fixed, all_fixed.T, precision=jax.lax.Precision.HIGHEST)
-    # Without the anchor's own norm: a constant along each row, which changes no choice.
+    # Leave out the anchor's own norm: it is constant along each row and changes no choice.
     nearness = jnp.square(all_fixed).sum(axis=1)[None, :] - 2.0 * products
     farthest = jnp.where(same, nearness, -jnp.inf).argmax(axis=1)
     nearest = jnp.where(same, jnp.inf, nearness).argmin(axis=1)
@@ -73,13 +74,13 @@ def batch_hard_distances(
 
 
 def triplet(positive: jax.Array, negative: jax.Array, margin: float | None) -> jax.Array:
-    """Triplet loss of mined distances (Hermans et al., 2017; HBFP-Net equation 7).
+    """Triplet loss from mined distances (Hermans et al., 2017; HBFP-Net equation 7).
 
     Args:
         positive: (B,) distance to the farthest positive.
         negative: (B,) distance to the nearest negative.
-        margin: of relu(margin + positive - negative), or None for the soft margin,
-            log(1 + exp(positive - negative)).
+        margin: m of relu(m + positive - negative), or None for the soft margin, log(1 +
+            exp(positive - negative)).
 
     Returns:
         (B,) float32.

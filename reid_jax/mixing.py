@@ -1,7 +1,7 @@
-"""Attentive Hard-Mix (PMM section 2.2) and the mixing of images that PMM's paper compares it with.
+"""Attentive Hard-Mix (PMM section 2.2) and the image mixing that PMM's paper compares with it.
 
-Attentive Hard-Mix has a map's most salient blocks give way to a stranger's. CutMix and Attentive
-CutMix paste part of a stranger's image, and the label is mixed with it.
+Attentive Hard-Mix replaces the most salient blocks of a map by those of another identity. CutMix
+and Attentive CutMix paste a part of another identity's image, and mix its label in as well.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ from reid_jax.runtime import collectives
 
 
 class Mixture(NamedTuple):
-    """Who images show beside the identity they are of."""
+    """The second identity in mixed images, whose part was pasted."""
 
     labels: jax.Array  # (b,) int32, the donor's identity
     share: jax.Array  # (b,) float32, the donor's share of the image, in [0, 1]
 
 
 def check_blocks(map_size: tuple[int, int], block: tuple[int, int], top_k: int) -> None:
-    """Raises ValueError where blocks do not tile a map, or more are asked for than it has."""
+    """Raise ValueError if blocks do not tile a map, or if `top_k` exceeds their number."""
     (height, width), (block_height, block_width) = map_size, block
     if block_height < 1 or block_width < 1:
         raise ValueError(f"model.block is {tuple(block)}; both sides must be at least 1")
@@ -41,7 +41,7 @@ def check_blocks(map_size: tuple[int, int], block: tuple[int, int], top_k: int) 
 def block_mask(cam: jax.Array, block: tuple[int, int], top_k: int) -> jax.Array:
     """Block ranking, PMM equation 1: 0 over the `top_k` blocks with the largest sum, 1 elsewhere.
 
-    Of blocks with equal sums, the first in row-major order is taken first.
+    Among blocks with equal sums, the first in row-major order ranks highest.
 
     Args:
         cam: (B, H, W) float32.
@@ -66,8 +66,8 @@ def block_mask(cam: jax.Array, block: tuple[int, int], top_k: int) -> jax.Array:
 def partners(key: jax.Array, labels: jax.Array, axis_name: str | None = None) -> jax.Array:
     """For each image, a uniformly random image of another identity in the whole batch.
 
-    The draw is over the whole batch on every device, so it does not depend on the number of
-    devices. The batch must hold two identities; the sampler sees to that.
+    Every device draws for the whole batch, so the result does not depend on the number of devices.
+    The batch must hold at least two identities; the sampler guarantees that.
 
     Args:
         key: typed key, equal on all devices.
@@ -86,13 +86,13 @@ def partners(key: jax.Array, labels: jax.Array, axis_name: str | None = None) ->
 def hard_mix(
     features: jax.Array, mask: jax.Array, partner: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Feature Hard-Mix, PMM equation 2: f~ = m * f_a + (1 - m) * f_n, at the same place of the map.
+    """Feature Hard-Mix, PMM equation 2: f~ = m * f_a + (1 - m) * f_n, at the same place in the map.
 
-    The same equation mixes images in CutMix and Attentive CutMix, with masks of their own.
+    The same equation mixes images in CutMix and Attentive CutMix, with other masks.
 
     Args:
-        features: (b, H, W, C), this device's maps, or images.
-        mask: (b, H, W), 1 where the image's own features stay.
+        features: (b, H, W, C), this device's maps or images.
+        mask: (b, H, W), 1 where the image's own features are kept.
         partner: (b,) int32 places in the whole batch, from `partners`.
         axis_name: the pmapped axis, or None.
 
@@ -106,11 +106,12 @@ def hard_mix(
 def cutmix_mask(keys: jax.Array, size: tuple[int, int]) -> jax.Array:
     """CutMix's boxes (Yun et al., ICCV 2019, equation 2): 0 inside a random box, 1 elsewhere.
 
-    An image's lambda is uniform in [0, 1), their Beta(1, 1). The box is sqrt(1 - lambda) of the
-    image high and wide, its centre uniform, and what reaches beyond the image is cut off.
+    Each image's lambda is uniform in [0, 1), their Beta(1, 1). Height and width of the box are
+    sqrt(1 - lambda) of the image's, and its centre is uniform. The part outside the image is cut
+    off.
 
     Args:
-        keys: (b,) typed keys, one an image.
+        keys: (b,) typed keys, one per image.
         size: (H, W) of the images.
 
     Returns:
@@ -132,10 +133,10 @@ def cutmix_mask(keys: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def enlarge(mask: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """A mask (b, h, w) over cells as one over the pixels (b, H, W) that they stand for.
+    """Enlarge a mask (b, h, w) over cells to the pixels (b, H, W) of the cells.
 
     Raises:
-        ValueError: H, W are no multiples of h, w.
+        ValueError: H, W are not multiples of h, w.
     """
     check_cells((mask.shape[1], mask.shape[2]), size)
     rows, columns = (extent // cells for extent, cells in zip(size, mask.shape[1:], strict=True))
@@ -143,10 +144,10 @@ def enlarge(mask: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def check_cells(map_size: tuple[int, int], image_size: tuple[int, int]) -> None:
-    """Raises ValueError where the cells of a map stand for no whole number of pixels."""
+    """Raise ValueError if the cells of a map do not cover whole numbers of pixels."""
     if any(extent % cells for extent, cells in zip(image_size, map_size, strict=True)):
         raise ValueError(
-            f"images of {image_size[0]}x{image_size[1]} pixels (data.image_size) are no multiple "
-            f"of their maps of {map_size[0]}x{map_size[1]} cells, whose blocks "
-            "model.mixing='attentive_cutmix' pastes"
+            f"images of {image_size[0]}x{image_size[1]} pixels (data.image_size) are not a "
+            f"multiple of their maps of {map_size[0]}x{map_size[1]} cells, which "
+            "model.mixing='attentive_cutmix' needs; change data.image_size"
         )

@@ -1,4 +1,4 @@
-"""The papers' learning rates: functions of the step."""
+"""The papers' learning rates, as functions of the step."""
 
 import jax.numpy as jnp
 import optax
@@ -7,11 +7,11 @@ import optax
 def staircase(config, steps_per_epoch: int) -> optax.Schedule:
     """PMM's learning rate by step: a rising staircase, then drops at milestones.
 
-    By 1-based epoch e, with `warmup_every` w and `warmup_epochs` W (both 5 and 50 in the paper's
+    At 1-based epoch e, with `warmup_every` w and `warmup_epochs` W (both 5 and 50 in the paper's
     program):
 
-        rate(e) = lr (e // w + 1) w / W   where e < W
-        rate(e) = lr decay^(milestones at or below e)   elsewhere
+        rate(e) = lr (e // w + 1) w / W            if e < W
+        rate(e) = lr decay^(milestones up to e)    otherwise
 
     Args:
         config: a recipe's `optim`: `lr`, `warmup_epochs`, `warmup_every`, `milestones` (epochs),
@@ -36,13 +36,13 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
 def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
 
-    The paper has no warm-up; one of `warmup_epochs` comes first, see `warmed_up`.
+    The paper has no warm-up. A warm-up of `warmup_epochs` comes first, see `warmed_up`.
 
-    By the epochs e made so far, a fraction within an epoch:
+    After e epochs, which may be a fraction:
 
         rate(e) = lr final^((e - decay_from) / (decay_until - decay_from))
 
-    between those two epochs, lr before and lr final after.
+    between those two epochs, lr before them and lr final after them.
 
     Args:
         config: a recipe's `optim`: `lr`, `warmup_epochs`, `decay_from`, `decay_until` (epochs),
@@ -65,14 +65,14 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
 def cosine(config, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step: warm-up, constant, then half a cosine (Loshchilov and Hutter, 2017).
 
-    A warm-up of `warmup_epochs` multiplies what follows, see `warmed_up`.
+    A warm-up of `warmup_epochs` multiplies this rate, see `warmed_up`.
 
-    By the epochs e made so far, a fraction within an epoch:
+    After e epochs, which may be a fraction:
 
         x = (e - decay_from) / (decay_until - decay_from)
         rate(e) = lr (final + (1 - final) (1 + cos(pi x)) / 2)
 
-    between those two epochs, lr before and lr final after.
+    between those two epochs, lr before them and lr final after them.
 
     Args:
         config: a recipe's `optim`: `lr`, `warmup_epochs`, `decay_from`, `decay_until` (epochs),
@@ -93,9 +93,9 @@ def cosine(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """Adds a linear warm-up: step s < `steps` gets (s + 1) / steps of the rate of `schedule`.
+    """Add a linear warm-up: step s < `steps` gets (s + 1) / steps of the rate of `schedule`.
 
-    The rate of the first step is not 0, which would waste that step.
+    The rate of the first step is not 0, so that the step is not wasted.
     """
     if steps == 0:
         return schedule
@@ -111,5 +111,5 @@ SCHEDULES = {"staircase": staircase, "exponential": exponential, "cosine": cosin
 
 
 def create_schedule(config, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate by 0-based step that `config`, a recipe's `optim`, names."""
+    """The learning rate by 0-based step, as `config`, a recipe's `optim`, selects it."""
     return SCHEDULES[config.schedule](config, steps_per_epoch)

@@ -1,12 +1,12 @@
 """Networks: Linen modules with two faces and no knowledge of datasets or optimizers.
 
-`network(images)` is inference: normalised images (B, H, W, 3) to one descriptor an image, (B, D)
-float32. `network.training(images, labels, key)` is training: a tuple of `StageOutput`, whose losses
-the trainer sums. `network.gradcams(images)` are maps of evidence, (B, stages, h, w), for figures,
-which call the stages `network.stage_names`. `network.class_activations(images, classes)`, which
-only HBFP-Net has, are class activation maps without and with BFP, (B, 2, stages, h, w).
-`network.start(variables)` are the variables that a run begins with, from initialised ones.
-`network.check(image_size)` raises where settings contradict each other.
+`network(images)` is inference: normalised images (B, H, W, 3) to one descriptor per image, (B, D)
+float32. `network.training(images, labels, key)` is training: it returns a tuple of `StageOutput`,
+and the trainer sums the losses of its items. `network.gradcams(images)` returns evidence maps for
+figures, (B, stages, h, w); `network.stage_names` are the names of the stages in these figures. Only
+HBFP-Net has `network.class_activations(images, classes)`: class activation maps without and with
+BFP, (B, 2, stages, h, w). `network.start(variables)` turns initialised variables into those that a
+run starts with. `network.check(image_size)` raises if settings contradict each other.
 """
 
 from typing import Any
@@ -38,11 +38,11 @@ NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
 
 
 def create(config, num_classes: int, axis_name: str | None = None) -> Network:
-    """The network that `config` (the `model` part of a recipe) describes.
+    """Create the network that `config`, the `model` part of a recipe, describes.
 
     Args:
         config: a ConfigDict with `name`, `dtype`, `trunk` (attributes of `ResNet`) and the
-            network's own leaves. `pretrained` is for the trainer, and not read.
+            network's own leaves. `pretrained` is ignored here; the trainer reads it.
         num_classes: training identities.
         axis_name: the pmapped axis whose devices share a batch, or None.
 

@@ -1,4 +1,4 @@
-"""The plain baseline of HBFP-Net's table 2, and the strong baseline of `configs/strong_*.py`.
+"""The plain baseline of HBFP-Net's table 2 and the strong baseline of `configs/strong_*.py`.
 
 By default it is ResNet, average pooling and one head. The strong baseline changes `pooling`, `neck`
 and `stripes`.
@@ -14,16 +14,16 @@ from reid_jax.models.network import Network
 class Baseline(Network):
     """ResNet, pooling, triplet loss and, with a classifier, ID loss (section 4.5).
 
-    Attributes, beside those of every network:
-        classifier: whether there is a classifier, and so an ID loss. Without it this is the
-            "Baseline" row of table 2, with it the rows with label smoothing (LS).
+    Attributes, in addition to those of every network:
+        classifier: whether the network has a classifier and therefore an ID loss. False gives the
+            "Baseline" row of table 2, True the rows with label smoothing (LS).
         classifier_std: standard deviation of the classifier's initial weights.
         cosine_scale: 0 for a linear classifier, otherwise the scale of a cosine classifier.
         pooling: `average`, `max` or `gem`, generalized mean.
         neck: `none` or `batch_norm`.
         stripes: number of horizontal stripes of the map, 0 for none. Each stripe has a head with an
-            ID loss and no triplet loss, as the parts of PCB (Sun et al., ECCV 2018), and its
-            descriptor follows that of the whole map.
+            ID loss and no triplet loss, like the parts of PCB (Sun et al., ECCV 2018). The stripes'
+            descriptors follow the descriptor of the whole map.
     """
 
     classifier: bool = True
@@ -49,14 +49,15 @@ class Baseline(Network):
         ]
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """The trunk's last map (B, H, W, C), and its stripes from the top, (B, H / n, W, C)."""
+        """The trunk's last map, (B, H, W, C), and its stripes from top to bottom, (B, H / n, W,
+        C)."""
         features = self.trunk(images, train).res5
         if not self.stripes:
             return (features,)
         return (features, *jnp.split(features, self.stripes, axis=1))
 
     def cams(self, images: jax.Array) -> list[jax.Array]:
-        """Grad-CAM of each head, (B, H, W): zero outside the stripe that the head pools."""
+        """Grad-CAM of each head, (B, H, W). It is zero outside the stripe that the head pools."""
         whole, *parts = super().cams(images)
         placed = [whole]
         for index, part in enumerate(parts):
@@ -67,7 +68,7 @@ class Baseline(Network):
 
     @property
     def classifies(self) -> bool:
-        """Whether there are logits."""
+        """Whether the heads return logits."""
         return self.classifier
 
     @property
@@ -76,7 +77,7 @@ class Baseline(Network):
         return ("res5", *(f"Stripe {i + 1}" for i in range(self.stripes)))
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaf, if settings contradict each other."""
+        """Raise ValueError, naming the config leaf, if settings contradict each other."""
         super().check(image_size)
         height = self.trunk.map_size(image_size)[0]
         if self.stripes and height % self.stripes:
@@ -86,8 +87,8 @@ class Baseline(Network):
             )
         if self.classifier:
             return
-        # Without an ID loss, stripes would learn nothing, and weight decay would shrink the neck's
-        # scale to zero.
+        # Without an ID loss, the stripes would not be trained, and weight decay would shrink the
+        # neck's scale to zero.
         plain = {"stripes": 0, "neck": "none", "cosine_scale": 0}
         for leaf, value in plain.items():
             if getattr(self, leaf) != value:

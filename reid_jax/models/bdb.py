@@ -1,7 +1,7 @@
-"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), which PMM builds on and compares with.
+"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019). PMM builds on it and compares with it.
 
-A global branch reads the whole map. A part branch reads a map in which one rectangle is dropped, at
-the same place in all images of the batch, so that it has to find other clues.
+A global branch reads the whole map. A part branch reads a map in which one rectangle is set to
+zero, at the same place in all images of the batch, so that the branch has to find other clues.
 """
 
 import jax
@@ -13,13 +13,14 @@ from reid_jax.rectangles import inside
 
 
 class BDB(Network):
-    """The network of its paper's figure 2.
+    """The network of figure 2 of the BDB paper.
 
-    Attributes, beside those of every network:
-        global_dim: numbers of the global branch's embedding.
-        part_dim: numbers of the part branch's embedding; the descriptor is both, side by side.
-        drop_height: of the rectangle, as a share of the map's height.
-        drop_width: likewise, of its width.
+    Attributes, in addition to those of every network:
+        global_dim: size of the global branch's embedding.
+        part_dim: size of the part branch's embedding. The descriptor is both embeddings,
+            concatenated.
+        drop_height: height of the dropped rectangle, as a fraction of the map's height.
+        drop_width: width of the dropped rectangle, as a fraction of the map's width.
     """
 
     global_dim: int = 512
@@ -29,26 +30,27 @@ class BDB(Network):
 
     def setup(self):  # noqa: D102
         common = {"dtype": self.dtype, "axis_name": self.axis_name}
-        self.extra = self.trunk.block_of(stage=4)  # of ResNet-50 2048-512-2048
+        self.extra = self.trunk.block_of(stage=4)  # 2048-512-2048 for ResNet-50
         self.heads = [
             StageHead(pooling, dim, self.num_classes, **common)
             for pooling, dim in (("average", self.global_dim), ("max", self.part_dim))
         ]
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """The global branch's map, res5, and the part branch's, an extra bottleneck's."""
+        """The global branch's map, res5, and the part branch's map, from an extra bottleneck."""
         features = self.trunk(images, train).res5
         return features, self.extra(features, train)
 
     def training(
         self, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[StageOutput, ...]:
-        """Training: one `StageOutput` a branch. Apply with `mutable=["batch_stats"]`.
+        """Training: one `StageOutput` per branch. Apply with `mutable=["batch_stats"]`.
 
         Args:
             images: (B, H, W, 3) float32, normalised.
-            labels: (B,) int32 identities; not read.
-            key: typed key, equal on all devices, so that all images lose the same rectangle.
+            labels: (B,) int32 identities; ignored.
+            key: typed key, equal on all devices, so that the same rectangle is dropped in all
+                images.
         """
         whole, part = self.maps(images, train=True)
         part = batch_drop(key, part, self._rectangle((part.shape[1], part.shape[2])))
@@ -56,18 +58,18 @@ class BDB(Network):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """The branches."""
+        """The names of the branches."""
         return ("Global branch", "Part branch")
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        """Raise ValueError, naming the config leaf, if settings contradict each other."""
         super().check(image_size)
         size = self.trunk.map_size(image_size)
         if 0 in self._rectangle(size) or self._rectangle(size) == tuple(size):
             raise ValueError(
-                f"model.drop_height and model.drop_width, {self.drop_height} and "
-                f"{self.drop_width}, drop {self._rectangle(size)} of {tuple(size)} cells; it must "
-                "be some and not all"
+                f"model.drop_height and model.drop_width are {self.drop_height} and "
+                f"{self.drop_width}, which drop {self._rectangle(size)} of {tuple(size)} cells; "
+                "at least one cell must be dropped and at least one kept"
             )
 
     def _rectangle(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -75,12 +77,12 @@ class BDB(Network):
 
 
 def batch_drop(key: jax.Array, features: jax.Array, rectangle: tuple[int, int]) -> jax.Array:
-    """Sets one rectangle to 0, at the same uniformly random place of all maps.
+    """Set one rectangle to 0, at the same uniformly random place in all maps.
 
     Args:
         key: typed key.
         features: (B, H, W, C).
-        rectangle: (height, width) in cells of the map.
+        rectangle: (height, width), in cells of the map.
 
     Returns:
         (B, H, W, C), of the dtype of `features`.

@@ -1,8 +1,8 @@
 """Bi-directional Feature Perception, BFP (Liu et al., ACM MM 2020, section 3.2, figures 3 and 4).
 
-Two maps of one image, seen as N = h w locations each, inform each other: a correlation map says how
-much each location of one has to do with each location of the other, and each map is multiplied with
-what the other one sends along it.
+Two maps of one image, seen as N = h w locations each, exchange information. A correlation map holds
+how strongly each location of one map relates to each location of the other. Each map is multiplied
+by what it receives from the other through the correlation map.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from reid_jax.models.resnet import pointwise
 
 
 def self_awareness(features: jax.Array, scores: jax.Array) -> jax.Array:
-    """Re-weights each location, HBFP-Net equation 1: X'[n] = M[n] X[n], M = sigmoid(scores).
+    """Re-weight each location, HBFP-Net equation 1: X'[n] = M[n] X[n], M = sigmoid(scores).
 
     Args:
         features: X, (B, N, D).
-        scores: (B, N, 1), of a 1x1 convolution of X.
+        scores: (B, N, 1), the output of a 1x1 convolution of X.
 
     Returns:
         X', (B, N, D), of the dtype of `features`.
@@ -33,18 +33,18 @@ def correlation_maps(x: jax.Array, y: jax.Array, p: jax.Array) -> tuple[jax.Arra
 
         C[i, j] = sum_l p[l] relu(x[i, l]) relu(y[j, l])
 
-    and softmax over each column of C, and of its transpose. p is multiplied into one map first, so
-    nothing of the size L N N ever exists.
+    and softmax over each column of C and of its transpose. One map is multiplied by p first, so no
+    array of size L N N is created.
 
     Args:
-        x: X'U, (B, N, L), the one map in the pooling space.
-        y: Y'V, (B, N, L), the other.
+        x: X'U, (B, N, L), the first map in the pooling space.
+        y: Y'V, (B, N, L), the second map in the pooling space.
         p: (L,).
 
     Returns:
         C_x and C_y, each (B, N, N) float32. `C_x[b, m, n]` is the weight of location m of X in what
-        X sends to location n of Y, `C_y[b, m, n]` that of location m of Y in what Y sends to
-        location n of X. Columns, axis 1, sum to one.
+        X sends to location n of Y; `C_y[b, m, n]` is the weight of location m of Y in what Y sends
+        to location n of X. Each column (axis 1) sums to one.
     """
     weighted = nn.relu(x) * p.astype(x.dtype).reshape(1, 1, -1)
     correlation = jnp.einsum(
@@ -70,8 +70,8 @@ def perceive(
         c_y: (B, N, N), from `correlation_maps`.
 
     Returns:
-        X_y and Y_x, each (B, N, L') of the dtype of `x`: the paper's matrices transposed, as its
-        equation 5 transposes them.
+        X_y and Y_x, each (B, N, L') with the dtype of `x`. They are the transposes of the paper's
+        matrices, as in its equation 5.
     """
     x, y = nn.relu(x), nn.relu(y)
     to_x = jnp.einsum("bmn,bml->bnl", c_y.astype(y.dtype), y)
@@ -80,7 +80,8 @@ def perceive(
 
 
 class Projection(nn.Module):
-    """A linear map of each location followed by batch norm, as all of the paper's are (4.2)."""
+    """A linear map of each location, then batch norm. All linear maps of the paper have it
+    (4.2)."""
 
     features: int
     dtype: Any = jnp.float32
@@ -96,13 +97,13 @@ class Projection(nn.Module):
 class BFP(nn.Module):
     """The module of figure 4: maps X and Y of one size to X~_y and Y~_x of the same shapes.
 
-    Its parameters are the paper's: masks of equation 1, U, V and p of equation 2, U' and V' of
-    equation 4, P_x and P_y of equation 5; the sides are interchangeable.
+    Its parameters are those of the paper: the masks of equation 1, U, V and p of equation 2, U' and
+    V' of equation 4, P_x and P_y of equation 5. X and Y are interchangeable.
 
     Attributes:
-        correlation_dim: L, of the space in which locations are correlated.
-        perception_dim: L', of the space in which maps inform each other.
-        dtype: of the computation; correlation maps are float32 whatever it is.
+        correlation_dim: L, the size of the space in which locations are correlated.
+        perception_dim: L', the size of the space in which maps inform each other.
+        dtype: dtype of the computation. Correlation maps are always float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -113,14 +114,14 @@ class BFP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """(B, h, w, D_1) and (B, h, w, D_2) to the same."""
+        """Map (B, h, w, D_1) and (B, h, w, D_2) to two maps of the same shapes."""
 
         def project(features, name):
             return Projection(features, dtype=self.dtype, axis_name=self.axis_name, name=name)
 
         shapes = x.shape, y.shape
         if x.shape[:3] != y.shape[:3]:
-            raise ValueError(f"BFP needs maps of one size, not {x.shape} and {y.shape}")
+            raise ValueError(f"BFP needs two maps of the same size, got {x.shape} and {y.shape}")
         x, y = (features.reshape(features.shape[0], -1, features.shape[-1]) for features in (x, y))
         x = self_awareness(x, nn.Dense(1, dtype=self.dtype, name="mask_x")(x))
         y = self_awareness(y, nn.Dense(1, dtype=self.dtype, name="mask_y")(y))

@@ -1,8 +1,9 @@
 """HBFP-Net, the Hierarchical Bi-directional Feature Perception network (Liu et al., ACM MM 2020).
 
 Maps of three levels of the trunk (low: the first block of res4, middle: res4, high: res5) inform
-each other in pairs. The informed low and middle ones then run through the rest of the network once
-more, with weights of its own, and each level is pooled and trained (section 3, figure 2).
+each other in pairs. The informed low and middle maps then pass through the rest of the network a
+second time, through blocks with separate weights. Each level is pooled and trained (section 3,
+figure 2).
 """
 
 from collections.abc import Sequence
@@ -19,19 +20,20 @@ from reid_jax.models.network import Network
 
 
 class HBFP(Network):
-    """The network of figure 2; every row of tables 2 and 3 is a choice of attributes.
+    """The network of figure 2. Every row of tables 2 and 3 is a choice of attributes.
 
-    Attributes, beside those of every network:
-        levels: those that are trained and make the descriptor, of `low`, `middle` and `high`.
-        pairs: those that inform each other, of `low&middle` and `middle&high`. A level of no pair
-            is the trunk's own map.
-        hierarchy: whether the informed maps run through blocks of res4 and res5 once more.
+    Attributes, in addition to those of every network:
+        levels: the levels that are trained and form the descriptor, out of `low`, `middle` and
+            `high`.
+        pairs: the pairs of levels that inform each other, out of `low&middle` and `middle&high`. A
+            level that is in no pair uses the trunk's map.
+        hierarchy: whether the informed maps pass through blocks of res4 and res5 a second time.
         lambdas: thresholds of the generalized pooling; (0,) is average pooling.
         reduction: how the generalized pooling combines its terms, `sum` or `mean`.
-        neck: of each level's head, `none` or `batch_norm`.
+        neck: neck of each level's head, `none` or `batch_norm`.
         classifier_std: standard deviation of the classifiers' initial weights.
-        correlation_dim: L.
-        perception_dim: L'.
+        correlation_dim: L of `BFP`.
+        perception_dim: L' of `BFP`.
     """
 
     levels: Sequence[str] = LEVELS
@@ -66,7 +68,8 @@ class HBFP(Network):
         ]
 
     def perceived(self, images: jax.Array, train: bool) -> tuple[dict, dict]:
-        """The trunk's maps by level, and the same informed by BFP where a pair has the level."""
+        """The trunk's maps by level, and the same after BFP. A level without a pair is
+        unchanged."""
         trunk = self.trunk(images, train)
         plain = dict(zip(LEVELS, (trunk.res4_1, trunk.res4, trunk.res5), strict=True))
         informed: dict[str, jax.Array] = {}
@@ -75,17 +78,17 @@ class HBFP(Network):
             x, y = (plain[level] for level in levels)
             outputs = self.bfp[pair.replace("&", "_")](x, y, train)
             for level, features in zip(levels, outputs, strict=True):
-                # The middle level's two results are summed.
+                # The middle level is in two pairs; its two results are summed.
                 informed[level] = informed[level] + features if level in informed else features
         return plain, plain | informed
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """What is pooled, a map for each of `levels`."""
+        """The map that is pooled for each of `levels`."""
         _, informed = self.perceived(images, train)
         return self._pooled(informed, train)
 
     def _pooled(self, informed: dict, train: bool) -> tuple[jax.Array, ...]:
-        """What is pooled, of the maps that BFP informed, a map for each of `levels`."""
+        """The map that is pooled for each of `levels`, computed from the maps that BFP informed."""
         maps = dict(informed)
         if self.hierarchy:
             x = maps["low"]
@@ -110,22 +113,22 @@ class HBFP(Network):
         BFP", and section 3.1 gives that name to BFP's output.
 
         - Values may be negative, as in Zhou et al. To draw a map, scale it to [0, 1].
-        - With a hierarchy, the middle and high heads pool sums of which A_M and A_H are one term.
-          The map shows only that term's evidence; `gradcams` reads the whole sum.
-        - If a level has a pair, its head was not trained on the trunk's map. The map shows what the
-          head's classifier finds there. To draw a classifier trained on the trunk's maps, use a
-          network without pairs ("Low+Middle+High(Res)" of table 2).
-        - Generalized pooling keeps the channels, so the weights fit for any `lambdas`. Only for
-          `lambdas` of (0,) is the mean of a map its part of the logit.
+        - With a hierarchy, the middle and high heads pool sums that contain A_M and A_H as one
+          term. The map shows only that term's evidence; `gradcams` reads the whole sum.
+        - If a level has a pair, its head was not trained on the trunk's map. The map then shows
+          what the head's classifier finds in the trunk's map. To draw a classifier trained on the
+          trunk's maps, use a network without pairs ("Low+Middle+High(Res)" of table 2).
+        - Generalized pooling keeps the channels, so the weights fit for any `lambdas`. The mean of
+          a map is its part of the logit only if `lambdas` is (0,).
 
         Args:
             images: (B, H, W, 3) float32, normalised.
-            classes: (B,) int32 in [0, num_classes), not checked: each image's class, for all its
+            classes: (B,) int32 in [0, num_classes), not checked: each image's class, used for all
                 levels. By default each level uses the class that its head predicts.
 
         Returns:
-            (B, 2, levels, h, w) float32: without BFP, then with BFP. Both are equal for a level
-            that has no pair. For a network without pairs (B, 1, levels, h, w), without BFP.
+            (B, 2, levels, h, w) float32: without BFP, then with BFP. For a level without a pair,
+            both are equal. For a network without pairs, (B, 1, levels, h, w), without BFP.
         """
         plain, informed = self.perceived(images, train=False)
         if classes is None:
@@ -147,12 +150,12 @@ class HBFP(Network):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """The levels."""
+        """The names of the levels."""
         return tuple(level.capitalize() for level in self.levels)
 
     @nn.nowrap
     def start(self, variables: dict) -> dict:
-        """The second pass of the hierarchy starts from the trunk's weights and statistics."""
+        """Start the second pass of the hierarchy from the trunk's weights and statistics."""
         if not self.hierarchy:
             return variables
         copies = {f"second_res4_{b - 1}": f"layer3_{b}" for b in range(1, self.trunk.depths[2])}
@@ -163,7 +166,7 @@ class HBFP(Network):
         }
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        """Raise ValueError, naming the config leaf, if settings contradict each other."""
         super().check(image_size)
         for pair in self.pairs:
             missing = [level for level in PAIRS[pair] if level not in self.levels]
@@ -176,10 +179,10 @@ class HBFP(Network):
         if "low" in self.levels and self.trunk.depths[2] < 2:
             raise ValueError(
                 f"model.trunk.depths is {tuple(self.trunk.depths)}; the low and the middle level "
-                "are the first and the last block of res4, which needs two blocks at least"
+                "are the first and the last block of res4, so res4 needs at least two blocks"
             )
         if self.trunk.strides[3] != 1:
             raise ValueError(
-                f"model.trunk.strides is {tuple(self.trunk.strides)}; the last must be 1, for all "
-                "levels to have maps of one size"
+                f"model.trunk.strides is {tuple(self.trunk.strides)}; the last must be 1, so that "
+                "all levels have maps of the same size"
             )

@@ -1,4 +1,4 @@
-"""Heads: what turns a map into an embedding and logits over the training identities."""
+"""Heads: modules that turn a map into an embedding and logits over the training identities."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ _TINY = 1e-24
 
 
 class StageOutput(NamedTuple):
-    """What a stage hands to the trainer."""
+    """The output of a stage, from which the trainer computes losses."""
 
     embedding: jax.Array | None  # (B, E) float32; None for no triplet loss
     logits: jax.Array | None  # (B, C) float32; None for no ID loss
-    mixture: Mixture | None = None  # who else the images show, where images were mixed
+    mixture: Mixture | None = None  # the other identities in the images, if images were mixed
     descriptor: jax.Array | None = None  # (B, D) float32; None if it is the embedding
 
     @property
@@ -33,7 +33,7 @@ class StageOutput(NamedTuple):
 
     @property
     def predicted(self) -> jax.Array:
-        """The class with the largest logit, (B,) int32; there must be logits."""
+        """The class with the largest logit, (B,) int32. The stage must have logits."""
         assert self.logits is not None
         return self.logits.argmax(axis=-1)
 
@@ -45,7 +45,7 @@ class StageHead(nn.Module):
         pooling: `average` or `max`.
         embedding_dim: E.
         num_classes: C, training identities.
-        dtype: of the computation; embedding and logits are float32 whatever it is.
+        dtype: dtype of the computation. Embedding and logits are always float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -57,7 +57,7 @@ class StageHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
-        """(B, H, W, C) to embedding and logits."""
+        """Map (B, H, W, C) to embedding and logits."""
         x = POOLINGS[self.pooling](features)
         x = nn.Dense(
             self.embedding_dim, dtype=self.dtype, kernel_init=kaiming_fan_out, name="reduction"
@@ -74,20 +74,20 @@ class PooledHead(nn.Module):
     """Pooling = embedding -> neck = descriptor -> classifier = logits.
 
     Without a neck the embedding is the descriptor, as in HBFP-Net (sections 3.3 and 3.4). The
-    batch-norm neck (Luo et al., IEEE TMM 2019, "BNNeck") normalises the embedding to the
-    descriptor, which the classifier reads: the triplet loss and the ID loss then act on different
-    spaces, and the scale of the embedding does not affect the logits.
+    batch-norm neck (Luo et al., IEEE TMM 2019, "BNNeck") normalises the embedding; the result is
+    the descriptor, which the classifier reads. The triplet loss and the ID loss then act on
+    different spaces, and the scale of the embedding does not affect the logits.
 
     Attributes:
         num_classes: C, training identities; None for no classifier.
         pooling: `average`, `max`, `gem` (generalized mean) or `generalized` (HBFP-Net's).
         lambdas: thresholds of `generalized`; (0,) is average pooling.
-        reduction: of the terms of `generalized`, `sum` or `mean`.
-        neck: of `choices.NECKS`.
+        reduction: how the terms of `generalized` are combined, `sum` or `mean`.
+        neck: one of `choices.NECKS`.
         triplet: whether the output has the embedding, for a triplet loss.
         cosine_scale: 0 for a linear classifier, otherwise the scale of a `CosineClassifier`.
         classifier_std: standard deviation of the classifier's initial weights.
-        dtype: of the computation; embedding and logits are float32 whatever it is.
+        dtype: dtype of the computation. Embedding and logits are always float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -104,7 +104,7 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
-        """(B, H, W, C) to embedding and descriptor (B, C), and logits."""
+        """Map (B, H, W, C) to embedding and descriptor, each (B, C), and logits."""
         embedding = self._pool(features)
         descriptor = embedding
         if self.neck == "batch_norm":
@@ -137,7 +137,7 @@ class PooledHead(nn.Module):
         if self.cosine_scale:
             classifier = CosineClassifier(num_classes, self.cosine_scale, init, name="classifier")
             return classifier(descriptor)
-        # The neck's output has mean zero: like the neck, the classifier has no bias.
+        # The neck's output has mean zero, so the classifier has no bias.
         return nn.Dense(
             num_classes,
             use_bias=self.neck == "none",
@@ -149,7 +149,8 @@ class PooledHead(nn.Module):
     def class_weights(self, classes: jax.Array) -> jax.Array:
         """The weight of each channel of a pooled map for some classes: (B,) int32 to (B, C).
 
-        Of a linear classifier, in inference: a batch-norm neck scales the channels.
+        The classifier has to be linear. The weights are those of inference, in which a batch-norm
+        neck scales the channels.
         """
         kernel = self.variables["params"]["classifier"]["kernel"]
         if self.neck == "batch_norm":
@@ -160,14 +161,16 @@ class PooledHead(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """Logits are `scale` times the cosine between the input and the weights of each class.
+    """Logits that are `scale` times the cosine between the input and each class's weights.
 
-    Wang et al., CVPR 2018 ("CosFace"); its margin is that of `losses.cross_entropy`.
+    Wang et al., CVPR 2018 ("CosFace"). The margin of CosFace is the `margin` of
+    `losses.cross_entropy`.
 
     Attributes:
         num_classes: C.
         scale: factor of the cosines, CosFace's s.
-        kernel_init: initialiser of the weights (D, C), float32; their lengths do not matter.
+        kernel_init: initialiser of the weights (D, C), float32. The lengths of its vectors do not
+            affect the logits.
     """
 
     num_classes: int
@@ -176,13 +179,14 @@ class CosineClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, D) to (B, C) float32."""
+        """Map (B, D) to (B, C) float32."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.num_classes))
         return self.scale * (unit_length(x.astype(jnp.float32)) @ unit_length(kernel, axis=0))
 
 
 def unit_length(x: jax.Array, axis: int = -1) -> jax.Array:
-    """`x` divided by its Euclidean norm along an axis; zero vectors stay zero, without gradient."""
+    """Divide `x` by its Euclidean norm along an axis. Zero vectors stay zero and have no
+    gradient."""
     squared = jnp.square(x).sum(axis=axis, keepdims=True)
     zero = squared < _TINY
     return jnp.where(zero, 0.0, x * jax.lax.rsqrt(jnp.where(zero, 1.0, squared)))

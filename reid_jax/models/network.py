@@ -14,12 +14,12 @@ from reid_jax.models.resnet import ResNet
 class Network(nn.Module):
     """A network with two faces: inference, `network(images)`, and `network.training(...)`.
 
-    A subclass defines `maps` and, in `setup`, `heads`: as many as there are maps.
+    A subclass defines `maps` and, in `setup`, `heads`, one for each map.
 
     Attributes:
         num_classes: training identities.
         trunk: the ResNet, unbound.
-        dtype: of the computation; parameters and batch statistics are float32.
+        dtype: dtype of the computation; parameters and batch statistics are float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -29,11 +29,11 @@ class Network(nn.Module):
     axis_name: str | None = None
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """The map (B, h, w, C) that each head pools, without what training alone does to it."""
+        """The map (B, h, w, C) that each head pools, without dropping or mixing for training."""
         raise NotImplementedError
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Inference: normalised images (B, H, W, 3) to descriptors (B, D) float32."""
+        """Inference: map normalised images (B, H, W, 3) to descriptors (B, D) float32."""
         maps = self.maps(images, train=False)
         outputs = [head(x, train=False) for head, x in zip(self.heads, maps, strict=True)]
         return jnp.concatenate([output.described for output in outputs], axis=-1)
@@ -41,7 +41,7 @@ class Network(nn.Module):
     def training(
         self, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[StageOutput, ...]:
-        """Training: one `StageOutput` a head. Apply with `mutable=["batch_stats"]`.
+        """Training: one `StageOutput` per head. Apply with `mutable=["batch_stats"]`.
 
         Args:
             images: (B, H, W, 3) float32, normalised.
@@ -56,7 +56,7 @@ class Network(nn.Module):
         return jnp.stack(self.cams(images), axis=1)
 
     def cams(self, images: jax.Array) -> list[jax.Array]:
-        """As `gradcams`, one array a head, each of the size of the map that its head pools."""
+        """Grad-CAM as in `gradcams`: one array per head, with the size of the map that it pools."""
         cams = []
         for head, features in zip(self.heads, self.maps(images, train=False), strict=True):
             predicted = head(features, train=False).predicted
@@ -65,29 +65,29 @@ class Network(nn.Module):
 
     @property
     def classifies(self) -> bool:
-        """Whether heads give logits, which Grad-CAM needs."""
+        """Whether the heads return logits, which Grad-CAM needs."""
         return True
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """What figures call the heads, in order."""
+        """The names of the heads in figures, in order."""
         raise NotImplementedError
 
     @nn.nowrap
     def start(self, variables: dict) -> dict:
-        """The variables a run begins with, from initialised ones whose trunk may be pretrained."""
+        """The variables a run starts with, given initialised ones whose trunk may be pretrained."""
         return variables
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        """Raise ValueError, naming the config leaf, if settings contradict each other."""
         self.trunk.check(image_size)
 
 
 def logits_of(head: nn.Module, train: bool):
-    """A bound head as a pure function from a map to logits; batch norm records nothing.
+    """Wrap a bound head as a pure function from a map to logits. Batch norm records nothing.
 
-    It repeats the head's forward pass, a few products on pooled features, which XLA may merge with
-    the stage's own.
+    The function repeats the head's forward pass: a few products on pooled features, which XLA may
+    merge with the stage's own.
     """
     module, variables = head.unbind()
 

@@ -1,8 +1,8 @@
-"""Batch norm (Ioffe and Szegedy, 2015) over all devices, and IBN-a's mixture with instance norm.
+"""Batch norm (Ioffe and Szegedy, 2015) over all devices, and IBN-a, which adds instance norm.
 
-Batch norm has a backward pass of its own. Automatic differentiation of the formula keeps the
-centred map and walks over it once for each of its uses. The gradient below keeps the map alone, and
-takes two sums and one pass.
+Batch norm has a hand-written backward pass. Automatic differentiation of the formula would keep the
+centred map and read it once for each of its uses. The gradient below keeps only the map, and needs
+two sums and one pass.
 """
 
 import functools
@@ -22,10 +22,11 @@ class BatchNorm(nn.Module):
     """Normalises each channel, then scales and shifts it. Parameters and statistics are float32.
 
     Attributes:
-        train: whether to take the batch's statistics and remember them, or the remembered ones.
-        dtype: of the result; the computation is in float32.
+        train: True to use the batch's statistics and update the running ones, False to use the
+            running ones.
+        dtype: dtype of the result; the computation is in float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
-        bias: whether there is a learnt shift of each channel.
+        bias: whether each channel has a learnt shift.
     """
 
     train: bool
@@ -35,7 +36,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(..., C) of float32 or bfloat16 to (..., C)."""
+        """Map (..., C) of float32 or bfloat16 to (..., C)."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = jnp.zeros(channels)
@@ -50,7 +51,7 @@ class BatchNorm(nn.Module):
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * batch_mean
             count = x.size // x.shape[-1] * collectives.device_count(axis_name)
-            unbiased = batch_var * (count / max(count - 1, 1))  # As PyTorch remembers it.
+            unbiased = batch_var * (count / max(count - 1, 1))  # as in PyTorch
             var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * unbiased
         return y.astype(self.dtype)
 
@@ -58,23 +59,23 @@ class BatchNorm(nn.Module):
 class InstanceNorm(nn.Module):
     """Normalises each channel of each image over its locations, then scales and shifts it.
 
-    In inference as in training: there is nothing to remember (Ulyanov et al., 2016).
+    Training and inference are equal, without running statistics (Ulyanov et al., 2016).
 
     Attributes:
-        dtype: of the result; the computation is in float32.
+        dtype: dtype of the result; the computation is in float32.
     """
 
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) of float32 or bfloat16 to (B, H, W, C)."""
+        """Map (B, H, W, C) of float32 or bfloat16 to (B, H, W, C)."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         x = x.astype(jnp.float32)
         x = x - x.mean(axis=(1, 2), keepdims=True)
-        # Of centred values: an image of one colour has maps that hardly vary about large means.
+        # Use centred values: maps of an image of one colour hardly vary, and have large means.
         var = jnp.square(x).mean(axis=(1, 2), keepdims=True)
         scale, bias = (weights.reshape(1, 1, 1, -1) for weights in (scale, bias))
         return (x * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(self.dtype)
@@ -83,11 +84,11 @@ class InstanceNorm(nn.Module):
 class InstanceBatchNorm(nn.Module):
     """IBN-a (Pan et al., ECCV 2018): instance norm of half the channels, batch norm of the rest.
 
-    Instance norm needs no other image, and so no other device.
+    Instance norm reads no other image, so it needs no other device.
 
     Attributes:
-        train: as `BatchNorm`.
-        dtype: of the result; the computation is in float32.
+        train: as in `BatchNorm`.
+        dtype: dtype of the result; the computation is in float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -97,7 +98,8 @@ class InstanceBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) of float32 or bfloat16 to (B, H, W, C): the first C // 2 by instance."""
+        """Map (B, H, W, C) of float32 or bfloat16 to (B, H, W, C). Instance norm: the first C //
+        2."""
         instance, batch = jnp.split(x, [x.shape[-1] // 2], axis=-1)
         instance = InstanceNorm(self.dtype, name="instance")(instance)
         batch = BatchNorm(self.train, self.dtype, self.axis_name, name="batch")(batch)
@@ -125,8 +127,8 @@ def normalize_batch(
         axis_name: the pmapped axis, or None.
 
     Returns:
-        y, (..., C) float32; mean and biased variance over all but the last axis and all devices,
-        (C,) float32 each. No gradient comes back through these two.
+        y, (..., C) float32; mean and biased variance over all devices and all axes except the last,
+        (C,) float32 each. The gradients of mean and variance are ignored.
     """
     outputs, _ = _forward(x, scale, bias, axis_name)
     return outputs
@@ -148,11 +150,11 @@ def _backward(axis_name, residuals, cotangents):
     shape = (1,) * (x.ndim - 1) + (-1,)
     axes = tuple(range(x.ndim - 1))
     inv = jax.lax.rsqrt(var + EPSILON)
-    # (x - mean) inv, the normalised map, is computed anew rather than kept.
+    # Recompute the normalised map, (x - mean) inv, so that it does not have to be kept.
     normal = (x.astype(jnp.float32) - mean.reshape(shape)) * inv.reshape(shape)
     dbias, dscale = dy.sum(axes), (dy * normal).sum(axes)
     count = x.size // x.shape[-1]
-    # What moves the statistics moves every image of the batch.
+    # A change of the statistics changes every image of the batch.
     shift, tilt = collectives.mean((dbias / count, dscale / count), axis_name)
     dx = (inv * scale).reshape(shape) * (dy - shift.reshape(shape) - normal * tilt.reshape(shape))
     return dx.astype(x.dtype), dscale, dbias

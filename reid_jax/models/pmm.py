@@ -1,8 +1,8 @@
 """PMM, the Progressive Multi-stage feature Mix network (Zhang et al., ICASSP 2021, section 2).
 
-Stage I reads the trunk. Stages II and III read one extra bottleneck's map in which the blocks that
-the stage before found most salient are replaced by another identity's, so that each has to find
-other clues.
+Stage I reads the trunk. Stages II and III read the map of one extra bottleneck, in which the blocks
+that the previous stage found most salient are replaced by another identity's, so that each stage
+has to find other clues.
 """
 
 import jax
@@ -15,7 +15,7 @@ from reid_jax.models.heads import StageHead, StageOutput
 from reid_jax.models.network import Network, logits_of
 from reid_jax.runtime import collectives
 
-# Those that change the maps of stages II and III, and those that change the images.
+# Kinds of mixing that change the maps of stages II and III. The others change the images.
 _OF_FEATURES = ("hardmix", "cutout")
 _OF_IMAGES = ("cutmix", "attentive_cutmix")
 
@@ -23,16 +23,17 @@ _OF_IMAGES = ("cutmix", "attentive_cutmix")
 class PMM(Network):
     """The network of figure 2.
 
-    Attributes, beside those of every network:
-        embedding_dim: of each stage; the descriptor has `stages` times as many numbers.
+    Attributes, in addition to those of every network:
+        embedding_dim: size of each stage's embedding; the descriptor is `stages` times as long.
         stages: 1, 2 or 3 stages.
-        mixing: what sets later stages other tasks than the first, or a rival (tables 1 and 3).
-            `hardmix`, attentive Hard-Mix of section 2.2: the ranked blocks give way to another
-            identity's. `cutout`: they become 0. `cutmix`: images get a random box of another
-            identity's image, and part of its label; maps stay whole. `attentive_cutmix`: the same
-            with the blocks where the other's map is most active. `none`: nothing is mixed.
-        block: (height, width) of a block of the ranking in cells of the map.
-        top_k: K, blocks that are replaced.
+        mixing: how the task of later stages differs from the first one's, or a rival method (tables
+            1 and 3). `hardmix`, attentive Hard-Mix of section 2.2: another identity's blocks
+            replace the ranked blocks. `cutout`: the ranked blocks become 0. `cutmix`: images get a
+            random box of another identity's image and part of its label; maps are unchanged.
+            `attentive_cutmix`: the same as `cutmix`, with the blocks in which the other image's map
+            is most active. `none`: no mixing.
+        block: (height, width) of a block of the ranking, in cells of the map.
+        top_k: K, the number of blocks that are replaced.
     """
 
     embedding_dim: int = 512
@@ -42,7 +43,7 @@ class PMM(Network):
     top_k: int = 3
 
     def setup(self):  # noqa: D102
-        self.extra = self.trunk.block_of(stage=4)  # of ResNet-50 2048-512-2048
+        self.extra = self.trunk.block_of(stage=4)  # 2048-512-2048 for ResNet-50
         self.heads = [
             StageHead(
                 pooling=pooling,
@@ -55,7 +56,7 @@ class PMM(Network):
         ]
 
     def maps(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """The map each stage reads before mixing: res5, for later ones the extra bottleneck's."""
+        """The map each stage reads before mixing: res5, for later stages the extra bottleneck's."""
         features = self.trunk(images, train).res5
         if self.stages == 1:
             return (features,)
@@ -65,11 +66,11 @@ class PMM(Network):
     def training(
         self, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[StageOutput, ...]:
-        """Training: one `StageOutput` a stage. Apply with `mutable=["batch_stats"]`.
+        """Training: one `StageOutput` per stage. Apply with `mutable=["batch_stats"]`.
 
-        The map a stage pools carries the Grad-CAM of that stage; its ranked blocks are mixed into
-        the *unmixed* map for the next one, with partners of their own. Where images are mixed
-        instead, all stages share the mixture.
+        The Grad-CAM of a stage is computed on the map that the stage pools. Its ranked blocks are
+        mixed into the *unmixed* map for the next stage, with newly drawn partners. If images are
+        mixed instead of maps, all stages share the mixture.
 
         Args:
             images: (B, H, W, 3) float32, normalised.
@@ -100,11 +101,11 @@ class PMM(Network):
     def _mixed_images(
         self, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Mixture]:
-        """Images with part of a partner's at the same place, and who that is.
+        """Images with a part of a partner's image at the same place, and the mixture of identities.
 
-        Where Attentive CutMix asks a pretrained network what matters in the partner's image, the
-        trunk itself is asked, in inference: the mean over channels of its last map, in a forward
-        pass more.
+        Attentive CutMix uses a pretrained network to find what matters in the partner's image. Here
+        the trunk itself is used, in inference mode and in an extra forward pass: the mean over
+        channels of its last map.
         """
         partner_key, box_key = jax.random.split(key)
         partner = mixing.partners(partner_key, labels, self.axis_name)
@@ -123,11 +124,11 @@ class PMM(Network):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """As the paper numbers them."""
+        """The stages' names, numbered as in the paper."""
         return ("Stage I", "Stage II", "Stage III")[: self.stages]
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaf, where settings contradict each other."""
+        """Raise ValueError, naming the config leaf, if settings contradict each other."""
         super().check(image_size)
         map_size = self.trunk.map_size(image_size)
         attentive = self.mixing == "attentive_cutmix"

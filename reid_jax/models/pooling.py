@@ -1,4 +1,4 @@
-"""From a map (B, H, W, C) to one vector an image (B, C)."""
+"""Pooling: from a map (B, H, W, C) to one vector per image, (B, C)."""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def max_pool(features: jax.Array) -> jax.Array:
 
 POOLINGS = {"average": average_pool, "max": max_pool}
 
-# The least value and the least exponent in generalized-mean pooling. At x = 0 the slope of x^p is
-# infinite if p < 1, and at p = 0 the formula divides by zero.
+# The smallest value and the smallest exponent in generalized-mean pooling. If p < 1, the slope of
+# x^p at x = 0 is infinite; if p = 0, the formula divides by zero.
 _LEAST_VALUE = 1e-6
 _LEAST_EXPONENT = 0.1
 
@@ -41,16 +41,16 @@ class GeneralizedMean(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """(B, H, W, C) to (B, C), computed in float32, of the dtype of `features`."""
+        """Map (B, H, W, C) to (B, C), computed in float32, with the dtype of `features`."""
         p = self.param("p", nn.initializers.constant(self.start), (1,))[0]
         p = jnp.maximum(p, _LEAST_EXPONENT)
         logs = jnp.log(jnp.maximum(features.astype(jnp.float32), _LEAST_VALUE))
-        # Powers themselves would overflow, or vanish, for large p.
+        # For large p, the powers themselves would overflow or underflow.
         log_mean = jax.nn.logsumexp(p * logs, axis=(1, 2)) - math.log(math.prod(logs.shape[1:3]))
         return jnp.exp(log_mean / p).astype(features.dtype)
 
 
-# A value right at a threshold is kept, whichever way float32 rounds both.
+# Keep a value that equals a threshold, however float32 rounds the two.
 _AT_LEAST = 1.0 - 5e-7
 
 
@@ -76,9 +76,9 @@ def threshold_pool(features: jax.Array, threshold: float) -> jax.Array:
     """The mean over the locations whose normalised value is at least lambda (equation 6).
 
     Each channel of each image is normalised to [0, 1] over its locations, by minimum and maximum.
-    Average pooling is lambda = 0 and max pooling lambda = 1, to the bit. All locations of a
-    constant channel are kept. Gradients reach the values that are kept; which they are is a choice
-    and has none.
+    lambda = 0 equals average pooling and lambda = 1 equals max pooling, bit for bit. All locations
+    of a constant channel are kept. Gradients flow through the kept values; the choice of the values
+    has no gradient.
 
     Args:
         features: (B, H, W, C).
@@ -93,7 +93,7 @@ def threshold_pool(features: jax.Array, threshold: float) -> jax.Array:
         return max_pool(features)
     values = features.astype(jnp.float32)
     low, high = (extreme(values, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
-    # Of a constant channel both sides are zero.
+    # For a constant channel both sides are zero.
     kept = jax.lax.stop_gradient(values - low >= threshold * _AT_LEAST * (high - low))
     total = jnp.where(kept, values, 0.0).sum(axis=(1, 2))
     return (total / kept.sum(axis=(1, 2), dtype=jnp.float32)).astype(features.dtype)

@@ -1,8 +1,8 @@
-"""The ResNet trunk (He et al., 2016), by default as torchvision has it (v1.5).
+"""The ResNet trunk (He et al., 2016), by default in torchvision's version (v1.5).
 
 Both papers use ResNet-50 and keep the last stage's resolution: 384x128 images give maps of 24x8
-cells. Other depths and widths, the basic blocks of ResNet-18 and 34, the strides of the original
-network (v1) and IBN-a (Pan et al., ECCV 2018) are settings.
+cells. Settings select other depths and widths, the basic blocks of ResNet-18 and 34, the strides of
+the original network (v1) and IBN-a (Pan et al., ECCV 2018).
 """
 
 import math
@@ -18,10 +18,11 @@ from reid_jax.models.stem_pool import stem_pool
 
 
 def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """Normal, of variance 2 / fan-out (He et al., 2015), for kernels (..., inputs, outputs).
+    """Normal with variance 2 / fan-out (He et al., 2015), for kernels (..., inputs, outputs).
 
-    Bit for bit `variance_scaling(2.0, "fan_out", "normal")`, but drawn in one axis: XLA compiles
-    the generator two to three times as fast for it as for a kernel's four.
+    The result is bit-identical to `variance_scaling(2.0, "fan_out", "normal")`, but the values are
+    drawn along one axis: XLA compiles that generator two to three times as fast as one over the
+    four axes of a kernel.
     """
     size = math.prod(shape)
     variance = jnp.array(2.0 * shape[-2] / size, dtype)
@@ -44,7 +45,7 @@ def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Con
 
 
 def pointwise(features: int, *, dtype, name: str) -> nn.Dense:
-    """A 1x1 convolution as the matrix product it is: XLA's gradients of it are faster on CPUs."""
+    """A 1x1 convolution as a matrix product. XLA computes its gradients faster on CPUs."""
     return nn.Dense(
         features,
         use_bias=False,
@@ -56,9 +57,10 @@ def pointwise(features: int, *, dtype, name: str) -> nn.Dense:
 
 
 def _product_of_rows(x, kernel, dimension_numbers, **options):
-    """(..., C) times (C, D), all locations in one axis.
+    """Multiply (..., C) by (C, D), with all locations in one axis.
 
-    XLA copies and transposes a map before its weight gradient sums over several axes, not over one.
+    If a weight gradient sums over several axes, XLA copies and transposes the map first; over one
+    axis it does not.
     """
     rows = jax.lax.dot_general(
         x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options
@@ -67,17 +69,17 @@ def _product_of_rows(x, kernel, dimension_numbers, **options):
 
 
 class Block(nn.Module):
-    """What both kinds of blocks have: a branch, added to the shortcut.
+    """Base class of both kinds of blocks: a branch, added to the shortcut.
 
-    The shortcut is a 1x1 projection where shape changes, the input itself elsewhere.
+    The shortcut is a 1x1 projection if the shape changes, otherwise the input itself.
 
     Attributes:
         features: a basic block's channels; a bottleneck's map has four times as many.
-        stride: of the block: of its first 3x3 convolution, or of a bottleneck's first 1x1.
+        stride: stride of the block's first 3x3 convolution, or of a bottleneck's first 1x1.
         inner: channels between the 1x1 convolutions of a bottleneck; None for `features`.
         stride_in_1x1: whether a bottleneck's stride is on its first 1x1 convolution.
         ibn: whether `bn1` is IBN-a's norm, half of it instance norm.
-        dtype: of the computation; parameters and batch statistics are float32.
+        dtype: dtype of the computation; parameters and batch statistics are float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -89,11 +91,11 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
-    expansion: ClassVar[int]  # channels of the block's map, in `features`
+    expansion: ClassVar[int]  # channels of the block's map, in multiples of `features`
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, expansion * features)."""
+        """Map (B, H, W, C) to (B, H / stride, W / stride, expansion * features)."""
         y = self.branch(x, train)
         width = self.features * self.expansion
         if self.stride != 1 or x.shape[-1] != width:
@@ -104,21 +106,22 @@ class Block(nn.Module):
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
-        """The convolutions: (B, H, W, C) to what is added to the shortcut."""
+        """The convolutions: (B, H, W, C) to the map that is added to the shortcut."""
         raise NotImplementedError
 
     @nn.nowrap
     def norm(self, name: str, train: bool) -> nn.Module:
-        """The norm of a name: batch norm, but for IBN-a's `bn1`."""
+        """The norm with this name: batch norm, except IBN-a's `bn1`."""
         kind = InstanceBatchNorm if self.ibn and name == "bn1" else BatchNorm
         return kind(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
 
 
 def every(x: jax.Array, stride: int) -> jax.Array:
-    """Every `stride`-th row and column of maps (B, H, W, C), from the first: a 1x1's stride."""
+    """Every `stride`-th row and column of maps (B, H, W, C), as in a 1x1 convolution with a
+    stride."""
     if stride == 1:
         return x
-    # Indexing would become a gather if the batch size is symbolic, as in an export.
+    # If the batch size is symbolic, as in an export, indexing would become a gather.
     return jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
 
 
@@ -129,7 +132,7 @@ class Bottleneck(Block):
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
+        """Map (B, H, W, C) to (B, H / stride, W / stride, 4 features)."""
         width = self.features * self.expansion
         inner = self.inner or self.features
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
@@ -148,7 +151,7 @@ class BasicBlock(Block):
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, features)."""
+        """Map (B, H, W, C) to (B, H / stride, W / stride, features)."""
         y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(self.norm("bn1", train)(y))
         y = conv(self.features, 3, 1, dtype=self.dtype, name="conv2")(y)
@@ -175,14 +178,14 @@ class ResNet(nn.Module):
             bottlenecks have four times these channels.
         stem_width: channels of the stem; 0 for `width`.
         base_width: channels between the 1x1 convolutions of res2's bottlenecks if `width` is 64,
-            and in proportion otherwise, as torchvision's `width_per_group`. 128 is Wide ResNet's.
-        strides: of res2 to res5.
+            and in proportion otherwise, as torchvision's `width_per_group`. Wide ResNet has 128.
+        strides: strides of res2 to res5.
         stride_in_1x1: whether the stride of a downsampling bottleneck is on its first 1x1
-            convolution (v1: the original network, Caffe, Keras), not on its 3x3 (v1.5).
-        block: of `BLOCKS`. `basic` with depths (2, 2, 2, 2) is ResNet-18, with (3, 4, 6, 3)
+            convolution (v1: the original network, Caffe, Keras) instead of its 3x3 (v1.5).
+        block: one of `BLOCKS`. `basic` with depths (2, 2, 2, 2) is ResNet-18, with (3, 4, 6, 3)
             ResNet-34.
-        ibn: whether the first norm of all blocks but res5's is IBN-a's.
-        dtype: of the computation; parameters and batch statistics are float32.
+        ibn: whether the first norm of every block outside res5 is IBN-a's.
+        dtype: dtype of the computation; parameters and batch statistics are float32.
         axis_name: the pmapped axis whose devices share a batch, or None.
     """
 
@@ -204,7 +207,8 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def block_of(self, stage: int, stride: int = 1, name: str | None = None) -> Block:
-        """A new block as res2, ..., res5 have them (`stage` 1, ..., 4), a child of the caller."""
+        """Create a block like those of res2, ..., res5 (`stage` 1, ..., 4), as a child of the
+        caller."""
         features = self.width * 2 ** (stage - 1)
         return BLOCKS[self.block](
             features=features,
@@ -225,21 +229,22 @@ class ResNet(nn.Module):
         return height, width
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError, naming the config leaves, if settings contradict each other.
+        """Raise ValueError, naming the config leaves, if settings contradict each other.
 
-        Images must not be smaller than a cell of a map, and each layer needs whole channels.
+        Images must be at least as large as one cell of a map, and each layer needs a whole number
+        of channels.
         """
         cell = 4 * math.prod(self.strides)
         if min(image_size) < cell:
             raise ValueError(
-                f"data.image_size is {tuple(image_size)}; both sides must be at least the {cell} "
-                f"pixels that a cell of the trunk's map stands for (model.trunk.strides "
+                f"data.image_size is {tuple(image_size)}; both sides must be at least {cell} "
+                f"pixels, the size of one cell of the trunk's map (model.trunk.strides "
                 f"{tuple(self.strides)})"
             )
         if self.block == "basic" and (self.stride_in_1x1 or self.base_width != 64):
             raise ValueError(
                 "model.trunk.block is 'basic', and basic blocks have no 1x1 convolutions: "
-                "model.trunk.stride_in_1x1 must be False and model.trunk.base_width 64"
+                "set model.trunk.stride_in_1x1 to False and model.trunk.base_width to 64"
             )
         if self.width * self.base_width % 64:
             raise ValueError(
@@ -248,13 +253,13 @@ class ResNet(nn.Module):
             )
         if self.ibn and self.width < 2:
             raise ValueError(
-                f"model.trunk.width is {self.width}; model.trunk.ibn halves the channels of norms, "
-                "which must be two at least"
+                f"model.trunk.width is {self.width}; it must be at least 2, because "
+                "model.trunk.ibn halves the channels of norms"
             )
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> TrunkMaps:
-        """(B, H, W, 3) float32 to maps; in `train` batch norm takes the batch's statistics."""
+        """Map (B, H, W, 3) float32 to maps. If `train`, batch norm uses the batch's statistics."""
         stem = self.stem_width or self.width
         x = conv(stem, 7, 2, dtype=self.dtype, name="conv1")(images)
         x = BatchNorm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
