@@ -1,1 +1,1 @@
-"""From images to descriptors, and from descriptors to CMC, mAP and pictures."""
+"""From images to descriptors, and from descriptors to CMC and mAP."""

@@ -1,4 +1,4 @@
-"""Descriptors of a set of images, and who the images show."""
+"""Descriptors of a set of images, with identities and cameras."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Descriptors:
-    """Descriptors of N images and who they show.
+    """Descriptors, identities and cameras of N images.
 
     Attributes:
         features: float32 (N, D).
@@ -21,7 +21,7 @@ class Descriptors:
 
 
 def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, Descriptors]:
-    """Returns both sets as NumPy arrays.
+    """Check two sets and return them as NumPy arrays.
 
     Raises:
         ValueError: if shapes or dtypes disagree, a set is empty, or a descriptor is not finite.
@@ -32,7 +32,7 @@ def check_sets(query: Descriptors, gallery: Descriptors) -> tuple[Descriptors, D
 
 
 def check_dimensions(query: Descriptors, gallery: Descriptors) -> None:
-    """Raises ValueError if the two sets have descriptors of different lengths."""
+    """Raise ValueError if the two sets have descriptors of different lengths."""
     if query.features.shape[1] != gallery.features.shape[1]:
         raise ValueError(
             f"query descriptors have {query.features.shape[1]} dimensions, gallery descriptors "
@@ -41,7 +41,7 @@ def check_dimensions(query: Descriptors, gallery: Descriptors) -> None:
 
 
 def check(descriptors: Descriptors, name: str) -> Descriptors:
-    """Returns a set as NumPy arrays; raises ValueError as `check_sets`. `name` is for the error."""
+    """Return a set as NumPy arrays. Raise ValueError as `check_sets`, naming the set `name`."""
     features = np.asarray(descriptors.features, np.float32)
     pids, camids = np.asarray(descriptors.pids), np.asarray(descriptors.camids)
     if features.ndim != 2:
@@ -51,15 +51,15 @@ def check(descriptors: Descriptors, name: str) -> Descriptors:
     for label, array in (("pids", pids), ("camids", camids)):
         if array.shape != features.shape[:1] or array.dtype.kind not in "iu":
             raise ValueError(
-                f"{name} {label} must be integers of shape {features.shape[:1]}, one an image, "
+                f"{name} {label} must be integers of shape {features.shape[:1]}, one per image, "
                 f"got {array.dtype} {array.shape}"
             )
-    # The extremes carry NaN and infinity without a mask as large as the descriptors.
+    # NaN and infinity show in the extremes; a mask would be as large as the descriptors.
     if not (np.isfinite(features.min()) and np.isfinite(features.max())):
         bad = next(i for i, row in enumerate(features) if not np.isfinite(row).all())
         raise ValueError(
-            f"{name} descriptors hold NaN or infinity, first in image {bad}: the network that made "
-            "them has diverged"
+            f"{name} descriptors hold NaN or infinity, first in image {bad}: the network that "
+            "computed them has diverged"
         )
     pids, camids = (array.astype(np.int64, copy=False) for array in (pids, camids))
     return Descriptors(features, pids, camids)

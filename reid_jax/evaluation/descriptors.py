@@ -1,4 +1,4 @@
-"""From images to descriptors: the inference face over whole splits, no image lost."""
+"""From images to descriptors: applies the inference face to whole splits, to every image."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,16 +14,17 @@ from reid_jax.data.pipeline import eval_batches
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.progress import Progress, Tracker
 
-# Batches that devices work on while the host takes an earlier one's descriptors.
+# Batches that are queued on the devices while the host collects earlier descriptors.
 _AHEAD = 2
 
 
 def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__call__") -> Callable:
-    """A face of the network that takes images, and perhaps other arrays, over `devices`.
+    """Compile a face of the network, which takes images and maybe other arrays, over `devices`.
 
     Returns:
-        face(variables, images, *others): uint8 (B, H, W, 3), B a multiple of the number of devices,
-        and other arrays (B, ...) that `method` takes after the images, to an array (B, ...).
+        face(variables, images, *others), which returns an array (B, ...). Images are uint8 (B, H,
+        W, 3), with B a multiple of the number of devices; `others` are arrays (B, ...) that
+        `method` takes after the images.
     """
 
     def face(variables, images, *others):
@@ -35,13 +36,13 @@ def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__ca
 def descriptor_face(
     network: nn.Module, devices: list[jax.Device], *, flip: bool = False, unit_length: bool = False
 ) -> Callable:
-    """As `pmap_face`, of `descriptor_function`.
+    """Compile `descriptor_function` over `devices`, as `pmap_face` does.
 
     Args:
-        network: whose inference face gives descriptors (B, D).
-        devices: to share each batch.
+        network: its inference face returns descriptors (B, D).
+        devices: the devices that share each batch.
         flip: see `descriptor_function`.
-        unit_length: likewise.
+        unit_length: see `descriptor_function`.
     """
     return _over_devices(descriptor_function(network, flip=flip, unit_length=unit_length), devices)
 
@@ -49,12 +50,13 @@ def descriptor_face(
 def descriptor_function(
     network: nn.Module, *, flip: bool = False, unit_length: bool = False
 ) -> Callable:
-    """The network's descriptors and what re-ID programs do to them, as a pure function.
+    """Descriptors with the usual post-processing of re-ID programs, as a pure function.
 
     Args:
-        network: whose inference face gives descriptors (B, D).
-        flip: the mean of an image's descriptor and its mirror image's; twice the work.
-        unit_length: divide each by its Euclidean length, after that.
+        network: its inference face returns descriptors (B, D).
+        flip: return the mean of the descriptors of an image and its mirror image, at twice the
+        cost.
+        unit_length: divide each descriptor by its Euclidean length, after flipping.
 
     Returns:
         face(variables, images): uint8 (B, H, W, 3) to (B, D) float32. B may be symbolic.
@@ -73,7 +75,7 @@ def descriptor_function(
             descriptors = 0.5 * (descriptors + describe(variables, mirrored))
         if unit_length:
             squared = jnp.square(descriptors).sum(axis=1, keepdims=True)
-            # A descriptor of zeros, as of a network that collapsed, stays one.
+            # A descriptor of zeros, as a collapsed network returns it, stays zero.
             descriptors *= jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(jnp.float32).tiny))
         return descriptors
 
@@ -103,16 +105,17 @@ def extract(
     batch_size: int,
     progress: Progress = None,
 ) -> np.ndarray:
-    """What a face says of images, part after part, each in order, in one array.
+    """Apply a face to images, part after part, each in order, and return one array.
 
     Memory holds that array and a few batches.
 
     Args:
         face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
-        parts: images, from `reid_jax.data.decoding.open_images`, and how many of the first to take.
-        batch_size: images a call; each part's last batch is padded and what the padding gives is
-            dropped.
+        parts: images, from `reid_jax.data.decoding.open_images`, and for each the number of leading
+        images to use.
+        batch_size: images per call. The last batch of each part is padded, and the results of the
+        padding are dropped.
         progress: called with progress messages; None disables them.
 
     Returns:
@@ -128,7 +131,7 @@ def extract(
     with Tracker(progress, total, "described", show=("rate", "ETA")) as tracker:
         for output, mask in _delayed(outputs, _AHEAD):
             rows = np.asarray(output)[mask]
-            if not done:  # Only now is the shape known.
+            if not done:  # The shape is known only now.
                 results = np.empty((total, *rows.shape[1:]), np.float32)
             results[done : done + len(rows)] = rows
             done += len(rows)
@@ -137,7 +140,7 @@ def extract(
 
 
 def _delayed(items: Iterable, count: int) -> Iterator:
-    """The items, each once `count` later ones have been made or none are left."""
+    """Yield the items, each after `count` later ones were made or the last one was."""
     waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)

@@ -1,14 +1,14 @@
-"""Distances of queries to a gallery, block by block: order them exactly, hold few of them.
+"""Distances from queries to a gallery, block by block: exact order, with few of them in memory.
 
-XLA computes blocks of ``|g|^2 - 2 q.g`` in float32 with the centre of the gallery moved to the
-origin. Such scores order the row of a query like its distances do, up to a rounding error whose
-size is known (`Search.margin`). What they leave undecided, few images, is decided by differences in
-float64 (`Search.values`). So whoever asks gets the order of the float64 distances whatever the
-device, the block size or the tiling of the matrix product, and no row is ever sorted.
+XLA computes blocks of ``|g|^2 - 2 q.g`` in float32, with the centre of the gallery moved to the
+origin. These scores order the gallery for a query like the distances do, up to a rounding error
+whose size is bounded (`Search.margin`). The scores leave a few images undecided, which are then
+compared by differences in float64 (`Search.values`). Callers therefore get the order of the float64
+distances for every device, block size and tiling of the matrix product, and no row is sorted.
 
-A gallery may be ordered by ``w d^2 + offset`` instead of the squared distance ``d^2``, with a
-weight of each query's own and an offset of each of its gallery images (`reranking`). Scores and
-their bounds follow.
+A gallery can be ordered by ``w d^2 + offset`` instead of the squared distance ``d^2``, with one
+weight per query and one offset per pair of query and gallery image (`reranking`). Scores and their
+bounds follow.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,49 +28,50 @@ BLOCK_SIZE = 16384
 # w d^2 + offset, d^2 being the squared Euclidean distance.
 Rescore = Callable[[int], tuple[float, np.ndarray]]
 
-# The matrix product's tile, (queries, gallery images): what XLA's CPU product runs fastest at.
+# The matrix product's tile, (queries, gallery images): the fastest for XLA's product on CPUs.
 _TILE = (256, 1024)
 
 # Bound on the error of a float32 score, in units of 2^-24 (|q| + |g|)^2 with the centre at the
-# origin. 8 cover the centring, the squared norm and the rounding of the threshold; the others allow
-# a dot product an error of 80 units of 2^-24 |q| |g|. The largest seen is 18 with AVX-512 (1,536
-# heavy-tailed dimensions) and about twice that with AVX2 and one far outlier. The textbook worst
-# case, one unit a dimension, needs all roundings to agree.
+# origin. 8 units cover the centring, the squared norm and the rounding of the threshold; the other
+# 40 allow a dot product an error of 80 units of 2^-24 |q| |g|. The largest error seen is 18 with
+# AVX-512 (1,536 heavy-tailed dimensions) and about twice that with AVX2 and one far outlier. The
+# textbook worst case, one unit per dimension, needs all rounding errors to have the same sign.
 _SLACK = 48 * 2.0**-24
 
-# What `rescore` adds, in units of 2^-24 of what is rounded: weight, product, offset and sum.
+# The additional error of `rescore`, in units of 2^-24 of each rounded value: weight, product,
+# offset and sum.
 _RESCORE_SLACK = 4 * 2.0**-24
 
-# Offsets in memory at a time, 256 MiB: all of a tile's queries have theirs up to 131,072 images.
+# Offsets in memory at a time, 256 MiB: enough for all queries of a tile up to 131,072 images.
 _OFFSETS = 2**25
 
-# Rows whose float64 differences are held at a time: few enough to stay in a core's cache.
+# Rows whose float64 differences are in memory at a time: few enough for a core's cache.
 _EXACT_ROWS = 128
 
 
 class Order(NamedTuple):
-    """A query, and what it orders the gallery by: ``weight * d^2 + offset``."""
+    """A query and the value it orders the gallery by: ``weight * d^2 + offset``."""
 
     query: int
     weight: float = 1.0
-    offset: np.ndarray | None = None  # float64 (G,); None is zero
-    least: float = 0.0  # of the offsets
-    largest: float = 0.0  # of their absolute values
+    offset: np.ndarray | None = None  # float64 (G,); None means zero
+    least: float = 0.0  # the smallest offset
+    largest: float = 0.0  # the largest absolute value of an offset
 
 
 class Index(NamedTuple):
-    """A gallery, and what is worked out once for all searches of it."""
+    """A gallery, and the values that are computed once for all searches in it."""
 
     gallery: Descriptors
     centre: np.ndarray  # float32 (D,), the mean of the gallery or of its first images
-    averaged: int  # how many those are
-    reach: float  # the largest norm in the gallery, from the centre
+    averaged: int  # the number of images in that mean
+    reach: float  # the largest distance of a gallery image from the centre
     by_pid: np.ndarray  # the gallery's indices sorted by pid, ascending within a pid
     sorted_pids: np.ndarray
 
 
 class Search(NamedTuple):
-    """A query set, a gallery, and what is worked out once for both."""
+    """A query set, a gallery, and the values that are computed once for both."""
 
     query: Descriptors
     gallery: Descriptors
@@ -78,36 +79,36 @@ class Search(NamedTuple):
     reach: float
     by_pid: np.ndarray
     sorted_pids: np.ndarray
-    query_norms: np.ndarray  # float64 (Q,), from the centre
-    valid: np.ndarray  # bool (G,): False for images that no query ranks, as junk
+    query_norms: np.ndarray  # float64 (Q,), distances from the centre
+    valid: np.ndarray  # bool (G,): False for images that are ranked for no query, such as junk
     block_size: int
     tile: tuple[int, int]
     rescore: Rescore | None
 
     def order(self, i: int) -> Order:
-        """Returns query i's order, asking `rescore` for it."""
+        """Return query i's order, from `rescore`."""
         if self.rescore is None:
             return Order(i)
         weight, offset = self.rescore(i)
         shape = self.gallery.pids.shape
         if not (isinstance(offset, np.ndarray) and offset.dtype == np.float64):
-            raise ValueError(f"rescore({i}) must give a float64 array of offsets {shape}")
+            raise ValueError(f"rescore({i}) must return a float64 array of offsets {shape}")
         if offset.shape != shape:
             raise ValueError(
-                f"rescore({i}) gives offsets of shape {offset.shape}, the gallery has {shape}"
+                f"rescore({i}) returns offsets of shape {offset.shape}, but the gallery has {shape}"
             )
         least, largest = offset.min(), offset.max()
         size = max(abs(least), abs(largest))
         reach = 4 * weight * (self.query_norms[i] + self.reach) ** 2
         if not (weight >= 0 and reach + 4 * size <= np.finfo(np.float32).max):
             raise ValueError(
-                f"rescore({i}) gives the weight {weight} and offsets from {least} to {largest}: "
+                f"rescore({i}) returns the weight {weight} and offsets from {least} to {largest}: "
                 "the weight must be at least 0, and no sum may overflow float32"
             )
         return Order(i, float(weight), offset, least, size)
 
     def same_identity(self, i: int) -> np.ndarray:
-        """Returns the ascending gallery indices of query i's identity: none for a distractor."""
+        """Return the ascending gallery indices of query i's identity; empty for a distractor."""
         pid = self.query.pids[i]
         if pid <= DISTRACTOR:
             return np.empty(0, np.int64)
@@ -115,15 +116,15 @@ class Search(NamedTuple):
         return self.by_pid[first:last]
 
     def squared_distances(self, i: int, indices: np.ndarray) -> np.ndarray:
-        """Returns query i's squared distances to some gallery images, float64."""
+        """Return query i's squared distances to some gallery images, float64."""
         point, points = self.query.features[i], self.gallery.features
         if self.reach == 0:
-            # A collapsed network: all images tie, so none is ever decided by its score.
+            # The network has collapsed: all images tie, so scores cannot decide any order.
             return np.broadcast_to(squared_distances(point, points[:1]), indices.shape)
         return squared_distances(point, points, indices)
 
     def values(self, order: Order, indices: np.ndarray) -> np.ndarray:
-        """Returns what a query orders by for some gallery images, float64."""
+        """Return the values by which a query orders some gallery images, float64."""
         if order.offset is None:
             return self.squared_distances(order.query, indices)
         offset = order.offset[indices]
@@ -132,14 +133,14 @@ class Search(NamedTuple):
         return order.weight * self.squared_distances(order.query, indices) + offset
 
     def score_bounds(self, order: Order, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the scores below and above which an image is surely nearer, surely further.
+        """Return the scores below which an image is surely nearer, and above which surely further.
 
         Args:
-            order: the query's.
-            values: float64, what it orders by.
+            order: the query's order.
+            values: float64, values by which the query orders.
 
         Returns:
-            Two float32 arrays like `values`.
+            Two float32 arrays of the shape of `values`.
         """
         norm = self.query_norms[order.query]
         margin = self.margin(order, self.largest_norm(order, values))
@@ -147,24 +148,24 @@ class Search(NamedTuple):
         return (score - margin).astype(np.float32), (score + margin).astype(np.float32)
 
     def largest_value(self, order: Order, score: np.float32) -> float:
-        """Returns a value that no image of at most this score exceeds."""
+        """Return a value that no image with at most this score exceeds."""
         value = float(score) + order.weight * self.query_norms[order.query] ** 2
         norm = self.largest_norm(order, value + self.margin(order, self.reach))
         return value + self.margin(order, norm)
 
     def largest_norm(self, order: Order, values: np.ndarray | float) -> np.ndarray | float:
-        """Returns the norm, from the centre, that no image of at most this value exceeds."""
+        """Return the distance from the centre that no image of at most this value exceeds."""
         if order.weight == 0:
             return self.reach
-        # By the triangle inequality. So an outlier in the gallery does not widen the margin for
-        # everyone.
+        # By the triangle inequality. An outlier in the gallery then widens the margin only for
+        # itself.
         squared = np.maximum(values - order.least, 0) / order.weight
         return np.minimum(self.reach, self.query_norms[order.query] + np.sqrt(squared))
 
     def margin(self, order: Order, reach: np.ndarray | float) -> np.ndarray | float:
-        """Returns twice the largest error of a score of images whose norm is at most `reach`."""
+        """Return twice the largest error of a score of images whose norm is at most `reach`."""
         square = (self.query_norms[order.query] + reach) ** 2
-        # The last term is for products that vanish below the smallest normal float32.
+        # The last term covers products that underflow the smallest normal float32.
         tiny = np.finfo(np.float32).tiny
         margin = order.weight * (_SLACK * square + len(self.centre) * tiny)
         if order.offset is not None:
@@ -174,12 +175,13 @@ class Search(NamedTuple):
 
 
 def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
-    """Checks a gallery and works out what all searches of it need.
+    """Check a gallery and compute the values that all searches in it need.
 
     Args:
         gallery: descriptors of G images.
-        earlier: of the gallery's first images. Then the others alone are looked at, until they are
-            as many: results are exact about any centre, and fastest about the mean.
+        earlier: the index of the gallery's first images. Then only the other images are read, until
+        there are as many of them as of the first. Results are exact for any centre, and fastest for
+        the mean.
 
     Raises:
         ValueError: as `check_sets`.
@@ -207,14 +209,14 @@ def prepare(
     block_size: int,
     rescore: Rescore | None = None,
 ) -> Search:
-    """Checks the input and works out what all searches need.
+    """Check the input and compute the values that all searches need.
 
     Args:
         query: descriptors of Q images.
-        gallery: descriptors of G images, or from `index_gallery` what is worked out for them.
-        block_size: gallery images, and at most the smaller of it and 256 queries, whose scores are
-            in memory at a time.
-        rescore: of each query, or None to order by distance.
+        gallery: descriptors of G images, or their index from `index_gallery`.
+        block_size: number of gallery images whose scores are in memory at a time, for at most the
+        smaller of `block_size` and 256 queries.
+        rescore: weight and offsets of each query, or None to order by distance.
 
     Raises:
         ValueError: as `check_sets`, and if block_size is below 1 or squares of the descriptors'
@@ -229,10 +231,10 @@ def prepare(
     query_norms = np.sqrt(squared_distances(centre, query.features))
     if 4 * (query_norms.max() + reach) ** 2 > np.finfo(np.float32).max:
         raise ValueError(
-            f"descriptors are as long as {max(query_norms.max(), reach):.1e}, whose square "
+            f"the longest descriptor has length {max(query_norms.max(), reach):.1e}, whose square "
             "overflows float32: check the network, or scale the descriptors"
         )
-    # A few queries do not wait for the product of 256; powers of two are few programs to compile.
+    # A few queries need no product of 256 rows; powers of two keep the number of programs small.
     queries = min(_TILE[0], block_size, 1 << (len(query.pids) - 1).bit_length())
     if rescore is not None:
         queries = min(queries, max(1, _OFFSETS // len(by_pid)))
@@ -256,7 +258,7 @@ def take_orders(
     progress: Progress = None,
     verb: str = "ranked the gallery for",
 ) -> Iterator[list[Order]]:
-    """Yields the orders of as many queries as a tile holds at a time, and reports progress."""
+    """Yield the orders of as many queries as a tile holds at a time, and report progress."""
     total = len(search.query.pids)
     with Tracker(progress, total, verb) as tracker:
         for queries in _slices(0, total, search.tile[0]):
@@ -265,10 +267,10 @@ def take_orders(
 
 
 def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (gallery slice, writable float32 (queries, gallery images) scores).
+    """Yield (gallery slice, writable float32 (queries, gallery images) scores).
 
-    Images that are not valid have infinity, and nothing is computed for them. Every call of the
-    compiled product has one shape, the last tile of a block being padded.
+    The scores of invalid images are infinite, and are not computed. All calls of the compiled
+    product have the same shape: the last tile of a block is padded.
     """
     tile = search.tile[1]
     queries = slice(orders[0].query, orders[-1].query + 1)
@@ -301,9 +303,9 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
 
 @jax.jit
 def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Array:
-    """Returns |g|^2 - 2 q.g about a centre: the squared distance less |q|^2, float32 (Q, G)."""
+    """Return |g|^2 - 2 q.g about a centre: the squared distance less |q|^2, float32 (Q, G)."""
     query, gallery = query - centre[None], gallery - centre[None]
-    # HIGHEST, lest GPUs and TPUs multiply in less than float32.
+    # Without HIGHEST, GPUs and TPUs may multiply with less than float32 precision.
     products = jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(gallery * gallery, axis=1)[None] - 2.0 * products
 
@@ -311,9 +313,9 @@ def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Arra
 def squared_distances(
     point: np.ndarray, points: np.ndarray, indices: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns the squared distances from (D,) to the rows of (N, D) picked by indices, float64.
+    """Return the squared distances from (D,) to the rows of (N, D) picked by indices, float64.
 
-    The same row has the same distance wherever it stands, so that equal images tie exactly.
+    Equal rows have the same distance at any index, so that equal images tie exactly.
     """
     length = len(points) if indices is None else len(indices)
     squared = np.empty(length)
@@ -325,19 +327,19 @@ def squared_distances(
 
 
 def mask(row: np.ndarray, indices: np.ndarray, columns: slice) -> None:
-    """Sets to infinity the scores of those ascending gallery indices that lie in the block."""
+    """Set the scores of those ascending gallery indices that lie in the block to infinity."""
     first, last = np.searchsorted(indices, [columns.start, columns.stop])
     row[indices[first:last] - columns.start] = np.inf
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-    """Returns the rows followed by zeros up to a length."""
+    """Return the rows, padded with zero rows to a length."""
     if len(rows) == length:
         return rows
     return np.concatenate([rows, np.zeros((length - len(rows), rows.shape[1]), rows.dtype)])
 
 
 def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    """Yields consecutive slices of at most `step` that cover start to stop."""
+    """Yield consecutive slices of at most `step` from `start` to `stop`."""
     for first in range(start, stop, step):
         yield slice(first, min(first + step, stop))

@@ -1,6 +1,7 @@
 """Evaluation of a network on the query and gallery of a dataset.
 
-Several hosts share it: each describes its part of the images and ranks its part of the queries.
+Several hosts share the work: each describes its part of the images and ranks its part of the
+queries.
 """
 
 import dataclasses
@@ -28,15 +29,15 @@ from reid_jax.runtime.progress import Progress
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network makes of a dataset: descriptors, and how well they rank.
+    """A network's descriptors of a dataset, and how well they rank.
 
     Attributes:
-        evaluator: has the network and the images.
+        evaluator: holds the network and the images.
         variables: {"params", "batch_stats"} of the network.
         query: descriptors of the queries.
         gallery: descriptors of the gallery.
-        result: of ranking the gallery for the queries.
-        rescore: what the gallery is ordered by instead of the distance; None for the distance.
+        result: result of ranking the gallery for the queries.
+        rescore: values that order the gallery instead of the distance; None for the distance.
     """
 
     evaluator: "Evaluator"
@@ -62,22 +63,20 @@ class Evaluator:
         pooling: str = "average",
         extra: Split | None = None,
     ):
-        """Reads and checks every image of this host's part.
+        """Read and check every image of this host's part.
 
         Args:
             network: from `reid_jax.models.create`.
-            dataset: whose query and gallery to take.
+            dataset: the dataset whose query and gallery are used.
             config: a whole recipe; reads `data` and `eval`.
-            devices: this host's, to share each batch.
+            devices: this host's devices, which share each batch.
             progress: called with progress messages; None disables them.
-            boxes: for multi-query, images that take the place of the query's, from
-                `layouts.read_multi_query`.
-            pooling: how their descriptors become a query's, `average` or `max`.
-            extra: more gallery images, from `layouts.read_extra`, read from disk as they are
-                described.
-
+            boxes: for multi-query, images from `layouts.read_multi_query` that replace the query's.
+            pooling: how the boxes' descriptors are combined into a query's, `average` or `max`.
+            extra: more gallery images, from `layouts.read_extra`. They are read from disk while
+            they are described.
         Raises:
-            ValueError: a file is no image, or `pooling` is another.
+            ValueError: a file is not an image, or `pooling` is unknown.
         """
         self.network, self.dataset, self.devices = network, dataset, devices
         self._config = config
@@ -90,7 +89,7 @@ class Evaluator:
         self._pooling = pooling
         splits = [split for split in (dataset.query, dataset.gallery, boxes, extra) if split]
         if any(len(split) < hosts.count() for split in splits):
-            raise ValueError("there are more hosts than images to evaluate on: take fewer hosts")
+            raise ValueError("there are more hosts than images to evaluate on: use fewer hosts")
 
         def read(split: Split, streamed: bool = False) -> tuple[Images, Split]:
             paths, size = split.paths[hosts.own_part(len(split))], config.data.image_size
@@ -99,7 +98,7 @@ class Evaluator:
             return open_images(paths, size, config.data.loader, progress), split
 
         def read_all():
-            # Multi-query reads identities and cameras of the queries alone.
+            # Multi-query reads only identities and cameras of the queries.
             query = read(dataset.query) if boxes is None else None
             gallery = [read(dataset.gallery)]
             if extra is not None:
@@ -109,7 +108,7 @@ class Evaluator:
         self._query, self._boxes, self._gallery = hosts.together(read_all)
 
     def describe(self, variables) -> tuple[Descriptors, Descriptors]:
-        """Descriptors of the query and of the gallery under {"params", "batch_stats"}."""
+        """Compute the descriptors of query and gallery from {"params", "batch_stats"}."""
         if self._boxes is None:
             query = self._describe(variables, [self._query])
         else:
@@ -122,7 +121,7 @@ class Evaluator:
     def rank(
         self, query: Descriptors, gallery: Descriptors, rescore: Rescore | None = None
     ) -> RankingResult:
-        """CMC, mAP and mINP of descriptors, in blocks of `eval.block_size`."""
+        """Compute CMC, mAP and mINP of descriptors, in blocks of `eval.block_size`."""
         own = hosts.own_part(len(query.pids))
         ranks = match_ranks(
             Descriptors(query.features[own], query.pids[own], query.camids[own]),
@@ -136,7 +135,7 @@ class Evaluator:
         return score_ranks(np.split(every, np.cumsum(lengths)[:-1]))
 
     def evaluate(self, variables, *, rerank: bool = False) -> Evaluation:
-        """Describes all images and ranks the gallery.
+        """Describe all images and rank the gallery.
 
         Args:
             variables: {"params", "batch_stats"}.
@@ -152,12 +151,13 @@ class Evaluator:
         return Evaluation(self, variables, query, gallery, result, rescore)
 
     def __call__(self, variables) -> RankingResult:
-        """CMC, mAP and mINP of {"params", "batch_stats"}."""
+        """Compute CMC, mAP and mINP from {"params", "batch_stats"}."""
         return self.evaluate(variables).result
 
     @property
     def batch_size(self) -> int:
-        """Images at a time, `eval.batch_size` rounded up to what the devices share evenly."""
+        """Images per batch: `eval.batch_size`, rounded up to a multiple of the number of
+        devices."""
         return self.round_up(self._config.eval.batch_size)
 
     @property
@@ -166,23 +166,24 @@ class Evaluator:
         return self._config.eval.block_size
 
     def query_pixels(self, indices: np.ndarray) -> np.ndarray:
-        """A few images of the query, read again, (N, H, W, 3) uint8, by (N,) indices."""
+        """Read a few query images again: (N,) indices to (N, H, W, 3) uint8."""
         return self._pixels(self.dataset.query.paths, indices)
 
     def gallery_pixels(self, indices: np.ndarray) -> np.ndarray:
-        """The same of the gallery, extra images included."""
+        """Read a few gallery images again, including extra ones: (N,) indices to (N, H, W, 3)
+        uint8."""
         return self._pixels(self.gallery_paths, indices)
 
     @functools.cached_property
     def gallery_paths(self) -> list[str]:
-        """The files of the gallery, extra images included, in the order of its descriptors."""
+        """The files of the gallery, including extra images, in the order of its descriptors."""
         return [path for _, split in self._gallery for path in split.paths]
 
     def _pixels(self, paths: Sequence[str], indices: np.ndarray) -> np.ndarray:
         return MemoryImages([paths[i] for i in indices], self._config.data.image_size).pixels
 
     def round_up(self, count: int) -> int:
-        """The next number of images that this host's devices share evenly."""
+        """Round a number of images up to a multiple of the number of this host's devices."""
         return -(-count // len(self.devices)) * len(self.devices)
 
     def _describe(self, variables, parts: list[tuple[Images, Split]]) -> Descriptors:
@@ -202,11 +203,11 @@ class Evaluator:
 
 
 def _in_order(features: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Every host's descriptors, part after part of the given sizes, each in order.
+    """Gather every host's descriptors: part after part with the given sizes, each in order.
 
     Args:
         features: this host's share of each part, one after the other, (n, D).
-        sizes: of the parts, over all hosts.
+        sizes: the sizes of the parts, over all hosts.
     """
     if hosts.count() == 1:
         return features
@@ -223,7 +224,7 @@ def scores(result: RankingResult) -> dict[str, float]:
 
 
 def table(result: RankingResult) -> str:
-    """The scores in per cent as two lines of text, and a third where queries have no match."""
+    """The scores in per cent as two lines of text, and a third line if queries have no match."""
     shares = scores(result)
     lines = [
         "".join(f"{name:>9}" for name in shares),

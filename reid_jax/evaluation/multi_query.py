@@ -1,8 +1,8 @@
 """Market-1501's multi-query protocol: one descriptor pooled from several images of a person.
 
 Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015. For each query, all
-hand-drawn boxes (`gt_bbox`) of its identity under its camera are described, and the average or the
-maximum of their descriptors, dimension by dimension, takes the place of the query's own. Identity
+hand-drawn boxes (`gt_bbox`) of its identity under its camera are described. The average or the
+maximum of their descriptors, dimension by dimension, replaces the query's own descriptor. Identity
 and camera stay the query's, so the same gallery images match it and the same are ignored.
 
 The authors' program scales the descriptor of each box to length one, pools, and scales the result
@@ -19,32 +19,32 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 
 
 def check(how: str) -> None:
-    """Raises ValueError where `how` is none of `QUERY_POOLINGS`."""
+    """Raise ValueError if `how` is not one of `QUERY_POOLINGS`."""
     if how not in QUERY_POOLINGS:
-        raise ValueError(f"--multi-query={how}: known are {', '.join(QUERY_POOLINGS)}")
+        raise ValueError(f"--multi-query is {how!r}; it must be one of {', '.join(QUERY_POOLINGS)}")
 
 
 def pool(
     query: Split | Descriptors, boxes: Descriptors, how: str, normalize: bool = False
 ) -> Descriptors:
-    """Pools the descriptors of each query's boxes.
+    """Pool the descriptors of each query's boxes.
 
-    Sums are in float64, of values in sorted order, and rounded once: the order of the boxes changes
-    no bit.
+    Sums are in float64, over values in sorted order, and rounded once, so the result does not
+    depend on the order of the boxes.
 
     Args:
-        query: Q queries, of which pids and camids alone are read: nobody has to describe them.
-        boxes: N images, as `layouts.read_multi_query` gives them; features (N, D) float32. Boxes of
-            nobody asked for are left out.
+        query: Q queries. Only their pids and camids are used, so they need no descriptors.
+        boxes: N images, as `layouts.read_multi_query` returns them; features (N, D) float32. Boxes
+        that belong to no query are ignored.
         how: `average` or `max`.
-        normalize: scale what was pooled to length one. As in the authors' program, the boxes'
-            descriptors and the gallery's are then of length one already.
+        normalize: scale the pooled descriptor to length one. As in the authors' program, the
+        descriptors of boxes and gallery must then already have length one.
 
     Returns:
-        (Q, D) float32 features under the queries' pids and camids.
+        (Q, D) float32 features with the queries' pids and camids.
 
     Raises:
-        ValueError: `how` is another, or a query has no box.
+        ValueError: `how` is unknown, or a query has no box.
     """
     check(how)
     members = collections.defaultdict(list)
@@ -54,13 +54,13 @@ def pool(
     features = np.empty((len(queries), boxes.features.shape[1]), np.float32)
     for row, (pid, camid) in zip(features, queries, strict=True):
         if not members[pid, camid]:
-            raise ValueError(f"no box of identity {pid} under camera {camid} to pool")
+            raise ValueError(f"identity {pid} has no box under camera {camid} to pool")
         row[:] = _pooled(boxes.features[members[pid, camid]], how, normalize)
     return Descriptors(features, query.pids, query.camids)
 
 
 def _pooled(features: np.ndarray, how: str, normalize: bool) -> np.ndarray:
-    """(N, D) float32 to (D,) float64."""
+    """Pool (N, D) float32 to (D,) float64."""
     if how == "max":
         pooled = features.max(axis=0).astype(np.float64)
     else:

@@ -5,9 +5,9 @@ distances are Euclidean; gallery images of the query's own identity *and* camera
 that query; junk (pid -1) is ignored for all queries; distractors (pid 0) stay in the gallery and
 are never a match. Equally distant gallery images rank in gallery order, lowest index first.
 
-No row of distances is ever sorted. The rank of a match is counted:
-``1 + |{valid gallery images nearer than the match, or equally near with a smaller index}|``.
-The count is exact although the bulk of the work is in float32, see `distances`.
+No row of distances is sorted. The rank of a match is counted: ``1 + |{valid gallery images nearer
+than the match, or equally near with a smaller index}|``. The count is exact although most of the
+work is in float32, see `distances`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from reid_jax.evaluation.distances import (
 )
 from reid_jax.runtime.progress import Progress
 
-# The nearest of no images, and their values.
+# The nearest images of an empty gallery, and their values.
 _NOTHING = (np.empty(0, np.int64), np.empty(0))
 
 
@@ -47,7 +47,7 @@ class RankingResult:
         average_precision: float64 (Q,), NaN for a query without a match.
         num_queries: Q, unmatched queries included.
         unmatched: int (U,), indices of the queries without a match, ascending.
-        ranks: of each of the Q queries' matches, as `match_ranks` gives them.
+        ranks: the ranks of the matches of each of the Q queries, as `match_ranks` returns them.
     """
 
     cmc: np.ndarray
@@ -59,7 +59,7 @@ class RankingResult:
     ranks: Sequence[np.ndarray]
 
     def summary(self) -> dict[str, float | int]:
-        """Returns mAP, mINP and Rank-k as fractions, and the counts of queries, for JSON."""
+        """Return mAP, mINP and Rank-k as fractions, and the counts of queries, for JSON."""
         ranks = [k for k in (1, 5, 10, 20) if k <= len(self.cmc)]
         return {
             "mAP": self.mAP,
@@ -79,7 +79,7 @@ def evaluate_ranking(
     rescore: Rescore | None = None,
     progress: Progress = None,
 ) -> RankingResult:
-    """Ranks the gallery for every query and scores the ranked lists, see `score_ranks`.
+    """Rank the gallery for every query and score the ranked lists, see `score_ranks`.
 
     Args:
         query: descriptors of Q images.
@@ -100,7 +100,7 @@ def evaluate_ranking(
 
 
 def score_ranks(ranks: Sequence[np.ndarray], max_rank: int = 50) -> RankingResult:
-    """CMC, mAP and mINP of ranked lists.
+    """Compute CMC, mAP and mINP of ranked lists.
 
     Average precision is the mean, over a query's matches, of the precision at the match's rank in
     the full ranking. The inverse negative penalty of a query is its number of matches divided by
@@ -108,11 +108,11 @@ def score_ranks(ranks: Sequence[np.ndarray], max_rank: int = 50) -> RankingResul
     and Outlook", TPAMI 2021).
 
     Args:
-        ranks: of each query's matches, from `match_ranks`.
+        ranks: the ranks of each query's matches, from `match_ranks`.
         max_rank: length of the CMC curve.
 
     Returns:
-        The scores. Queries without a match are listed in `unmatched` and are in no mean.
+        The scores. Queries without a match are listed in `unmatched` and excluded from all means.
 
     Raises:
         ValueError: no query has a match.
@@ -150,26 +150,27 @@ def match_ranks(
     rescore: Rescore | None = None,
     progress: Progress = None,
 ) -> list[np.ndarray]:
-    """Counts the rank of every match of every query.
+    """Count the rank of every match of every query.
 
     Args:
         query: descriptors of Q images.
         gallery: descriptors of G images.
-        block_size: at most this many gallery images, and at most the smaller of it and 256 queries,
-            have their scores in memory at a time. Changes speed and memory, never the result.
-        rescore: gives for the i-th query a finite weight w >= 0 and a finite offset, float64 (G,).
-            The gallery is then ordered by w d^2 + offset in float64, d^2 being the squared
-            Euclidean distance, ties in gallery order. Called once a query, in ascending order. None
-            orders by distance.
-        progress: called with progress messages; None disables them.
+            block_size: number of gallery images whose scores are in memory at a time, for at most
+            the smaller of `block_size` and 256 queries. It affects speed and memory, but not the
+            result.
+            rescore: function that returns for the i-th query a finite weight w >= 0 and a finite
+            offset, float64 (G,). The gallery is then ordered by w d^2 + offset in float64, with d^2
+            the squared Euclidean distance, ties in gallery order. It is called once per query, in
+            ascending order. None orders by distance.
+            progress: called with progress messages; None disables them.
 
-    Returns:
-        For each query the 1-based ranks of its matches among its valid gallery images, int64,
-        ascending; empty where it has no match.
+        Returns:
+            For each query the 1-based ranks of its matches among its valid gallery images, int64,
+            ascending; empty if it has no match.
 
-    Raises:
-        ValueError: if shapes or dtypes disagree, a set is empty, a descriptor is not finite, or
-            what `rescore` gives is none of the above.
+        Raises:
+            ValueError: if shapes or dtypes disagree, a set is empty, a descriptor is not finite, or
+            `rescore` returns something else.
     """
     search = prepare(query, gallery, block_size, rescore)
     ranks: list[np.ndarray] = []
@@ -194,25 +195,22 @@ def nearest(
     rescore: Rescore | None = None,
     progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k nearest valid gallery images of every query, in the order `match_ranks` counts.
+    """Find the k nearest valid gallery images of every query, in the order of `match_ranks`.
 
     Args:
         query: descriptors of Q images.
-        gallery: descriptors of G images, or what `index_gallery` has worked out for them.
+        gallery: descriptors of G images, or their index from `index_gallery`.
         k: length of the ranked lists.
-        keep: bool (G,), the gallery images to search among; None is all.
-        own_camera: False ignores all that a query's own camera saw.
+        keep: bool (G,), the gallery images to search among; None means all.
+        own_camera: False ignores all images from the query's own camera.
         block_size: see `match_ranks`.
         rescore: see `match_ranks`.
         progress: see `match_ranks`.
 
     Returns:
         Indices into the gallery, int32 (Q, k), and Euclidean distances, float32 (Q, k), nearest
-        first; with `rescore` not those but what it orders by, w d^2 + offset. Where a query has
-        fewer than k valid gallery images, -1 and infinity.
-
-    Raises:
-        ValueError: as `match_ranks`, if k is below 1, or `keep` is of another shape or dtype.
+        first. With `rescore`, the values w d^2 + offset replace the distances. If a query has fewer
+        than k valid gallery images, the rest of its row is -1 and infinity.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -248,7 +246,7 @@ def neighbours(
     block_size: int = BLOCK_SIZE,
     progress: Progress = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k nearest of every image among all, itself included, and how far the furthest is.
+    """Find the k nearest images of every image, including itself, and the furthest one's distance.
 
     Args:
         features: descriptors of N images, float32 (N, D).
@@ -257,9 +255,9 @@ def neighbours(
         progress: called with progress messages; None disables them.
 
     Returns:
-        Indices, int32 (N, k), nearest first and of equally near ones the lowest first, so that an
-        image with earlier duplicates comes after them; and squared Euclidean distances, float64
-        (N,), to each image's furthest.
+        Indices, int32 (N, k), nearest first and ties by lowest index first, so that an image comes
+        after its earlier duplicates; and the squared Euclidean distance from each image to its
+        furthest one, float64 (N,).
     """
     nobody = np.full(len(features), DISTRACTOR)
     everyone = Descriptors(features, nobody, nobody)
@@ -278,18 +276,18 @@ def neighbours(
 
 
 class _Matches(NamedTuple):
-    """A query's matches, nearest first, and their ranks as counted so far."""
+    """A query's matches, nearest first, and their ranks as far as they are counted."""
 
     order: Order
     indices: np.ndarray
-    values: np.ndarray  # what the query orders by
+    values: np.ndarray  # the values that the query orders by
     bounds: tuple[np.ndarray, np.ndarray]
     same_identity: np.ndarray
     ranks: np.ndarray
 
 
 def _find_matches(search: Search, order: Order) -> _Matches:
-    """Returns a query's matches in their order, ranked among themselves."""
+    """Return a query's matches in their order, ranked among themselves."""
     same = search.same_identity(order.query)
     indices = same[search.gallery.camids[same] != search.query.camids[order.query]]
     values = search.values(order, indices)
@@ -300,12 +298,13 @@ def _find_matches(search: Search, order: Order) -> _Matches:
 
 
 def _count_nearer(search: Search, found: _Matches, row: np.ndarray, start: int) -> np.ndarray:
-    """Counts the other identities' images that rank before each match.
+    """Count the other identities' images that rank before each match.
 
     Args:
         search: the search.
         found: the matches of the row's query, M of them.
-        row: float32 (B,), scores of one block of the gallery, infinite where not to be counted.
+        row: float32 (B,), scores of one block of the gallery; infinite for images that do not
+        count.
         start: gallery index of the block's first image.
 
     Returns:
@@ -316,7 +315,7 @@ def _count_nearer(search: Search, found: _Matches, row: np.ndarray, start: int) 
         return np.empty(0, np.int64)
     columns = None
     within = row <= high.max()
-    if 8 * np.count_nonzero(within) < len(row):  # a trained network's matches are among the first
+    if 8 * np.count_nonzero(within) < len(row):  # as for a trained network, with early matches
         columns = np.flatnonzero(within)
         row = row[columns]
     counts = np.zeros(len(low), np.int64)
@@ -326,7 +325,7 @@ def _count_nearer(search: Search, found: _Matches, row: np.ndarray, start: int) 
         counts[m] = np.count_nonzero(surely)
         if np.count_nonzero(perhaps) > counts[m]:
             undecided |= surely ^ perhaps
-    # One image is often near several matches: its distance is computed once.
+    # One image is often near several matches; compute its distance once.
     undecided = np.flatnonzero(undecided)
     if len(undecided):
         indices = (undecided if columns is None else columns[undecided])[None] + start
@@ -344,11 +343,11 @@ def _merge_nearest(
     start: int,
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merges one block's row of scores into a query's k nearest so far (indices, values)."""
+    """Merge one block's row of scores into a query's k nearest so far (indices, values)."""
     limit = best[1][-1] if len(best[0]) == k else np.inf
     enough = _enough(row, k)
     if np.isfinite(enough):
-        # The k lowest scores need not be the k nearest, but no image further than all of them is.
+        # The k lowest scores may not be the k nearest images, but they bound how far these are.
         limit = min(limit, search.largest_value(order, enough))
     high: np.ndarray | float = float(np.finfo(np.float32).max)
     if np.isfinite(limit):
@@ -361,10 +360,10 @@ def _merge_nearest(
 
 
 def _enough(row: np.ndarray, k: int) -> np.float32:
-    """Returns a score that k images of a row, and few others, do not exceed; infinity if none."""
+    """Return a score that k images of a row, and few others, do not exceed; infinity if fewer."""
     if len(row) < k:
         return np.float32(np.inf)
-    # Of 8 k groups k have no larger minimum, and minima are many times faster than a partition.
+    # Among 8 k groups, k have a minimum up to this one. Minima are much faster than a partition.
     depth = max(1, len(row) // (8 * k))
     width = len(row) // depth
     minima = row[: depth * width].reshape(depth, width).min(axis=0)
@@ -372,6 +371,6 @@ def _enough(row: np.ndarray, k: int) -> np.float32:
 
 
 def _furthest(search: Search, order: Order, row: np.ndarray, start: int) -> float:
-    """Returns a query's largest value among the images of a block's row of finite scores."""
+    """Return a query's largest value among the images of a block's row of finite scores."""
     near_top = row.max() - np.float32(2 * search.margin(order, search.reach))
     return search.values(order, np.flatnonzero(row >= near_top) + start).max()

@@ -1,14 +1,15 @@
 """k-reciprocal re-ranking: Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with
 k-reciprocal Encoding", CVPR 2017, as their published program computes it, in bounded memory.
 
-An image is described by which images it and they find near each other. Two images of one identity
-find the same ones, whatever the camera, and the overlap (a Jaccard distance) corrects the Euclidean
-distance. No label is looked at.
+An image is described by the images that are its mutual neighbours. Two images of one identity have
+the same neighbours, for any camera, and the overlap of these sets (a Jaccard distance) corrects the
+Euclidean distance. Labels are not used.
 
-The published program holds several (Q + G) x (Q + G) arrays and sorts every row of them. Here the
+The published program stores several (Q + G) x (Q + G) arrays and sorts every row of them. Here the
 nearest images and the furthest one are found exactly, block by block (`ranking.neighbours`), and
-all else is sparse: a row of the encoding has some tens of entries. The arithmetic is in float64 and
-that of a row involves no other row of its block, so that the result depends on no block size.
+everything else is sparse: a row of the encoding has some tens of entries. The arithmetic is in
+float64, and that of a row involves no other row of its block, so the result does not depend on the
+block size.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from reid_jax.evaluation.distances import BLOCK_SIZE, Rescore, squared_distances
 from reid_jax.evaluation.ranking import neighbours
 from reid_jax.runtime.progress import Progress
 
-# Rows whose entries are worked on at a time: some megabytes.
+# Rows that are processed at a time: some megabytes.
 _ROWS = 256
 
 
@@ -34,22 +35,22 @@ def k_reciprocal(
     block_size: int = BLOCK_SIZE,
     progress: Progress = None,
 ) -> Rescore:
-    """Prepares re-ranking, for `rescore` of `match_ranks`, `nearest` and `evaluate_ranking`.
+    """Prepare re-ranking, for `rescore` of `match_ranks`, `nearest` and `evaluate_ranking`.
 
-    The re-ranked distance is ``(1 - weight) * jaccard + weight * d^2 / max d^2`` (equation 12),
-    d^2 being squared Euclidean distances and the maximum that from the query to all of the Q + G
-    images. The encoding (equation 7) is of all Q + G images and by all of them: also by those which
-    a query does not rank, of its own camera and junk. Equally near images are ordered by index, the
-    query set before the gallery.
+    The re-ranked distance is ``(1 - weight) * jaccard + weight * d^2 / max d^2`` (equation 12). d^2
+    are squared Euclidean distances, and the maximum is that from the query to all of the Q + G
+    images. The encoding (equation 7) covers all Q + G images and uses all of them, including those
+    that are not ranked for a query (junk, and images of its own camera). Equally near images are
+    ordered by index, the query set before the gallery.
 
     Args:
         query: descriptors of Q images.
         gallery: descriptors of G images.
-        k1: images are k-reciprocal neighbours where each is among the other's k1 nearest, itself
-            not counted.
-        k2: images, itself counted, over whose encodings an image's is averaged (equation 11); 1
-            leaves it.
-        weight: of the Euclidean distance, lambda in the paper. 1 ranks by it alone.
+        k1: two images are k-reciprocal neighbours if each is among the other's k1 nearest, not
+            counting the image itself.
+        k2: number of images, including the image itself, over whose encodings an image's is
+            averaged (equation 11); 1 disables this.
+        weight: weight of the Euclidean distance, lambda in the paper. 1 ranks only by it.
         block_size: see `match_ranks`.
         progress: called with progress messages; None disables them.
 
@@ -66,7 +67,7 @@ def k_reciprocal(
     nearest, furthest = neighbours(
         features, max(k1 + 1, k2), block_size=block_size, progress=progress
     )
-    furthest[furthest == 0] = 1  # all images are equal: so are all distances, whatever divides them
+    furthest[furthest == 0] = 1  # All images are equal, and so are all distances for any divisor.
     encoding = _encode(features, furthest, nearest, k1)
     if k2 > 1:
         encoding = _mean_of_nearest(encoding, nearest[:, :k2])
@@ -77,7 +78,8 @@ def k_reciprocal(
         row = slice(encoding.starts[i], encoding.starts[i + 1])
         owners, entries = _entries(by_column.starts, encoding.columns[row])
         smaller = np.minimum(encoding.values[row][owners], by_column.values[entries])
-        # Equation 10. Rows sum to 1, so the sum of the larger ones is 2 less that of the smaller.
+        # Equation 10. Rows sum to 1, so the sum of the larger values is 2 less the sum of the
+        # smaller.
         shared = np.bincount(by_column.columns[entries], smaller, minlength=len(gallery.features))
         return weight / furthest[i], (1 - weight) * (1 - shared / (2 - shared))
 
@@ -87,19 +89,19 @@ def k_reciprocal(
 class _Sparse(NamedTuple):
     """Rows of a sparse matrix, one after the other."""
 
-    starts: np.ndarray  # int64 (rows + 1,), where each begins
+    starts: np.ndarray  # int64 (rows + 1,), the first entry of each row, and the end
     columns: np.ndarray  # int32
     values: np.ndarray  # float64
 
 
 def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
-    """Raises ValueError for what `k_reciprocal` cannot do."""
+    """Raise ValueError for settings that `k_reciprocal` does not support."""
     for name, k, least in (("k1", k1, k1 + 1), ("k2", k2, k2)):
         if k < 1:
             raise ValueError(f"{name} must be at least 1, got {k}")
         if least > images:
             raise ValueError(
-                f"{name} = {k} needs at least {least} images, query and gallery have {images}: "
+                f"{name} = {k} needs at least {least} images, but query and gallery have {images}: "
                 f"choose a smaller {name}"
             )
     if not 0 <= weight <= 1:
@@ -107,16 +109,16 @@ def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
 
 
 def _encode(features: np.ndarray, furthest: np.ndarray, nearest: np.ndarray, k1: int) -> _Sparse:
-    """Encodes every image by its expanded k-reciprocal neighbours (equations 3 to 7).
+    """Encode every image by its expanded k-reciprocal neighbours (equations 3 to 7).
 
     Args:
         features: float32 (N, D).
         furthest: float64 (N,), each image's largest squared distance.
-        nearest: int32 (N, at least k1 + 1), itself counted.
+        nearest: int32 (N, at least k1 + 1), including the image itself.
         k1: see `k_reciprocal`.
 
     Returns:
-        N x N: Gaussian weights exp(-d^2 / furthest), a row's sum being 1.
+        N x N: Gaussian weights exp(-d^2 / furthest), with rows that sum to 1.
     """
     count = len(features)
     starts, columns = _mutual(nearest[:, : k1 + 1])
@@ -127,7 +129,7 @@ def _encode(features: np.ndarray, furthest: np.ndarray, nearest: np.ndarray, k1:
         rows = np.repeat(np.arange(first, last), np.diff(starts[first : last + 1]))
         near = columns[starts[first] : starts[last]]
         own = rows * count + near
-        # A neighbour's own set for half k1 is added where over 2/3 of it is in the set already.
+        # A neighbour's own set for half k1 is added if the set already holds over 2/3 of it.
         owners, entries = _entries(halves[0], near)
         offered = rows[owners] * count + halves[1][entries]
         common = np.bincount(owners, _contains(own, offered), minlength=len(near))
@@ -150,7 +152,7 @@ def _encode(features: np.ndarray, furthest: np.ndarray, nearest: np.ndarray, k1:
 
 
 def _mutual(nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which images are each other's nearest, (N, k), as a sparse matrix's rows."""
+    """Return which images are each other's nearest, (N, k), as the rows of a sparse matrix."""
     count = len(nearest)
     keys = np.sort((np.arange(count)[:, None] * count + nearest).ravel())
     rows, columns = keys // count, keys % count
@@ -160,7 +162,7 @@ def _mutual(nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean_of_nearest(encoding: _Sparse, nearest: np.ndarray) -> _Sparse:
-    """Returns every image's mean encoding over its nearest, (N, k2) (equation 11)."""
+    """Return every image's mean encoding over its nearest, (N, k2) (equation 11)."""
     count, k2 = nearest.shape
     lengths, columns, values = [], [], []
     for first in range(0, count, _ROWS):
@@ -169,7 +171,7 @@ def _mean_of_nearest(encoding: _Sparse, nearest: np.ndarray) -> _Sparse:
         keys, groups = np.unique(
             owners // k2 * count + encoding.columns[entries], return_inverse=True
         )
-        # Sums of what stands in the order of `near`: the same in any block.
+        # Sum in the order of `near`, which is the same in any block.
         sums = np.bincount(groups, encoding.values[entries], minlength=len(keys))
         lengths.append(np.bincount(keys // count, minlength=len(near)))
         columns.append((keys % count).astype(np.int32))
@@ -180,7 +182,7 @@ def _mean_of_nearest(encoding: _Sparse, nearest: np.ndarray) -> _Sparse:
 
 
 def _transposed_from(matrix: _Sparse, first: int) -> _Sparse:
-    """Returns the transpose of a square matrix's rows from `first` on, which become column 0 on."""
+    """Return the transpose of a square matrix's rows from `first` on, as columns from 0 on."""
     kept = slice(matrix.starts[first], None)
     rows = np.repeat(np.arange(len(matrix.starts) - 1 - first), np.diff(matrix.starts[first:]))
     order = np.argsort(matrix.columns[kept], kind="stable")
@@ -189,12 +191,12 @@ def _transposed_from(matrix: _Sparse, first: int) -> _Sparse:
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Returns where rows of these lengths begin, and where the last ends."""
+    """Return where rows of these lengths begin, and where the last row ends."""
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _entries(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the entries of some of a sparse matrix's rows, and which of those each is of."""
+    """Return the entries of some rows of a sparse matrix, and the index of each entry's row."""
     lengths = starts[rows + 1] - starts[rows]
     owners = np.repeat(np.arange(len(rows)), lengths)
     before = np.cumsum(lengths) - lengths
@@ -202,7 +204,7 @@ def _entries(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns which values are in an ascending array; none are where it is empty."""
+    """Return a mask of the values that are in an ascending array."""
     if len(ascending) == 0:
         return np.zeros(len(values), bool)
     found = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)

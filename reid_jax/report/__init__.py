@@ -1,8 +1,8 @@
-"""An evaluation to look at: pictures of some queries, and a page of all of them for a browser.
+"""Views of an evaluation: pictures of some queries, and an HTML page of all of them.
 
-`presentation` writes what `reid-jax eval` is asked for. `figures` draws pictures. `html_report`
-writes the page: `content` gathers what it shows, `thumbnails` makes images small, `page` builds the
-HTML from `page.html`, `page.css` and `page.js`.
+`presentation` writes what `reid-jax eval` requests. `figures` draws pictures. `html_report` writes
+the page: `content` gathers its data, `thumbnails` shrinks images, `page` builds the HTML from
+`page.html`, `page.css` and `page.js`.
 """
 
 from reid_jax.report.figures import write_figures

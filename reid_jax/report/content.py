@@ -1,4 +1,4 @@
-"""What a report shows, as arrays and texts; nothing here knows of HTML."""
+"""The content of a report, as arrays and texts, independent of HTML."""
 
 import dataclasses
 import os
@@ -18,10 +18,10 @@ class Summary:
     """The head of a report.
 
     Attributes:
-        title: of the page.
-        facts: what was evaluated: names and texts.
+        title: title of the page.
+        facts: what was evaluated, as names and texts.
         scores: names and values in per cent.
-        charts: headings for those who do not see them, and `svg` elements.
+        charts: headings for screen readers, and `svg` elements.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-    """Images of one kind and who they show.
+    """Images of one kind, with their identities and cameras.
 
     Attributes:
         names: N texts, printable.
@@ -47,16 +47,16 @@ class Images:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lists:
-    """Queries, what the network found for each and what it looked at.
+    """Queries, their ranked lists, and their activation maps.
 
     Attributes:
         query: Q images.
-        gallery: T images, those that stand in some list.
-        found: int32 (Q, k), nearest first, counted in `gallery`; -1 where there are fewer.
-        distances: float32 (Q, k), what the lists are ordered by.
+        gallery: T images, those that are in some list.
+        found: int32 (Q, k), nearest first, indices into `gallery`; -1 if there are fewer than k.
+        distances: float32 (Q, k), the values that order the lists.
         average_precision: float (Q,), NaN for a query without a match.
         ranks: Q arrays of int, the ranks of each query's matches, ascending.
-        stages: S names, none where the network has no Grad-CAM.
+        stages: S names, empty if the network has no Grad-CAM.
         maps: uint8 (Q, S, h, w), each scaled by its own maximum.
     """
 
@@ -74,24 +74,24 @@ class Lists:
         same = {len(self.query.pids), len(self.query.camids), len(self.average_precision)}
         same |= {len(self.ranks), len(self.maps), shape[0]}
         if same != {count}:
-            raise ValueError(f"{count} queries do not go with arrays of {sorted(same)} rows")
+            raise ValueError(f"{count} queries do not match arrays of {sorted(same)} rows")
         if self.distances.shape != shape or self.maps.shape[1] != len(self.stages):
             raise ValueError(
                 f"found {shape}, distances {self.distances.shape}, maps {self.maps.shape} and "
-                f"{len(self.stages)} stages do not go together"
+                f"{len(self.stages)} stages do not match"
             )
 
 
 def hardest_first(average_precision: np.ndarray) -> np.ndarray:
-    """The order of queries by ascending average precision, equal ones and those of NaN by index.
+    """The order of queries by ascending average precision, ties by index.
 
-    Those of NaN, which have no match, come last.
+    Queries without a match, whose average precision is NaN, come last.
     """
     return np.argsort(average_precision, kind="stable")
 
 
 def listed(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The gallery images that stand in some list, each once, and the lists counted in them.
+    """The gallery images in any of the lists, each once, and the lists as indices into these.
 
     Args:
         found: int (Q, k) indices into the gallery, -1 for none.
@@ -105,16 +105,16 @@ def listed(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
-    """Paths as a page shows them: below the root where they are there, and printable."""
+    """Paths as a page shows them: relative to the root if they are inside it, and printable."""
     root = os.path.join(os.fspath(root), "")
     return [printable(path.removeprefix(root)) for path in paths]
 
 
 def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None) -> np.ndarray:
-    """Grad-CAM of all queries, batch by batch: a few bytes of each query are kept.
+    """Compute Grad-CAM of all queries, batch by batch, keeping a few bytes of each query.
 
     Args:
-        evaluator: has the images and a network that classifies.
+        evaluator: holds the images and a network that classifies.
         variables: {"params", "batch_stats"}.
         progress: called with progress messages; None disables them.
 
@@ -122,7 +122,7 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
         (Q, S, h, w) uint8, each map scaled by its own maximum.
 
     Raises:
-        ValueError: a map is not finite; names the image.
+        ValueError: a map is not finite. The message names the image.
     """
     paths = evaluator.dataset.query.paths
     count = len(paths)
@@ -131,7 +131,7 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
     parts = []
     with Tracker(progress, count, "made Grad-CAM of", "queries") as tracker:
         for start in range(0, count, batch_size):
-            # One shape, so one compilation: the last image is repeated, and its map is dropped.
+            # One shape means one compilation: the last image is repeated, and its maps are dropped.
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)
             maps = np.asarray(face(variables, evaluator.query_pixels(indices)))[: count - start]
             finite = np.isfinite(maps).all(axis=(1, 2, 3))
@@ -146,7 +146,7 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
 
 
 def _as_bytes(maps: np.ndarray) -> np.ndarray:
-    """Maps (..., h, w), not negative, scaled by their maxima to 0 to 255; one of zeros stays so."""
+    """Scale maps (..., h, w), not negative, by their maxima to 0 to 255. Zero maps stay zero."""
     largest = maps.max(axis=(-2, -1), keepdims=True)
     scaled = maps / np.maximum(largest, np.finfo(np.float32).tiny)
     return np.round(255 * scaled).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: what the network looks at in queries, and their ranked lists."""
+"""Pictures of an evaluation: activation maps of some queries, and their ranked lists."""
 
 import pathlib
 
@@ -15,16 +15,17 @@ from reid_jax.evaluation.ranking import nearest
 def write_figures(
     folder: str | pathlib.Path, evaluation: Evaluation, *, shown: np.ndarray, length: int = 10
 ) -> list[pathlib.Path]:
-    """Writes pictures of some queries, those the network allows.
+    """Write the pictures that the network supports, of some queries.
 
-    They are `gradcam.png` of a network that classifies, `activations.png` of one that has
-    `class_activations`, each level's for the class it predicts, and always `ranked_lists.png`.
+    They are `gradcam.png` if the network classifies, `activations.png` if it has
+    `class_activations`, with each level's map for the class that it predicts, and always
+    `ranked_lists.png`.
 
     Args:
-        folder: made where it does not exist.
-        evaluation: what to draw. Lists show the distances of its ranking.
+        folder: created if it does not exist.
+        evaluation: the evaluation to draw. Lists show the distances of its ranking.
         shown: (n,) indices of the queries to show, from `programs.evaluate.choose_queries`.
-        length: nearest gallery images to show for each.
+        length: number of nearest gallery images to show for each query.
 
     Returns:
         The files.
@@ -41,11 +42,11 @@ def write_figures(
 def _map_figures(
     evaluation: Evaluation, shown: np.ndarray, images: np.ndarray
 ) -> dict[str, Figure]:
-    """Pictures of what the network looks at in the queries `shown`, by file name."""
+    """Activation maps of the queries `shown` as pictures, by file name."""
     evaluator, query = evaluation.evaluator, evaluation.query
     network = evaluator.network
     titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
-    # All devices get as many images: the last is repeated, and what it gives is dropped.
+    # Every device needs as many images: the last is repeated, and its results are dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 
     def maps(method: str) -> np.ndarray:

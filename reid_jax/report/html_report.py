@@ -20,12 +20,12 @@ from reid_jax.runtime.messages import printable, shown
 from reid_jax.runtime.progress import Progress
 
 PAGE = "report.html"
-IMAGES = "report_images"  # beside it, where images do not fit into it
+IMAGES = "report_images"  # beside the page, if the images do not fit into it
 
-#: Bytes of a page with its thumbnails; with no more, browsers open it at once.
+#: Bytes of a page with its thumbnails. Browsers open a page up to this size at once.
 PAGE_BYTES = 48_000_000
 
-# Names of the folders in IMAGES: digests of what lies there.
+# Names of the folders in IMAGES: digests of their content.
 _DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
@@ -39,27 +39,27 @@ def write_report(
     page_bytes: int = PAGE_BYTES,
     progress: Progress = None,
 ) -> pathlib.Path:
-    """Writes `report.html`, whole or not at all: a kill leaves an earlier one as it was.
+    """Write `report.html`, completely or not at all: after a kill, an earlier page is unchanged.
 
     Thumbnails are part of the page, in the best quality that fits into `page_bytes`. If even the
-    smallest do not fit, they lie in `report_images` beside the page. Memory holds a page and a few
-    batches of images.
+    smallest do not fit, they are written to `report_images` beside the page. Memory holds a page
+    and a few batches of images.
 
     Args:
         folder: an existing folder.
-        evaluation: what to show. Grad-CAM is shown if the network classifies.
-        facts: what was evaluated and how: names and printable texts.
-        curves: of the training, or None.
-        length: nearest gallery images to show for each query.
+        evaluation: the evaluation to show. Grad-CAM is shown if the network classifies.
+        facts: what was evaluated and how, as names and printable texts.
+        curves: training curves, or None.
+        length: number of nearest gallery images to show for each query.
         page_bytes: size that the page may have, if its other content allows it.
-        progress: called with progress messages, and with what was written at the end; None disables
-            them.
+            progress: called with progress messages, and at the end with the names of the written
+            files; None disables them.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: a Grad-CAM is not finite, or an image cannot be read any more.
+        ValueError: a Grad-CAM is not finite, or an image can no longer be read.
         OSError: the folder cannot be written to.
     """
     folder = pathlib.Path(folder)
@@ -72,7 +72,7 @@ def write_report(
         return page.build(summary, lists, files, ratio=ratio, gallery_size=size)
 
     count = len(shown_images)
-    # Base64 makes 4 bytes of 3, and rounds each up.
+    # Base64 encodes 3 bytes as 4, and rounds up each file.
     free = (page_bytes - len(build("")) - 16 * count) * 3 // 4
     files = thumbnails.fitting(shown_images.read, count, free)
     path = folder / PAGE
@@ -93,10 +93,10 @@ def write_report(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ShownImages:
-    """The images of a page: all queries, then the gallery images that stand in some list.
+    """The images of a page: all queries, then the gallery images that are in some list.
 
     Attributes:
-        evaluation: has the images.
+        evaluation: holds the images.
         listed: (T,) indices of those gallery images.
     """
 
@@ -108,12 +108,12 @@ class _ShownImages:
 
     @property
     def ratio(self) -> float:
-        """Width over height of an image as it is shown."""
+        """Width divided by height of an image as it is shown."""
         height, width = thumbnails.shape(self.read(np.arange(1)).shape[1:3], 1024)
         return width / height
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images by their indices, uint8 (n, H, W, 3)."""
+        """Read images by their indices: uint8 (n, H, W, 3)."""
         evaluator, queries = self.evaluation.evaluator, len(self.evaluation.query.pids)
         own = indices[indices < queries]
         others = self.listed[indices[indices >= queries] - queries]
@@ -124,7 +124,7 @@ class _ShownImages:
 def _lists(
     evaluation: Evaluation, length: int, progress: Progress
 ) -> tuple[_ShownImages, content.Lists]:
-    """Ranks the gallery for every query and makes Grad-CAM of it."""
+    """Rank the gallery for every query and compute Grad-CAM of the queries."""
     evaluator, gallery = evaluation.evaluator, evaluation.gallery
     network, split, root = evaluator.network, evaluator.dataset.query, evaluator.dataset.root
     found, distances = nearest(
@@ -179,7 +179,7 @@ def _summary(
 
 
 def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
-    """Writes files below a folder of their own in `folder`, and gives its name, their digest."""
+    """Write files to a new folder in `folder` and return its name, the digest of the files."""
     part = folder / f".{os.getpid()}.part"
     shutil.rmtree(part, ignore_errors=True)
     digest = hashlib.sha256()
@@ -198,7 +198,7 @@ def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
 
 
 def _remove_images(folder: pathlib.Path, but: str | None = None) -> None:
-    """Removes the images of earlier pages, and `folder` where nothing else is in it."""
+    """Remove the images of earlier pages, and `folder` if it is then empty."""
     if not folder.is_dir() or folder.is_symlink():
         return
     for path in folder.iterdir():

@@ -1,8 +1,8 @@
 """The page of a report: one HTML file that a browser opens from disk and that fetches nothing.
 
-What others named, files and folders, enters as text: escaped in the markup, and in JSON that holds
-no `<`, `>` or `&`, from which the page's script makes text and attributes, never markup. A policy
-in the page forbids the network, and scripts and styles but its own.
+File and folder names come from others, so they enter as text: escaped in the markup, and in JSON
+without `<`, `>` or `&`, from which the page's script makes text and attributes, never markup. A
+policy in the page forbids network access, and all scripts and styles except the page's own.
 """
 
 import base64
@@ -18,7 +18,7 @@ import numpy as np
 
 from reid_jax.report.content import Images, Lists, Summary, hardest_first
 
-# Little-endian, which the page's script takes for granted.
+# Little-endian, as the page's script expects.
 _INT, _FLOAT = np.dtype("<i4"), np.dtype("<f4")
 
 
@@ -30,26 +30,26 @@ def build(
     ratio: float,
     gallery_size: int,
 ) -> str:
-    """Writes the page.
+    """Build the page.
 
     Args:
-        summary: its head.
-        lists: its queries, Q of them, and T gallery images.
-        thumbnails: WebP files of the Q queries and then the T gallery images, to be part of the
-            page; or the folder they lie in, as `image_path` says, relative to the page.
-        ratio: width over height of an image as it is shown.
-        gallery_size: images in the whole gallery.
+        summary: the head of the page.
+        lists: Q queries and T gallery images.
+        thumbnails: WebP files of the Q queries and then the T gallery images, to embed in the page;
+        or the folder that holds them at the paths of `image_path`, relative to the page.
+        ratio: width divided by height of an image as it is shown.
+        gallery_size: number of images in the whole gallery.
 
     Returns:
         The text of the HTML file.
 
     Raises:
-        ValueError: there are more or fewer thumbnails than images.
+        ValueError: the numbers of thumbnails and images differ.
     """
     embedded = not isinstance(thumbnails, str)
     images = len(lists.query.names) + len(lists.gallery.names)
     if embedded and len(thumbnails) != images:
-        raise ValueError(f"{len(thumbnails)} thumbnails do not go with {images} images")
+        raise ValueError(f"{len(thumbnails)} thumbnails do not match {images} images")
     texts = [] if isinstance(thumbnails, str) else [_base64(file) for file in thumbnails]
     data = {
         "ratio": ratio,
@@ -90,12 +90,12 @@ def build(
         "thumbnails": "".join(texts),
         "js": script,
     }
-    # In one pass: what is filled in is not looked at again.
+    # In one pass, so that inserted texts are not searched for places again.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _file("page.html"))
 
 
 def image_path(i: int) -> str:
-    """Where the i-th thumbnail lies below its folder: a thousand a folder."""
+    """The path of the i-th thumbnail below its folder, with a thousand files per subfolder."""
     return f"{i // 1000}/{i}.webp"
 
 
@@ -111,7 +111,7 @@ def _aspect(svg: str) -> float:
 
 
 def _policy(css: str, script: str, embedded: bool) -> str:
-    """Content-Security-Policy: this page's own style and script, its images, and nothing else."""
+    """Content-Security-Policy that allows only this page's own style, script and images."""
     images = "data:" if embedded else "'self' file:"
     return "; ".join(
         [
@@ -130,7 +130,7 @@ def _digest(text: str) -> str:
 
 
 def _json(value: object) -> str:
-    """JSON, ASCII, in which nothing ends or begins an element, a comment or an entity."""
+    """ASCII JSON that cannot begin or end an element, a comment or an entity."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -152,12 +152,12 @@ def _base64(data: bytes) -> str:
 
 
 def _starts(items: Sequence) -> np.ndarray:
-    """Where each begins if they stand one after the other, and where the last ends."""
+    """The start of each item in their concatenation, and the end of the last one."""
     return np.concatenate([[0], np.cumsum([len(item) for item in items], dtype=np.int64)])
 
 
 def _palette() -> np.ndarray:
-    """The 256 colours of maps, uint8 (256, 3), those of `visualize.overlay`."""
+    """The 256 colours of maps, uint8 (256, 3), as in `visualize.overlay`."""
     return np.round(255 * mpl.colormaps["turbo"](np.arange(256))[:, :3]).astype(np.uint8)
 
 

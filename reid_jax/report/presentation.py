@@ -1,4 +1,4 @@
-"""What `reid-jax eval` shows of an evaluated run beside its results: pictures and a page."""
+"""The output of `reid-jax eval` besides the scores: pictures and a page."""
 
 import pathlib
 
@@ -14,14 +14,14 @@ from reid_jax.runtime.messages import printable, say
 
 
 def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
-    """Writes pictures of the queries `run.drawn` and a page of all, if asked for; says where.
+    """Write pictures of the queries `run.drawn`, and a page of all queries if requested.
 
-    With several hosts, the first one does.
+    Prints the names of the written files. If there are several hosts, only the first one writes.
 
     Args:
         run: from `evaluate_run`.
         output: the folder of its results.
-        report: write a page of all queries, see `write_report`.
+        report: whether to write a page of all queries, see `write_report`.
 
     Raises:
         OSError, ValueError: as `write_report`.
@@ -45,12 +45,12 @@ def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
 
 
 def _training_curves(workdir: str) -> Figure | None:
-    """The training curves of a run; None if it has none, as one made of others' weights."""
+    """The training curves of a run; None if it has none, such as one of converted weights."""
     try:
         records = read_metrics(workdir)
     except FileNotFoundError:
         return None
     try:
         return visualize.curves_figure(records)
-    except ValueError:  # They hold nothing to draw.
+    except ValueError:  # The records have no value to draw.
         return None

@@ -1,4 +1,4 @@
-"""Images small enough that thousands of them fit into one file."""
+"""Thumbnails of images, so small that thousands of them fit into one file."""
 
 import concurrent.futures
 import io
@@ -9,28 +9,28 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-# Images read and encoded at a time.
+# Images that are read and encoded at a time.
 _BATCH = 256
 
-# Images whose sizes stand for those of all, and room for what they do not tell.
+# The number of images from whose sizes the total is estimated, and a margin for its error.
 _SAMPLE = 128
 _MARGIN = 1.05
 
-# WebP's effort, of 0 to 6: more than 2 takes three times as long for 7 % fewer bytes.
+# WebP's effort, from 0 to 6: more than 2 takes three times as long and saves 7 % of the bytes.
 _EFFORT = 2
 
-# Recipes stretch people to 384x128 and the like, where their boxes are nearer 2:1.
+# Recipes stretch images to 384x128 and similar sizes, while boxes of people are nearer 2:1.
 _NARROWEST = 0.5
 
 
 class Rung(NamedTuple):
-    """How thumbnails are made: their height in pixels and WebP's quality, of 0 to 100."""
+    """The size and quality of thumbnails: their height in pixels and WebP's quality, 0 to 100."""
 
     height: int
     quality: int
 
 
-#: From the best to what is just good enough to tell people apart.
+#: From the best to one that is just good enough to distinguish people.
 LADDER = (
     Rung(256, 82),
     Rung(192, 80),
@@ -42,7 +42,7 @@ LADDER = (
     Rung(80, 45),
 )
 
-#: For thumbnails that need not fit into anything.
+#: For thumbnails without a limit on their total size.
 FREE = Rung(128, 75)
 
 # From indices (n,) to images (n, H, W, 3) uint8.
@@ -56,17 +56,17 @@ def shape(image_size: tuple[int, int], height: int) -> tuple[int, int]:
 
 
 def fitting(read: Read, count: int, size: int) -> list[bytes] | None:
-    """The best thumbnails of `LADDER` that fit.
+    """Create the best thumbnails of `LADDER` that fit.
 
     Memory holds the result and a batch of images.
 
     Args:
-        read: gives images by their indices.
-        count: N, how many there are.
-        size: bytes that all N may take together.
+        read: returns images, given their indices.
+        count: N, the number of images.
+        size: bytes that all N thumbnails may take together.
 
     Returns:
-        N WebP files, or None where even the smallest do not fit.
+        N WebP files, or None if even the smallest do not fit.
     """
     sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
     images = read(sample)
@@ -80,13 +80,13 @@ def fitting(read: Read, count: int, size: int) -> list[bytes] | None:
 
 
 def stream(read: Read, count: int, rung: Rung) -> Iterator[bytes]:
-    """Yields the thumbnails of N images in order, a batch of images in memory at a time."""
+    """Yield the thumbnails of N images in order, with one batch of images in memory at a time."""
     for start in range(0, count, _BATCH):
         yield from encode(read(np.arange(start, min(start + _BATCH, count))), rung)
 
 
 def encode(images: np.ndarray, rung: Rung) -> list[bytes]:
-    """WebP files of images (n, H, W, 3) uint8."""
+    """Encode images (n, H, W, 3) uint8 as WebP files."""
     height, width = shape(images.shape[1:3], rung.height)
 
     def one(pixels: np.ndarray) -> bytes:

@@ -1,1 +1,1 @@
-"""The state of a run, its step, and the loop that drives it."""
+"""The state of a run, one training step, and the loop that repeats it."""

@@ -7,13 +7,13 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass(frozen=True)
 class Calendar:
-    """The steps of a run, counted from 1, and what is due after each.
+    """The steps of a run, counted from 1, and the actions that are due after each step.
 
     Attributes:
         steps_per_epoch: steps in one pass over the training identities.
         total_steps: the step after which the run ends.
-        length: why it ends there, for messages: `epochs is 400, 18800 steps`.
-        periods: for `log`, `eval` and `checkpoint`, the number of steps from one to the next.
+        length: the reason for the last step, for messages: `epochs is 400, 18800 steps`.
+        periods: the number of steps between two actions, for `log`, `eval` and `checkpoint`.
     """
 
     steps_per_epoch: int
@@ -23,7 +23,7 @@ class Calendar:
 
     @classmethod
     def from_recipe(cls, config: ConfigDict, steps_per_epoch: int) -> "Calendar":
-        """The calendar of a whole recipe, for an epoch of so many steps."""
+        """Create the calendar of a whole recipe, given the number of steps in an epoch."""
         total = config.epochs * steps_per_epoch
         length = f"epochs is {config.epochs}, {total} steps"
         if 0 < config.max_steps < total:
@@ -36,9 +36,9 @@ class Calendar:
         return cls(steps_per_epoch, total, length, periods)
 
     def epoch(self, step: int) -> float:
-        """Number of epochs made after a step, parts of one included."""
+        """Number of epochs completed after a step, with fractions."""
         return step / self.steps_per_epoch
 
     def is_due(self, step: int, *kinds: str) -> bool:
-        """Whether any of `log`, `eval` and `checkpoint` is due after a step; all are at the end."""
+        """Whether any of `log`, `eval` and `checkpoint` is due. All are due after the last step."""
         return step == self.total_steps or any(step % self.periods[kind] == 0 for kind in kinds)

@@ -1,4 +1,4 @@
-"""Batches on their way from the host to the devices, one ahead of the step."""
+"""Transfers batches from the host to the devices, one batch ahead of the step."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -14,21 +14,21 @@ from reid_jax.training.step import shard
 def feed(
     batches: Iterable[dict[str, np.ndarray | jax.Array]], devices: list[jax.Device]
 ) -> Iterator[dict[str, jax.Array]]:
-    """Places batches as the pmapped step takes them, each while the step before it runs.
+    """Place batches as the pmapped step takes them, each while the previous step runs.
 
-    Nothing is waited for: transfers and steps are queued on the devices.
+    The function does not block: transfers and steps are queued on the devices.
 
     Args:
-        batches: of leaves (B, ...) in NumPy, none of them written to again; or, as the loader
-            `device` gives, of leaves (devices, B / devices, ...) that are on the devices.
-        devices: those of the step that are this host's.
+        batches: batches of leaves (B, ...) in NumPy, which must not be modified later, or, from the
+        loader `device`, of leaves (devices, B / devices, ...) that are already on the devices.
+        devices: this host's devices out of those that run the step.
 
     Returns:
-        An iterator over the same batches, of leaves (devices, B / devices, ...), one row on each
+        An iterator over the same batches, with leaves (devices, B / devices, ...), one row on each
         device.
     """
-    # The placement that the step is compiled for. Flax's `prefetch_to_device` has another name for
-    # the axis, and copies every batch in the host's memory first.
+    # The sharding that the step is compiled for. Flax's `prefetch_to_device` names the axis
+    # differently and first copies every batch in the host's memory.
     rows = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
 
     def place(leaf):
@@ -37,6 +37,6 @@ def feed(
         return jax.device_put(shard(leaf, len(devices)), rows)
 
     placed = (jax.tree.map(place, batch) for batch in batches)
-    # A pair's second is asked for before its first is handed out.
+    # `pairwise` requests the next batch before it hands out the current one.
     for batch, _ in itertools.pairwise(itertools.chain(placed, [None])):
         yield batch

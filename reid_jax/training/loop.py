@@ -1,4 +1,4 @@
-"""The loop over training steps: what happens between the first step of a start and the last."""
+"""The training loop of one start of a run, from its first step to its last."""
 
 import dataclasses
 import math
@@ -17,16 +17,17 @@ from reid_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loop:
-    """What the steps of a run are made with, and where they are reported.
+    """The parts of a run that the loop needs: the step, its calendar, and its reports.
 
     Attributes:
         step: (state, batch) to (state, metrics), over all devices.
         evaluate: evaluates a state and writes its checkpoint.
         calendar: when to log, evaluate and write checkpoints.
-        record: of the run.
-        progress: of the run.
-        preemption: asked after every step.
-        wait: wait for each step before the next. Otherwise the host runs ahead of the devices.
+        record: the record of the run.
+        progress: the progress reports of the run.
+        preemption: checked after every step.
+        wait: whether to wait for each step before the next. If not, the host runs ahead of the
+            devices.
     """
 
     step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, jax.Array]]]
@@ -38,13 +39,13 @@ class Loop:
     wait: bool = False
 
     def run(self, state: TrainState, batches: Iterable[dict[str, Any]], start_step: int) -> None:
-        """Makes the steps after `start_step`, one for each batch.
+        """Run the steps after `start_step`, one for each batch.
 
         Raises:
-            FloatingPointError: the loss or its gradient is not finite; names the last good
-                checkpoint.
+            FloatingPointError: the loss or its gradient is not finite. The message names the last
+            good checkpoint.
             OSError: metrics or a checkpoint cannot be written.
-            Preempted: SIGTERM came; the checkpoint of the last step is written.
+            Preempted: SIGTERM was received. The checkpoint of the last step is already written.
         """
         for done, batch in enumerate(batches, start=start_step + 1):
             state, scalars = self.step(state, batch)
@@ -54,7 +55,7 @@ class Loop:
 
             first, stop = done == start_step + 1, self.preemption.due(done)
             if not (first or stop or self.calendar.is_due(done, "log", "eval", "checkpoint")):
-                continue  # Nothing is read from the devices: they run ahead.
+                continue  # Values are read only at log steps, so that the host can run ahead.
 
             self.record.check()
             values = {name: float(x) for name, x in jax.device_get(scalars).items()}
@@ -67,12 +68,12 @@ class Loop:
                     self.record.save(state)
             if stop and done < self.calendar.total_steps:
                 raise Preempted(
-                    f"stopped by SIGTERM after step {done}, whose checkpoint is written: the same "
-                    "command goes on"
+                    f"stopped by SIGTERM after step {done}; its checkpoint is written. Run the "
+                    "same command again to resume"
                 )
 
     def _report(self, done: int, first: bool, values: dict[str, float]) -> None:
-        """Shows the progress after the first step and log steps, and records log steps."""
+        """Show the progress after the first step and log steps, and record log steps."""
         logs = self.calendar.is_due(done, "log")
         if first or logs:
             epoch = self.calendar.epoch(done)
@@ -83,11 +84,11 @@ class Loop:
 
 
 def _check_finite(step: int, values: dict[str, float], record: Record) -> None:
-    """Raises FloatingPointError if a metric of the step, or the parameters it made, are not."""
+    """Raise FloatingPointError if a metric of the step, or a parameter after it, is not finite."""
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
     if bad:
         raise FloatingPointError(
             f"not finite at step {step}: {', '.join(f'{k} is {v}' for k, v in bad.items())}. The "
-            f"last good checkpoint is {record.last_good}. A lower --config.optim.lr may help, in "
+            f"last good checkpoint is {record.last_good}. Try a lower --config.optim.lr, with "
             "another --workdir"
         )

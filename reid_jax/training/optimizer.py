@@ -8,15 +8,15 @@ import optax
 def create_optimizer(
     config, schedule: optax.Schedule, steps_per_epoch: int = 1
 ) -> optax.GradientTransformation:
-    """Adam whose gradient includes `weight_decay` times every parameter.
+    """Create Adam whose gradient includes `weight_decay` times every parameter.
 
-    L2 in the gradient is scaled by Adam's second moment like the rest of it: this is PyTorch's
-    `Adam(weight_decay)`, which the authors use, and not AdamW.
+    Adam's second moment scales this L2 term like the rest of the gradient. It equals PyTorch's
+    `Adam(weight_decay)`, which the authors use, and differs from AdamW.
 
     Args:
-        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, the factor of the learning rate for
-            the trunk's parameters; `frozen_epochs`, the number of epochs at the start in which the
-            trunk's parameters do not change (its running statistics do).
+        config: a recipe's `optim`: `weight_decay`; `trunk_lr`, a factor on the learning rate of the
+            trunk's parameters; `frozen_epochs`, the number of epochs at the start in which the
+            trunk's parameters stay fixed (its running statistics are updated).
         schedule: from the 0-based step to the rate.
         steps_per_epoch: steps in one epoch; only `frozen_epochs` depends on it.
     """
@@ -32,10 +32,10 @@ def create_optimizer(
     def share(step):
         return jnp.where(step < frozen, 0.0, config.trunk_lr)
 
-    # Last, so that weight decay is scaled too.
+    # Scale last, so that the weight decay is scaled too.
     return optax.chain(*adam, optax.masked(optax.scale_by_schedule(share), _trunk_mask))
 
 
 def _trunk_mask(params):
-    """For each parameter whether it is the trunk's, for `optax.masked`."""
+    """Mark the parameters of the trunk, for `optax.masked`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "trunk", params)

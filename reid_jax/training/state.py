@@ -1,6 +1,6 @@
-"""What a run is at one step: everything that training changes, and nothing else.
+"""The state of a run after a step: everything that training changes.
 
-Random numbers are functions of (seed, stream, step), so no generator is part of it.
+Random numbers are functions of (seed, stream, step), so the state holds no generator.
 """
 
 from typing import Any
@@ -30,17 +30,17 @@ def create_state(
     seed: int,
     trunk: dict[str, Any] | None = None,
 ) -> TrainState:
-    """Step 0: the network's initial variables, a function of the seed.
+    """Create the state of step 0. The network's initial variables are a function of the seed.
 
-    The inference face creates every parameter: its convolutions are shape inference to XLA and are
-    dropped.
+    The inference face creates every parameter. XLA uses its convolutions only for shape inference
+    and drops them.
 
     Args:
-        network: to be trained.
-        optimizer: of the run.
+        network: the network to train.
+        optimizer: the optimizer of the run.
         image_size: (H, W), pixels.
-        seed: of the run.
-        trunk: {"params", "batch_stats"} of a pretrained trunk, in place of initial ones.
+        seed: the seed of the run.
+        trunk: {"params", "batch_stats"} of a pretrained trunk, which replace the initial ones.
     """
 
     @jax.jit
@@ -59,6 +59,6 @@ STREAMS = ("init", "augment", "mix")
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
-    """The key of a stream at a step. Streams are independent of each other for one seed."""
+    """The key of a stream at a step. Streams of one seed are independent of each other."""
     key = jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream))
     return jax.random.fold_in(key, step)

@@ -25,17 +25,17 @@ def make_step(
     config,
     axis_name: str | None = AXIS,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """The step of `config` for any network of `reid_jax.models`.
+    """Create the step of `config` for any network of `reid_jax.models`.
 
-    The loss is a sum over the network's stages: `triplet_weight` times the batch-hard triplet loss
-    of a stage's embedding, if it has one, and the cross entropy of its logits, if it has them, each
-    a mean over the whole batch. With the metric `cosine`, embeddings are scaled to length one. For
-    mixed images the cross entropy is that of both identities, weighted by their shares, as in
-    CutMix; the triplet loss and the metrics use the identity with the larger share.
+    The loss is summed over the network's stages. A stage with an embedding adds `triplet_weight`
+    times the batch-hard triplet loss; a stage with logits adds the cross entropy. Both are means
+    over the whole batch. If the metric is `cosine`, embeddings are scaled to length one. For mixed
+    images the cross entropy is that of both identities, weighted by their shares, as in CutMix; the
+    triplet loss and the metrics use the identity with the larger share.
 
     Args:
-        network: made with the same `axis_name`.
-        optimizer, schedule: of the run; the schedule gives the metric `lr`.
+        network: a network created with the same `axis_name`.
+        optimizer, schedule: those of the run. The schedule gives the metric `lr`.
         config: a whole recipe; reads `seed`, `loss` and `augment`.
         axis_name: the pmapped axis, or None for one device.
 
@@ -45,7 +45,8 @@ def make_step(
         `gradient_norm`, `parameter_norm` (after the update), and for each stage, counted from 1,
         `loss/id_1`, `loss/triplet_1`, `accuracy_1` (share of images classified right) and
         `ordered_1` (share of images whose farthest positive is nearer than their nearest
-        negative). `loss/triplet_1` is without its weight. What a stage lacks has no metrics.
+        negative). `loss/triplet_1` is not multiplied by its weight. Metrics of losses that a stage
+        lacks are missing.
     """
     margin = config.loss.triplet_margin or None
     id_loss = {"smoothing": config.loss.label_smoothing, "margin": config.loss.id_margin}
@@ -90,7 +91,7 @@ def make_step(
             state.params, state, images, batch["label"]
         )
         # Inside jax.pmap, jax.grad differentiates the sum of all devices' losses by one device's
-        # copy of the parameters; the mean over copies is the gradient of the mean loss.
+        # copy of the parameters. The mean over the copies is the gradient of the mean loss.
         gradients, metrics = collectives.mean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["lr"] = schedule(state.step)
@@ -103,18 +104,18 @@ def make_step(
 
 
 def _cosine_distances(embeddings: jax.Array, labels: jax.Array, axis_name: str | None):
-    """As `losses.batch_hard_distances`, between embeddings scaled to length one."""
+    """Like `losses.batch_hard_distances`, for embeddings scaled to length one."""
     return losses.batch_hard_distances(unit_length(embeddings), labels, axis_name)
 
 
-# By `loss.metric`.
+# The keys are the values of `loss.metric`.
 _distances_of = {"euclidean": losses.batch_hard_distances, "cosine": _cosine_distances}
 
 
 def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
-    """The step over `devices`: one state for all, donated; batches of leaves (devices, b, ...).
+    """Compile the step over `devices`: one donated state, and batches of leaves (devices, b, ...).
 
-    Where several hosts share the devices, each passes the rows of its own.
+    If several hosts share the devices, each host passes the rows of its own devices.
     """
     return jax.pmap(
         step,
@@ -127,9 +128,10 @@ def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
 
 
 def place(state: Any, devices: list[jax.Device]) -> Any:
-    """A tree of arrays, such as the state, on `devices`, placed as the pmapped step returns it.
+    """Put a tree of arrays, such as the state, on `devices` with the placement of the step's
+    result.
 
-    A state placed otherwise has the step compiled twice: for the first call, and for all later
+    With another placement the step would be compiled twice: for the first call, and for all later
     ones.
     """
     identity = jax.pmap(
@@ -139,5 +141,5 @@ def place(state: Any, devices: list[jax.Device]) -> Any:
 
 
 def shard(batch, count: int):
-    """Leaves (B, ...) to (count, B / count, ...), one row a device."""
+    """Reshape leaves (B, ...) to (count, B / count, ...), one row per device."""
     return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)

@@ -1,6 +1,6 @@
 """Pictures: Grad-CAM and class activation maps over images, ranked lists, training curves.
 
-Pure functions from arrays to a `matplotlib.figure.Figure`. Nothing touches pyplot, so no figure
+Pure functions from arrays to a `matplotlib.figure.Figure`. They do not use pyplot, so no figure
 outlives its last reference, no display is needed and no global setting changes.
 """
 

@@ -1,4 +1,4 @@
-"""What pictures are drawn on: a figure of a size in inches, images and texts at places in it."""
+"""Helpers to draw on a figure whose size is in inches: images and texts at given positions."""
 
 import os
 from collections.abc import Sequence
@@ -16,34 +16,34 @@ INK = "#222222"
 GREY = "#6B6B6B"
 GRID = "#E6E6E6"
 AXIS = "#BBBBBB"
-BLUE = "#0072B2"  # The first of Okabe and Ito's colours to draw with.
+BLUE = "#0072B2"  # the first drawing colour of Okabe and Ito
 
 DPI = 150
-# Inches. 9 is a README's column.
+# Inches. 9 is the width of a README's column.
 WIDTH = 9.0
 MARGIN = 0.08
 MAX_CELL = 1.0
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the figure as PNG, whole or not at all, and creates the folder it goes to.
+    """Write the figure as PNG, completely or not at all, and create its folder.
 
     Args:
-        figure: any figure of this module.
+        figure: any figure of this package.
         path: the file; an existing one is replaced.
 
     Raises:
-        OSError: if the folder cannot be made or written to.
+        OSError: if the folder cannot be created or written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, unique=True) as draft:
-        # Without the version of matplotlib, the same picture is the same file.
+        # Without matplotlib's version in it, the same picture gives the same file.
         figure.savefig(draft, format="png", metadata={"Software": None})
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty figure of a size in inches."""
+    """Return an empty figure of a size in inches."""
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
 
 
@@ -56,7 +56,7 @@ def picture(
     height: float,
     frame: str | None = None,
 ) -> Axes:
-    """Adds axes at inches from the figure's top left that show an image, or nothing."""
+    """Add axes, at inches from the figure's top left, that show an image or stay empty."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes(
         (left / across, 1 - (top + height) / down, width / across, height / down)
@@ -73,23 +73,23 @@ def picture(
 def text(
     figure: Figure, x: float, y: float, text: str, size: float, color: str, **style: Any
 ) -> None:
-    """Adds text, by default centred below, at a point in inches from the figure's top left."""
+    """Add text, by default centred below, at a point in inches from the figure's top left."""
     across, down = figure.get_size_inches()
-    # Without formulas: a name may hold dollar signs.
+    # Do not parse formulas: a name may contain dollar signs.
     look: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False, **style}
     figure.text(x / across, 1 - y / down, text, fontsize=size, color=color, **look)
 
 
 def fitted(text: str, width: float, size: float) -> str:
-    """A name from elsewhere, made fit for a line of a caption: one that `text` draws as it is.
+    """Make a text from elsewhere fit into one line of a caption that `text` can draw.
 
-    What the font lacks or no one could see becomes a box. Where the line is too long its middle is
-    left out.
+    Characters that the font lacks or that are invisible become boxes. If the line is too long, its
+    middle is left out.
 
     Args:
-        text: any.
-        width: inches.
-        size: of the letters, points.
+        text: any text.
+        width: width of the line, inches.
+        size: size of the letters, points.
     """
     font = get_font(findfont(FontProperties()))
     font.set_size(size, DPI)
@@ -107,7 +107,7 @@ def fitted(text: str, width: float, size: float) -> str:
 
 
 def check_images(images: np.ndarray, name: str, ndim: int) -> None:
-    """Raises unless images are uint8, RGB and at least one."""
+    """Raise ValueError unless images are uint8, RGB and at least one."""
     if (
         images.ndim != ndim
         or images.shape[-1] != 3
@@ -121,7 +121,7 @@ def check_images(images: np.ndarray, name: str, ndim: int) -> None:
 
 
 def check_texts(**texts: tuple[Sequence[str] | None, int]) -> None:
-    """Raises unless each argument, texts and their number, holds that many or is None."""
+    """Raise ValueError unless each argument, (texts, count), has `count` texts or is None."""
     for name, (given, count) in texts.items():
         if given is not None and len(given) != count:
             raise ValueError(f"{name} must hold {count} texts, got {len(given)}")

@@ -16,7 +16,8 @@ from reid_jax.visualize.canvas import AXIS, BLUE, DPI, GREY, GRID, INK, WIDTH
 _PALETTE = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", ":", "-.")
 
-# Names of losses. No others: in a legend, what stands between dollars is set as a formula.
+# Names of losses. Other names are rejected: a legend would typeset text between dollars as a
+# formula.
 _LOSS = re.compile(r"loss(/\w+)?", re.ASCII)
 
 # Steps and values.
@@ -24,19 +25,18 @@ _Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 
 def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
-    """Draws loss, learning rate and retrieval scores against the step.
+    """Draw loss, learning rate and retrieval scores against the step.
 
     Args:
         records: what training logged, in any order: mappings that hold `step` and some of `loss`,
-            `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP`
-            as fractions. Other keys, values that are no number and records without a step are left
-            out.
+        `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP` as
+        fractions. Other keys, values that are not numbers and records without a step are ignored.
 
     Returns:
-        A figure of one axes for each of the three that the records hold something of.
+        A figure with one axes for each of the three groups that the records have values of.
 
     Raises:
-        ValueError: if the records hold nothing to draw.
+        ValueError: if the records have no value to draw.
     """
     series = _series(records)
     groups = (
@@ -47,7 +47,7 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     panels = [(draw, {k: series[k] for k in keys if k in series}) for draw, keys in groups]
     panels = [(draw, curves) for draw, curves in panels if curves]
     if not panels:
-        raise ValueError("no record holds loss, lr, mAP, Rank-1 or mINP: there is nothing to draw")
+        raise ValueError("there is nothing to draw: no record holds loss, lr, mAP, Rank-1 or mINP")
 
     figure = Figure(
         figsize=(WIDTH * len(panels) / 3, 2.6),
@@ -66,15 +66,17 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
 
 
 def cmc_figure(cmc: np.ndarray) -> Figure:
-    """Draws the cumulative matching characteristic.
+    """Draw the cumulative matching characteristic.
 
     Args:
-        cmc: float (K,); the share of queries whose first match is among the k nearest, k from 1.
+        cmc: float (K,); the share of queries whose first match is among the k nearest, for k from 1
+        to K.
 
     Returns:
-        A figure of one axes, from 0 to 100 %, with points at Rank-1, Rank-5 and Rank-10.
+        A figure with one axes, from 0 to 100 %, with points at Rank-1, Rank-5 and Rank-10.
 
     Raises:
+        ValueError: if `cmc` is empty, or shares are not between 0 and 1.
         ValueError: if there is no rank, or shares are not between 0 and 1.
     """
     cmc = np.asarray(cmc, float)
@@ -95,11 +97,11 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
 
 
 def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -> Figure:
-    """Draws one retrieval score of many runs against the epoch, one axes for each group of runs.
+    """Draw one retrieval score of many runs against the epoch, in one axes per group of runs.
 
     Args:
-        panels: the curves of each axes by their names, by the title of the axes. A curve is epochs
-            (n,) and shares (n,) in [0, 1], with n at least 1.
+        panels: maps the title of each axes to its curves, by name. A curve is epochs (n,) and
+        shares (n,) in [0, 1], with n at least 1.
         metric: name of the score.
 
     Returns:
@@ -113,7 +115,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
         raise ValueError("there is no curve to draw")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    # In inches: curves, and above them the longest legend.
+    # In inches: the height of the curves, and of the longest legend above them.
     below, above = 2.0, 0.2 + 0.15 * max(map(len, panels.values()))
     figure = Figure(
         figsize=(WIDTH * columns / 3, (below + above + 0.8) * rows),
@@ -148,7 +150,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
 
 
 def _plain(axes: Axes, label: str) -> None:
-    """Names the horizontal axis, and leaves little else than horizontal lines."""
+    """Label the horizontal axis, and keep little besides horizontal lines."""
     axes.set_xlabel(label, fontsize=8, color=GREY)
     axes.tick_params(labelsize=7.5, colors=GREY, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
@@ -157,7 +159,7 @@ def _plain(axes: Axes, label: str) -> None:
 
 
 def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
-    """Draws the total, and under it each loss: a colour for each stage, a style for each kind."""
+    """Draw the total loss, and under it each loss, with a colour per stage and a style per kind."""
     parts = [name.removeprefix("loss/").rpartition("_") for name in series if name != "loss"]
     kinds = list(dict.fromkeys(kind or stage for kind, _, stage in parts))
     stages = list(dict.fromkeys(stage if kind else "" for kind, _, stage in parts))
@@ -180,7 +182,7 @@ def _draw_losses(axes: Axes, series: Mapping[str, _Curve]) -> None:
 
 
 def _draw_rate(axes: Axes, series: Mapping[str, _Curve]) -> None:
-    """Draws the learning rate as steps: each value holds since the step logged before it."""
+    """Draw the learning rate as steps: each value holds from the previously logged step on."""
     ((steps, values),) = series.values()
     axes.plot(steps, values, color=INK, linewidth=1.6, drawstyle="steps-pre", **_dots(steps))
     axes.set_ylim(bottom=0)
@@ -189,7 +191,7 @@ def _draw_rate(axes: Axes, series: Mapping[str, _Curve]) -> None:
 
 
 def _draw_scores(axes: Axes, series: Mapping[str, _Curve]) -> None:
-    """Draws retrieval scores, the last value of each in the legend."""
+    """Draw retrieval scores, with the last value of each in the legend."""
     for color, (name, (steps, values)) in zip(_PALETTE, series.items(), strict=False):
         label = f"{name}  {values[-1]:.1%}"
         axes.plot(steps, values, color=color, linewidth=1.6, marker="o", markersize=3, label=label)
@@ -200,7 +202,7 @@ def _draw_scores(axes: Axes, series: Mapping[str, _Curve]) -> None:
 
 
 def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
-    """Returns for each numeric key its steps, ascending, and its values, both float64."""
+    """Return the ascending steps and the values of each numeric key, both float64."""
     points: dict[str, dict[int, float]] = {}
     for record in records:
         for key, value in record.items():
@@ -215,12 +217,12 @@ def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
 
 
 def _dots(steps: Sequence[float] | np.ndarray) -> dict[str, Any]:
-    """Returns what makes a lone point visible."""
+    """Return the style that makes a single point visible."""
     return {"marker": "o", "markersize": 3} if len(steps) == 1 else {}
 
 
 def _scientific(rate: float) -> str:
-    """Returns 2e-4, not 0.0002, nor 2 with a power of ten out of sight above the axis."""
+    """Format as 2e-4: neither 0.0002, nor 2 with a power of ten far away above the axis."""
     rate = float(f"{rate:.3g}")
     return np.format_float_scientific(rate, trim="-", exp_digits=1) if rate else "0"
 

@@ -1,4 +1,4 @@
-"""Figures as SVG within a page: in the page's colours, and without a style of their own."""
+"""Figures as SVG inside a page, in the page's colours and without style sheets of their own."""
 
 import io
 import re
@@ -8,29 +8,29 @@ from matplotlib.figure import Figure
 
 from reid_jax.visualize.canvas import AXIS, BLUE, GREY, GRID, INK
 
-#: The colours of a figure that a page decides, and the custom properties of CSS that say them.
+#: The colours of a figure that the page sets, and the CSS custom properties for them.
 COLORS = {INK: "--ink", GREY: "--muted", GRID: "--grid", AXIS: "--axis", BLUE: "--blue"}
 
-# Dates and versions; without them the same figure is the same text.
+# Dates and versions; without them the same figure gives the same text.
 _METADATA = ("Creator", "Date", "Format", "Type")
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """Writes a figure as an `svg` element for an HTML page, the same text for the same figure.
+    """Write a figure as an `svg` element for an HTML page. Equal figures give equal text.
 
-    Letters are outlines, so no font is asked for. There is no `style`, which a page's policy may
-    forbid, and `COLORS` are custom properties of the page. What a page must say itself is
-    `stroke-linejoin: round; stroke-linecap: butt` of all within.
+    Letters are outlines, so no font is needed. There is no `style`, which a page's policy may
+    forbid, and `COLORS` are custom properties of the page. The page must set `stroke-linejoin:
+    round; stroke-linecap: butt` for everything in the element.
 
     Args:
         figure: any figure of `reid_jax.visualize`.
-        name: of letters; every id begins with it, so that figures of other names share the page.
+        name: a word of letters. Every id begins with it, so that several figures can share a page.
 
     Returns:
-        The element. Its size is the page's to say, its shape the figure's.
+        The element. The page sets its size; its aspect ratio is the figure's.
     """
     text = io.StringIO()
-    # Ids are hashes of what they name, and of a salt that is random unless it is set.
+    # Ids are hashes that include a salt, which is random unless it is set.
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(
             text, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA, None)
@@ -48,6 +48,6 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 
 def _attributes(style: str) -> str:
-    """What a `style` says as presentation attributes."""
+    """Convert a `style` to presentation attributes."""
     declarations = (part.partition(":") for part in style.split(";") if part.strip())
     return "".join(f' {name.strip()}="{value.strip()}"' for name, _, value in declarations)

@@ -22,14 +22,14 @@ from reid_jax.visualize.canvas import (
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Lays a class-activation map over a grey version of the image.
+    """Lay a class-activation map over a grey version of the image.
 
     The map is scaled by its own maximum and enlarged bilinearly. The more active a place is, the
-    more its colour covers the image; a map of zeros leaves the grey image.
+    more its colour covers the image. A map of zeros leaves the grey image.
 
     Args:
         image: uint8 (H, W, 3).
-        cam: float (h, w), finite and not negative; `scaled` makes any map so.
+        cam: float (h, w), finite and not negative; `scaled` converts any finite map.
 
     Returns:
         uint8 (H, W, 3).
@@ -42,20 +42,20 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     cam = np.asarray(cam, np.float32)
     if not np.all(np.isfinite(cam)) or cam.min() < 0:
         raise ValueError("a class-activation map is NaN, infinite or negative somewhere")
-    # The smallest normal number guards the division for a map of zeros.
+    # The smallest normal number prevents a division by zero for a map of zeros.
     cam = cam / max(cam.max(), np.finfo(np.float32).tiny)
     height, width = image.shape[:2]
     cam = np.asarray(Image.fromarray(cam).resize((width, height), Image.Resampling.BILINEAR))
     heat = mpl.colormaps["turbo"](cam)[..., :3]
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None] / 255
-    # Lightened, so that dark clothes do not swallow the colours.
+    # Lighten the image, so that colours stay visible on dark clothes.
     grey = 0.25 + 0.75 * grey
     opacity = 0.75 * np.sqrt(cam)[..., None]
     return np.round(255 * ((1 - opacity) * grey + opacity * heat)).astype(np.uint8)
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:
-    """Scales each map to [0, 1] by its minimum and maximum, as CAM is drawn (Zhou et al., 2016).
+    """Scale each map to [0, 1] by its minimum and maximum, as CAM is drawn (Zhou et al., 2016).
 
     Args:
         maps: float (..., h, w), finite, of any sign.
@@ -70,7 +70,7 @@ def scaled(maps: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(maps)):
         raise ValueError("a class activation map is NaN or infinite somewhere")
     low, high = (extreme(maps, axis=(-2, -1), keepdims=True) for extreme in (np.min, np.max))
-    # The smallest normal number guards the division for a constant map.
+    # The smallest normal number prevents a division by zero for a constant map.
     return (maps - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
 
 
@@ -81,16 +81,17 @@ def gradcam_figure(
     names: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws images beside their class-activation maps, as figure 4 of the PMM paper.
+    """Draw images beside their class-activation maps, as figure 4 of the PMM paper.
 
     Args:
         images: uint8 (N, H, W, 3).
-        cams: float (N, S, h, w), a map for each of S stages; each is scaled by its own maximum.
-        names: S names of the stages; Stage I, Stage II, ... by default.
-        titles: N captions, one an image; none by default.
+            cams: float (N, S, h, w), a map for each of S stages; each is scaled by its own maximum.
+            names: S names of the stages; Stage I, Stage II, ... by default.
+            titles: N captions, one per image; by default there are no captions.
 
-    Returns:
-        A figure of N (1 + S) axes: each image, then its S maps; several images side by side.
+        Returns:
+            A figure of N (1 + S) axes: each image, then its S maps. Several images are side by
+            side.
 
     Raises:
         ValueError: if shapes or lengths disagree, or a map is negative or not finite.
@@ -113,7 +114,7 @@ def class_activation_figure(
     columns: Sequence[str],
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws images beside rows of their class activation maps, as figure 5 of the HBFP-Net paper.
+    """Draw images beside rows of their class activation maps, as figure 5 of the HBFP-Net paper.
 
     Args:
         images: uint8 (N, H, W, 3).
@@ -122,11 +123,11 @@ def class_activation_figure(
             where a map is high and do not compare maps.
         rows: R names of the rows.
         columns: S names of the levels.
-        titles: N captions, one an image; none by default.
+            titles: N captions, one per image; by default there are no captions.
 
-    Returns:
-        A figure of N R (1 + S) axes: for each image R rows, each of the image and its S maps;
-        several images side by side.
+        Returns:
+            A figure of N R (1 + S) axes: for each image R rows, each with the image and its S maps.
+            Several images are side by side.
 
     Raises:
         ValueError: if shapes or lengths disagree, or a map is not finite.
@@ -149,7 +150,7 @@ def _map_figure(
     columns: Sequence[str],
     titles: Sequence[str] | None,
 ) -> Figure:
-    """Draws a group of panels an image: R rows of the image and its S maps (N, R, S, h, w)."""
+    """Draw one group of panels per image: R rows of the image and its S maps (N, R, S, h, w)."""
     _, lines, stages = maps.shape[:3]
     people = min(len(images), max(1, 12 // (1 + stages)))
     gap, group_gap, header = 0.03, 0.18, 0.2
@@ -159,7 +160,7 @@ def _map_figure(
     cell = min(MAX_CELL, free / (people * (1 + stages)))
     height = cell * images.shape[1] / images.shape[2]
     group = (1 + stages) * cell + stages * gap
-    # Groups of several rows need more space between them than their rows.
+    # Groups of several rows need more space between them than the rows inside a group.
     below = (1 + lines) * gap
     pitch = lines * height + (lines - 1) * gap + caption + below
     figure = new_figure(
@@ -185,6 +186,6 @@ def _map_figure(
 
 
 def _roman(number: int) -> str:
-    """Returns a stage's number as the paper writes it."""
+    """Return a stage's number as the paper writes it."""
     tens, ones = divmod(number, 10)
     return "X" * tens + ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")[ones]

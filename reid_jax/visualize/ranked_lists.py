@@ -1,4 +1,4 @@
-"""Queries and what the network takes for the same person, right and wrong ones marked."""
+"""Queries and their nearest gallery images, with right and wrong ones marked."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from reid_jax.visualize.canvas import (
     text,
 )
 
-# Green and red of Okabe and Ito, which the colour-blind tell apart.
+# Green and red of Okabe and Ito, which colour-blind readers can distinguish.
 RIGHT = "#009E73"
 WRONG = "#D55E00"
 
@@ -30,12 +30,12 @@ _CAPTION = 6.5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identities:
-    """Captions that say identity and camera.
+    """Captions with identity and camera.
 
     Attributes:
         query_pids: int (N,), identities of the queries.
         query_camids: int (N,), their cameras.
-        pids: int (N, k), identities of the gallery images; those below 1 are called distractors.
+        pids: int (N, k), identities of the gallery images; those below 1 are shown as distractors.
         camids: int (N, k), their cameras.
     """
 
@@ -45,46 +45,46 @@ class Identities:
     camids: np.ndarray
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raises ValueError if they are not of N queries and k images each."""
+        """Raise ValueError unless they belong to N queries with k images each."""
         for field in dataclasses.fields(self):
             _check_shape(field.name, getattr(self, field.name), shape)
 
     def query(self, n: int, width: float) -> str:
-        """The caption of a query, `width` inches wide."""
+        """The caption of a query, at most `width` inches wide."""
         return f"id {self.query_pids[n]}\ncam {self.query_camids[n]}"
 
     def found(self, n: int, r: int, width: float, distance: str) -> str:
-        """The caption of a gallery image, likewise."""
+        """The caption of a gallery image, at most `width` inches wide."""
         who = f"id {self.pids[n, r]}" if self.pids[n, r] > 0 else "distractor"
         return f"{who}\ncam {self.camids[n, r]} · {distance}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """Captions that are names; one that is too long loses its middle.
+    """Captions that are names. The middle of a long name is left out.
 
     Attributes:
         query_names: N texts.
-        names: N times k texts, of the gallery images.
+        names: N times k texts, names of the gallery images.
     """
 
     query_names: Sequence[str]
     names: Sequence[Sequence[str]]
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raises ValueError if they are not of N queries and k images each."""
+        """Raise ValueError unless they belong to N queries with k images each."""
         check_texts(query_names=(self.query_names, shape[0]))
         if len(self.names) != shape[0]:
-            raise ValueError(f"names has {len(self.names)} rows and not {shape[0]}")
+            raise ValueError(f"names must have {shape[0]} rows, got {len(self.names)}")
         for row in self.names:
             check_texts(names=(row, shape[1]))
 
     def query(self, n: int, width: float) -> str:
-        """The caption of a query, `width` inches wide."""
+        """The caption of a query, at most `width` inches wide."""
         return fitted(self.query_names[n], width, _CAPTION)
 
     def found(self, n: int, r: int, width: float, distance: str) -> str:
-        """The caption of a gallery image, likewise."""
+        """The caption of a gallery image, at most `width` inches wide."""
         return f"{fitted(self.names[n][r], width, _CAPTION)}\n{distance}"
 
 
@@ -97,18 +97,18 @@ def ranked_list_figure(
     captions: Identities | Names,
     known: np.ndarray | None = None,
 ) -> Figure:
-    """Draws each query and its nearest gallery images, right and wrong ones marked.
+    """Draw each query and its nearest gallery images, with right and wrong ones marked.
 
-    A right match has a green frame and a tick, a wrong one a red frame and a cross. If it is not
-    known which, there is a grey frame and no mark.
+    A right match has a green frame and a tick, a wrong one a red frame and a cross. If it is
+    unknown whether a match is right, the frame is grey and there is no mark.
 
     Args:
         query_images: uint8 (N, H, W, 3).
         gallery_images: uint8 (N, k, H, W, 3), nearest first.
         correct: bool (N, k).
-        distances: float (N, k); an entry at infinity is missing and left blank.
-        captions: what stands below the images.
-        known: bool (N, k), whether `correct` means anything; None means everywhere.
+        distances: float (N, k); an infinite entry means that there is no image, and is left blank.
+        captions: the captions below the images.
+        known: bool (N, k), False where `correct` is unknown; None means everywhere known.
 
     Returns:
         A figure of N (1 + k) axes, a row for each query.
@@ -157,7 +157,7 @@ def _check(
     distances: np.ndarray,
     known: np.ndarray | None,
 ) -> tuple[int, int]:
-    """N and k; raises ValueError as `ranked_list_figure`."""
+    """Return N and k. Raise ValueError as `ranked_list_figure`."""
     check_images(query_images, "query_images", 4)
     check_images(gallery_images, "gallery_images", 5)
     shape = gallery_images.shape[:2]
@@ -167,8 +167,7 @@ def _check(
         _check_shape("known", known, shape)
     if query_images.shape != (shape[0], *gallery_images.shape[2:]):
         raise ValueError(
-            f"query_images {query_images.shape} do not go with gallery_images "
-            f"{gallery_images.shape}"
+            f"query_images {query_images.shape} do not match gallery_images {gallery_images.shape}"
         )
     if np.isnan(distances).any():
         raise ValueError("distances hold NaN")

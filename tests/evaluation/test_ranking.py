@@ -394,8 +394,8 @@ def test_bad_input_is_one_clear_error(query, gallery, kwargs, message):
         (np.nan, np.zeros(3), "the weight nan"),
         (1e39, np.zeros(3), "no sum may overflow float32"),
         (1.0, np.array([0, np.nan, 0]), "offsets from nan to nan"),
-        (1.0, np.zeros(2), r"offsets of shape \(2,\), the gallery has \(3,\)"),
-        (1.0, np.zeros(3, np.float32), "must give a float64 array of offsets"),
+        (1.0, np.zeros(2), r"offsets of shape \(2,\), but the gallery has \(3,\)"),
+        (1.0, np.zeros(3, np.float32), "must return a float64 array of offsets"),
     ],
 )
 def test_bad_rescore_is_one_clear_error(weight, offset, message):

@@ -223,7 +223,9 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
 
 
 def test_sigterm_ends_a_run_that_goes_on_to_the_same_end(shared, unbroken):
-    stopped = r"stopped by SIGTERM after step (\d+), whose checkpoint is written: the same command"
+    stopped = (
+        r"stopped by SIGTERM after step (\d+); its checkpoint is written. Run the same command"
+    )
     with Run(shared, "preempted", checkpoint__every_epochs=STEPS) as run:
         for pattern, message in (
             ("baseline:", "stopped by SIGTERM before a step was made: the same command goes on"),

@@ -71,7 +71,7 @@ def test_images_and_thumbnails_must_go_together(evaluation, written):
         np.ones(1), [np.ones(1, int)], [], np.zeros((1, 0, 1, 1), np.uint8),
     )  # fmt: skip
     summary = content.Summary("", [], [], [])
-    with pytest.raises(ValueError, match="3 thumbnails do not go with 2 images"):
+    with pytest.raises(ValueError, match="3 thumbnails do not match 2 images"):
         page.build(summary, lists, [b""] * 3, ratio=0.5, gallery_size=1)
 
 

@@ -297,7 +297,7 @@ def test_what_a_baseline_can_have_passes(leaves):
         (
             "hbfp",
             {"model.trunk.block": "basic", "model.trunk.base_width": 128},
-            r"model\.trunk\.block is 'basic'.*model\.trunk\.base_width 64",
+            r"model\.trunk\.block is 'basic'.*model\.trunk\.base_width to 64",
         ),
         (
             "baseline",

@@ -134,7 +134,7 @@ def test_ranked_list_figure_is_no_wider_than_a_readme(rng):
     [
         ({"correct": np.ones((2, 2), bool)}, r"correct must be of shape \(2, 3\)"),
         ({"query_pids": np.ones(3, int)}, r"query_pids must be of shape \(2,\)"),
-        ({"query_images": np.zeros((2, 8, 8, 3), np.uint8)}, "do not go with gallery_images"),
+        ({"query_images": np.zeros((2, 8, 8, 3), np.uint8)}, "do not match gallery_images"),
         ({"gallery_images": np.zeros((2, 3, 8, 8, 3))}, r"gallery_images must be uint8 \(N, k,"),
         ({"distances": np.full((2, 3), np.nan)}, "distances hold NaN"),
         ({"known": np.ones((2, 2), bool)}, r"known must be of shape \(2, 3\)"),
