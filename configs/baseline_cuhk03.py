@@ -5,7 +5,7 @@ r"""HBFP-Net's baseline on CUHK03-NP (767 / 700 split of Zhong et al., CVPR 2017
 
 Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
 images; labeled boxes: 7,368 and 5,328.
-Published: nothing; the paper's table 2 is of Market-1501.
+Published: no figures; the paper's table 2 is for Market-1501.
 Measured with this code: the CUHK03 rows of the README, `detected,small` from scratch on a part of
 the training split.
 

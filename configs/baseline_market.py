@@ -5,8 +5,8 @@ r"""HBFP-Net's baseline on Market-1501.
 
 Data: 12,936 training images of 751 identities; 3,368 queries; 15,913 gallery images without junk.
 Published (table 2, from ImageNet weights, batch 64): Rank-1 92.8, mAP 83.0; without cutout
-(`ls`) 91.3 and 81.2; without ID loss too (`triplet`) 89.0 and 75.2.
-Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+(`ls`) 91.3 and 81.2; also without ID loss (`triplet`) 89.0 and 75.2.
+Measured with this code: not yet, because the data and ImageNet weights were not available.
 
 Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (narrow trunk, 192x64
 images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs,

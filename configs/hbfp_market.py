@@ -5,7 +5,7 @@ r"""HBFP-Net on Market-1501.
 
 Data: 12,936 training images of 751 identities; 3,368 queries; 15,913 gallery images without junk.
 Published (table 1, from ImageNet weights, batch 64): Rank-1 95.8, mAP 89.8.
-Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+Measured with this code: not yet, because the data and ImageNet weights were not available.
 
 Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole network) by default;
 `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width ResNet-50,

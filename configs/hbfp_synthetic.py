@@ -2,8 +2,8 @@
 
     python train.py --config=configs/hbfp_synthetic.py --workdir=runs/hbfp
 
-Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, 32 others to
-find again under four other cameras.
+Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, and 32 others
+to find under four other cameras.
 Measured: see the README's table.
 
 Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole network) by default;

@@ -5,7 +5,7 @@ r"""PMM on Market-1501.
 
 Data: 12,936 training images of 751 identities; 3,368 queries; 15,913 gallery images without junk.
 Published (table 2, from ImageNet weights, batch 64): Rank-1 94.1, mAP 85.2.
-Measured with this code: not yet; neither the data nor ImageNet weights were at hand.
+Measured with this code: not yet, because the data and ImageNet weights were not available.
 
 Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
 (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64

@@ -5,7 +5,7 @@ r"""The strong baseline of this project, see `common.strong`, on CUHK03-NP, both
 
 Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
 images; labeled boxes: 7,368 and 5,328.
-Published: nothing, this recipe is of no paper.
+Published: no figures; this recipe is not from a paper.
 Measured with this code: `detected,half` and `detected,half40` on a part of the training split, see
 the README's table. Not measured at full size.
 

@@ -4,8 +4,8 @@ r"""The strong baseline of this project, see `common.strong`, on Market-1501.
         --config.data.root=Market-1501-v15.09.15
 
 Data: 751 training identities, 12,936 training, 3,368 query and 15,913 gallery images.
-Published: nothing, this recipe is of no paper.
-Not measured at full size: neither ImageNet's ResNet-50 nor this data set was at hand.
+Published: no figures; this recipe is not from a paper.
+Not measured at full size: ImageNet's ResNet-50 and this data set were not available.
 
 Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
 ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).

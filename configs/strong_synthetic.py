@@ -2,8 +2,8 @@
 
     python train.py --config=configs/strong_synthetic.py --workdir=runs/strong
 
-Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, 32 others to
-find again under four other cameras.
+Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, and 32 others
+to find under four other cameras.
 Measured: see the README's table.
 
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).

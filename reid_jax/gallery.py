@@ -1,4 +1,4 @@
-"""Descriptors of known images, to be searched and kept.
+"""A searchable collection of descriptors of images, which can be saved to a file.
 
     import reid_jax
 
@@ -8,8 +8,8 @@
     hits = gallery.search(model.embed("who.jpg"), k=5)
     print(hits.names[0], hits.distances[0])
 
-The search is exact, see `evaluation.search`: in the order of float64 distances, of equally near
-images the one added first. Distances are computed in blocks, wherever JAX has its devices.
+The search is exact, see `evaluation.ranking`: it orders by float64 distances, and equally near
+images by when they were added. Distances are computed in blocks, on JAX's default device.
 """
 
 import os
@@ -36,10 +36,10 @@ from reid_jax.runtime.messages import shown
 
 
 class Hits(NamedTuple):
-    """What `Gallery.search` found: row i is of query i, nearest first.
+    """The result of `Gallery.search`: row i belongs to query i, nearest first.
 
-    Where a query has fewer than k images to find, the row ends with indices -1 at infinity, of
-    identity and camera -1, called "".
+    If there are fewer than k images to find for a query, the row is filled up with index -1, an
+    infinite distance, identity and camera -1, and the name "".
 
     Attributes:
         indices: int32 (Q, k), in the order in which the gallery's images were added.
@@ -57,16 +57,17 @@ class Hits(NamedTuple):
 
 
 class Gallery(Rows):
-    """Descriptors of N images, and who they show where that is known.
+    """Descriptors of N images, with identities, cameras and names if these are known.
 
         gallery = reid_jax.Gallery()
 
-    Threads may add, label, search and save at the same time: each search and each file is of the
-    gallery at one moment. Memory holds the descriptors once, 4 N D bytes. To add images one by one
-    takes time in proportion to their number, searches in between included but for their own.
+    Threads may add, label, search and save at the same time: each search and each file sees the
+    gallery at one moment. The descriptors take 4 N D bytes of memory. Adding images one by one
+    takes time proportional to their number, also with searches in between, not counting the
+    searches themselves.
 
     Attributes:
-        origin: what made the descriptors, any text. `save` keeps it.
+        origin: the source of the descriptors, any text. `save` stores it.
     """
 
     def __init__(self, origin: str = ""):
@@ -86,20 +87,20 @@ class Gallery(Rows):
         camids: Integers | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Adds images after those that are there. Where it raises, nothing has changed.
+        """Add images after the existing ones. If an error is raised, the gallery is unchanged.
 
             gallery.add(model.embed(paths), names=paths)
             gallery.add(model.embed(crops), pids=[7, 7, 12], camids=2)
 
         Args:
-            features: numbers (N, D), or (D,) for one image; float32 is kept as it is.
-            pids: identities, N integers or one for all. None is 0 for all, the field's distractor:
-                nobody known. -1 is junk, which no search finds.
-            camids: cameras, N integers or one for all. None is 0 for all.
-            names: N texts or paths that say which images they are. None is "" for all.
+                features: numbers (N, D), or (D,) for one image; float32 is stored unchanged.
+                pids: identities, N integers or one for all. None means 0 for all, an unknown person
+                (a distractor in re-ID data sets). -1 is junk, which no search finds.
+                camids: cameras, N integers or one for all. None means 0 for all.
+                names: N texts or paths that identify the images. None means "" for all.
 
-        Raises:
-            ValueError: shapes or dtypes disagree, D is not that of the images there, or a
+            Raises:
+                ValueError: shapes or dtypes disagree, D is not that of the existing images, or a
                 descriptor is not finite or longer than 1e18.
         """
         rows = as_descriptors(features)
@@ -108,11 +109,11 @@ class Gallery(Rows):
         labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
         texts = [""] * count if names is None else as_texts(names)
         if len(texts) != count:
-            raise ValueError(f"names must be {count}, one an image, got {len(texts)}")
+            raise ValueError(f"names must be {count}, one per image, got {len(texts)}")
         with self._lock:
             self._check_dim(rows, "descriptors")
             if count and self._append(rows, *labels, texts):
-                self._index = None  # It would keep the old arrays.
+                self._index = None  # It would keep the old arrays in memory.
 
     def label(
         self,
@@ -120,12 +121,12 @@ class Gallery(Rows):
         pids: Integers | None = None,
         camids: Integers | None = None,
     ) -> None:
-        """Changes who the images show, or from where. Where it raises, nothing has changed.
+        """Change identities or cameras. If an error is raised, the gallery is unchanged.
 
             gallery.label(pids=[7, 7, 12])
 
         Args:
-            pids: as in `add`, of all N images; None leaves them.
+            pids: as in `add`, for all N images; None leaves them unchanged.
             camids: likewise.
 
         Raises:
@@ -153,38 +154,38 @@ class Gallery(Rows):
         not_cameras: Integers | None = None,
         block_size: int = BLOCK_SIZE,
     ) -> Hits:
-        """Finds the k nearest images of each query.
+        """Find the k nearest images of each query.
 
-            gallery.search(model.embed("who.jpg"), k=5)  # among all
-            gallery.search(query, cameras=[1, 4], not_cameras=3, identities=range(100))
-            gallery.search(query, camids=2, own_camera=False)  # not what camera 2 saw
-            gallery.search(query, pids=pids, camids=camids)  # as the field evaluates
+                gallery.search(model.embed("who.jpg"), k=5)  # among all
+                gallery.search(query, cameras=[1, 4], not_cameras=3, identities=range(100))
+                gallery.search(query, camids=2, own_camera=False)  # no images from camera 2
+                gallery.search(query, pids=pids, camids=camids)  # the usual evaluation protocol
 
-        `identities`, `cameras` and `not_cameras` hold for all queries, and copy no descriptors: an
-        image must pass all that are given. `pids` and `camids` say of whom and from where each
-        query is.
+        `identities`, `cameras` and `not_cameras` apply to all queries and copy no descriptors. An
+        image must pass all filters that are given. `pids` and `camids` are the identity and camera
+        of each query.
 
         Args:
             features: numbers (Q, D), or (D,) for one query.
-            k: how many images to find of each.
-            pids: the queries' identities, Q integers or one for all, and with `camids`: images of
-                the query's own identity under its own camera are ignored, but for identities below
-                1, which are nobody's.
-            camids: the queries' cameras, likewise.
-            own_camera: False ignores all images under the query's own camera; needs `camids`.
-            identities: find these identities alone.
-            cameras: find images under these cameras alone.
-            not_cameras: find none under these.
+            k: number of images to find for each query.
+            pids: the queries' identities, Q integers or one for all. With `camids`, images of the
+                query's own identity from its own camera are ignored. Identities below 1 are
+                unknown, so for these no image is ignored.
+            camids: the queries' cameras, Q integers or one for all.
+            own_camera: False ignores all images from the query's own camera; needs `camids`.
+            identities: find only these identities.
+            cameras: find only images from these cameras.
+            not_cameras: find no images from these cameras.
             block_size: images of the gallery whose scores are in memory at a time, for at most 256
-                queries. Changes speed and memory, never the result.
+                queries. It affects speed and memory, but not the result.
 
         Returns:
-            What was found, Q rows of k.
+            The images found, Q rows of k.
 
         Raises:
             ValueError: shapes or dtypes disagree, a query is not finite or too long, k or
-                block_size is below 1, or one of `pids` and `camids` is given of which nothing
-                follows.
+            block_size is below 1, or `pids` or `camids` is given without the argument that it needs
+            to take effect.
         """
         rows = as_descriptors(features)
         count = len(rows)
@@ -210,11 +211,11 @@ class Gallery(Rows):
         return _hits(images, self._names, indices, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all into one file, whole or not at all.
+        """Write the gallery into one file, completely or not at all.
 
             gallery.save("market.gallery")
 
-        The file is a safetensors file, see `gallery_file`. The folder it goes to is made.
+        The file is a safetensors file, see `gallery_file`. Its folder is created if necessary.
 
         Raises:
             OSError: it cannot be written.
@@ -227,14 +228,14 @@ class Gallery(Rows):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Gallery":
-        """Reads what `save` wrote; memory holds it once.
+        """Read a file of `save`. Memory holds it once.
 
             gallery = reid_jax.Gallery.load("market.gallery")
 
         Raises:
             FileNotFoundError: there is no such file.
             OSError: it cannot be read.
-            ValueError: it is no such file, or damaged.
+            ValueError: the file is not one of `save`, or it is damaged.
         """
         arrays = gallery_file.read(path)
         gallery = cls(arrays.origin)
@@ -254,7 +255,7 @@ class Gallery(Rows):
 def _hits(
     images: Descriptors, names: Sequence[str], indices: np.ndarray, distances: np.ndarray
 ) -> Hits:
-    """What was found among images with these names."""
+    """The images found, out of those with these names."""
     found = indices >= 0
     pids, camids = np.full(indices.shape, -1, np.int64), np.full(indices.shape, -1, np.int64)
     pids[found], camids[found] = images.pids[indices[found]], images.camids[indices[found]]
@@ -263,22 +264,22 @@ def _hits(
 
 
 def _check_labels(pids, camids, own_camera: bool) -> None:
-    """Raises ValueError if one of the queries' labels is given that has no effect alone."""
+    """Raise ValueError if the queries' pids or camids are given, but have no effect."""
     if camids is None and (pids is not None or not own_camera):
         raise ValueError("pids and own_camera=False need camids, the queries' cameras")
     if camids is not None and pids is None and own_camera:
         raise ValueError(
-            "camids alone change nothing: with pids they ignore images of a query's identity "
-            "and camera, with own_camera=False all of its camera; cameras and not_cameras "
-            "choose among the gallery's"
+            "camids have no effect without pids or own_camera=False: with pids, images of a "
+            "query's identity and camera are ignored, with own_camera=False all images of its "
+            "camera. To select cameras of the gallery, use cameras and not_cameras"
         )
 
 
 def _passing(*filters) -> np.ndarray | None:
-    """Which images pass all filters, bool (N,); None is all.
+    """Mark the images that pass all filters, bool (N,); None means all.
 
-    A filter is the images' labels, those chosen (or None), what they are called, and whether images
-    must have one of them, or must not.
+    A filter consists of the images' labels, the selected labels (or None), the name of the labels,
+    and whether images must have one of them or must not.
     """
     keep = None
     for own, chosen, label, wanted in filters:

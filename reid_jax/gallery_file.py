@@ -1,16 +1,16 @@
-"""The file of a `Gallery`: safetensors, which holds arrays and texts and nothing that runs.
+"""The file of a `Gallery`: safetensors, which holds arrays and texts, but no code.
 
 Tensors:
     features: float32 (N, D).
     pids, camids: int64 (N,).
-    names: uint8 (B,), all names one after the other in UTF-8. Lone surrogates, as Python has them
-        for bytes of a file's name that are no text, are three bytes each.
-    ends: int64 (N,), where each name ends in `names`.
+        names: uint8 (B,), all names concatenated in UTF-8. A lone surrogate, by which Python
+            represents a byte of a file name that is not text, takes three bytes.
+        ends: int64 (N,), the end of each name in `names`.
 
 Metadata:
-    format: of this file.
-    origin: a JSON text in ASCII.
-    crc32: a checksum of the origin and all tensors, by which damage is told.
+        format: the format of this file.
+        origin: a JSON text in ASCII.
+        crc32: a checksum of the origin and all tensors, which detects damage.
 """
 
 import json
@@ -41,7 +41,7 @@ _TENSORS = {
 
 
 class Arrays(NamedTuple):
-    """What the file holds."""
+    """The content of the file."""
 
     features: np.ndarray  # float32 (N, D)
     pids: np.ndarray  # int64 (N,)
@@ -51,14 +51,14 @@ class Arrays(NamedTuple):
 
 
 def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
-    """Writes the file, whole or not at all; one that is there is replaced.
+    """Write the file, completely or not at all. An existing one is replaced.
 
     Raises:
         OSError: it cannot be written.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{shown(path)} is a folder: name a file in it")
+        raise IsADirectoryError(f"{shown(path)} is a folder: pass the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = [name.encode("utf-8", "surrogatepass") for name in arrays.names]
     tensors = {
@@ -72,7 +72,7 @@ def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
     origin = json.dumps(arrays.origin)
     metadata = {"format": _FORMAT, "origin": origin, "crc32": str(_checksum(tensors, origin))}
     with replacing(path, unique=True) as draft:
-        # Created here first, because Python's errors are clearer than the library's.
+        # Create the file first, because Python's errors are clearer than the library's.
         draft.touch()
         try:
             save_file(tensors, draft, metadata)
@@ -81,15 +81,15 @@ def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> Arrays:
-    """Reads what `write` wrote.
+    """Read a file of `write`.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be read.
-        ValueError: it is no such file, or damaged.
+        ValueError: the file is not one of `write`, or it is damaged.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{shown(path)} is a folder, a pipe or a device, and no gallery's file")
+        raise ValueError(f"{shown(path)} is a folder, a pipe or a device instead of a gallery file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -100,11 +100,11 @@ def read(path: str | os.PathLike[str]) -> Arrays:
             if tensors[name].dtype != dtype or tensors[name].ndim != axes:
                 raise ValueError(f"its {name} are {tensors[name].dtype} {tensors[name].shape}")
         if metadata.get("crc32") != str(_checksum(tensors, metadata.get("origin", ""))):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum is wrong")
         return _arrays(tensors, json.loads(metadata["origin"]))
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{shown(path)} is no file that Gallery.save wrote, or is damaged: {error}"
+            f"{shown(path)} is not a file of Gallery.save, or it is damaged: {error}"
         ) from None
 
 
@@ -112,10 +112,10 @@ def _arrays(tensors: dict[str, np.ndarray], origin: str) -> Arrays:
     features, pids, camids, names, ends = (tensors[name] for name in _TENSORS)
     count = len(features)
     if not (len(pids) == len(camids) == len(ends) == count and isinstance(origin, str)):
-        raise ValueError("its arrays are of several lengths")
+        raise ValueError("its arrays have different lengths")
     starts = np.concatenate([[0], ends[:-1]]) if count else ends
     if (ends < starts).any() or (ends[-1] if count else 0) != len(names):
-        raise ValueError("its names do not end where they should")
+        raise ValueError("the ends of its names are wrong")
     data = names.tobytes()
     texts = [
         data[start:end].decode("utf-8", "surrogatepass")
@@ -128,7 +128,7 @@ def _checksum(tensors: dict[str, np.ndarray], origin: str) -> int:
     checksum = zlib.crc32(origin.encode("utf-8", "surrogatepass"))
     for name in _TENSORS:
         array = tensors[name]
-        # Lengths too, lest the border between two arrays move.
+        # Include the shapes, so that moving a border between two arrays changes the checksum.
         checksum = zlib.crc32(repr(array.shape).encode(), checksum)
         checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum

@@ -1,4 +1,4 @@
-"""What a `Gallery` holds in memory, and the forms in which callers may pass it."""
+"""The content of a `Gallery` in memory, and conversions of arguments from callers."""
 
 import os
 import threading
@@ -13,15 +13,16 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 #: Identities or cameras: an array of integers, a list, a range, a set, or one integer.
 Integers: TypeAlias = ArrayLike | Collection[int]
 
-# No descriptor may be longer: squares of the distances between such do not overflow float32.
+# The largest length of a descriptor: squared distances between such do not overflow float32.
 _LONGEST = 1e18
 
 
 class Rows:
-    """Descriptors, identities, cameras and names of N images, to which more are appended.
+    """Descriptors, identities, cameras and names of N images, to which more can be appended.
 
-    Arrays have room for more rows than there are images. To append images one by one takes time in
-    proportion to their number. Threads that change or read several of them together hold `_lock`.
+    The arrays have room for more rows than there are images, so appending images one by one takes
+    time proportional to their number. Threads that change or read several arrays together hold
+    `_lock`.
     """
 
     def __init__(self):
@@ -35,20 +36,20 @@ class Rows:
 
     def __getstate__(self) -> dict:
         with self._lock:
-            # The index of a search is made again.
+            # A copy computes its own search index.
             return self.__dict__ | {"_lock": None, "_index": None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state, _lock=threading.RLock())
 
     def _images(self) -> Descriptors:
-        """The images as they are now. What others add or change later is not in it."""
+        """The images as they are now, unaffected by later additions and changes."""
         return Descriptors(self.features, self.pids, self.camids)
 
     def _take(
         self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
     ) -> None:
-        """Holds these images instead: (N, D) float32, (N,) int64, (N,) int64 and N texts."""
+        """Replace all images by these: (N, D) float32, (N,) int64, (N,) int64 and N texts."""
         self._features, self._pids, self._camids = features, pids, camids
         self._names, self._names_seen = list(names), ()
 
@@ -57,22 +58,22 @@ class Rows:
 
     @property
     def dim(self) -> int:
-        """D, numbers in a descriptor; 0 before any is added."""
+        """D, the length of the descriptors; 0 while the gallery is empty."""
         return self._features.shape[1]
 
     @property
     def features(self) -> np.ndarray:
-        """(N, D) float32, read-only, no copy. What is added later is not in it."""
+        """(N, D) float32, read-only, without a copy. Later additions are not in it."""
         return _view(self._features, len(self))
 
     @property
     def pids(self) -> np.ndarray:
-        """(N,) int64 identities, read-only; 0 where unknown."""
+        """(N,) int64 identities, read-only; 0 means unknown."""
         return _view(self._pids, len(self))
 
     @property
     def camids(self) -> np.ndarray:
-        """(N,) int64 cameras, read-only; 0 where unknown."""
+        """(N,) int64 cameras, read-only; 0 means unknown."""
         return _view(self._camids, len(self))
 
     @property
@@ -83,17 +84,17 @@ class Rows:
         return self._names_seen
 
     def _check_dim(self, features: np.ndarray, what: str) -> None:
-        """Raises ValueError if descriptors, called `what`, have another length than those here."""
+        """Raise ValueError if descriptors, named `what`, have another length than those here."""
         if len(self) and features.shape[1] != self.dim:
             raise ValueError(
-                f"{what} of {features.shape[1]} numbers do not go with this gallery's images, of "
+                f"{what} of {features.shape[1]} numbers do not match this gallery's images, of "
                 f"{self.dim}: describe all images with the same network"
             )
 
     def _append(
         self, features: np.ndarray, pids: np.ndarray, camids: np.ndarray, names: Sequence[str]
     ) -> bool:
-        """Adds n images after the others.
+        """Append n images.
 
         Args:
             features: float32 (n, D), n at least 1.
@@ -102,11 +103,11 @@ class Rows:
             names: n texts.
 
         Returns:
-            Whether the images now lie in other arrays than before.
+            Whether the images are now in new arrays.
         """
         before, after = len(self), len(self) + len(features)
         arrays: list[np.ndarray] = [self._features, self._pids, self._camids]
-        if not before:  # Only now is D known.
+        if not before:  # D is known only now.
             arrays[0] = np.empty((0, features.shape[1]), np.float32)
         grows = after > len(arrays[0])
         if grows:
@@ -118,7 +119,7 @@ class Rows:
         return grows
 
     def _relabel(self, pids: np.ndarray, camids: np.ndarray) -> None:
-        """Replaces all identities and cameras, (N,) int64. Views of the old ones do not change."""
+        """Replace all identities and cameras, (N,) int64. Views of the old ones do not change."""
         capacity = len(self._features)
         self._pids, self._camids = (_grown(x, len(self), capacity) for x in (pids, camids))
 
@@ -130,9 +131,9 @@ def _view(array: np.ndarray, count: int) -> np.ndarray:
 
 
 def _grown(array: np.ndarray, count: int, capacity: int) -> np.ndarray:
-    """An array of a new length with the first rows of this one; what follows takes no memory yet.
+    """Copy the first rows to an array of a new length; the rest takes no memory yet.
 
-    The old one is left as it is, for those who hold a view of it.
+    The old array is unchanged, because callers may hold a view of it.
     """
     grown = np.empty((capacity, *array.shape[1:]), array.dtype)
     grown[:count] = array[:count]
@@ -140,7 +141,7 @@ def _grown(array: np.ndarray, count: int, capacity: int) -> np.ndarray:
 
 
 def as_descriptors(features: ArrayLike) -> np.ndarray:
-    """Descriptors as float32 (N, D)."""
+    """Convert descriptors to float32 (N, D)."""
     array = np.asarray(features)
     if array.ndim == 1:
         array = array[None]
@@ -148,15 +149,15 @@ def as_descriptors(features: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"descriptors must be numbers (images, dimensions), got {array.dtype} {array.shape}"
         )
-    with np.errstate(over="ignore"):  # What float32 does not hold is infinite, and refused.
+    with np.errstate(over="ignore"):  # Values too large for float32 become infinite: an error.
         return array.astype(np.float32, copy=False)
 
 
 def check_finite(features: np.ndarray) -> None:
-    """Raises ValueError where a descriptor holds NaN or infinity, or is too long."""
+    """Raise ValueError if a descriptor holds NaN or infinity, or is too long."""
     if not len(features):
         return
-    # The extremes show it without a mask as large as the descriptors; NaN is no number's equal.
+    # The extremes show it without a mask as large as the descriptors. NaN fails comparisons.
     largest = max(features.max(), -features.min())
     if not largest * np.sqrt(features.shape[1]) <= _LONGEST:
         lengths = (np.linalg.norm(row.astype(np.float64)) for row in features)
@@ -169,7 +170,7 @@ def check_finite(features: np.ndarray) -> None:
 
 
 def as_integers(given: Integers, label: str) -> np.ndarray:
-    """Integers, int64 (n,); raises ValueError, naming `label`, for anything else."""
+    """Convert integers to int64 (n,). Raise ValueError, naming `label`, for anything else."""
     array = np.asarray(list(given) if isinstance(given, set | frozenset) else given)
     if array.size == 0:
         array = array.astype(np.int64)
@@ -179,21 +180,21 @@ def as_integers(given: Integers, label: str) -> np.ndarray:
 
 
 def per_image(given: Integers | None, count: int, label: str) -> np.ndarray:
-    """One integer an image, int64 (count,): those given, or one for all."""
+    """Return one integer per image, int64 (count,): those given, or one repeated for all."""
     if given is None:
         return np.zeros(count, np.int64)
     array = as_integers(given, label)
     if isinstance(given, int | np.integer) or getattr(given, "ndim", 1) == 0:
         return np.broadcast_to(array, count)
     if len(array) != count:
-        raise ValueError(f"{label} must be {count} integers, one an image, got {len(array)}")
+        raise ValueError(f"{label} must be {count} integers, one per image, got {len(array)}")
     return array
 
 
 def as_texts(names: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Names as texts; raises ValueError for anything else."""
+    """Convert names to texts. Raise ValueError for anything else."""
     if isinstance(names, str | bytes):
-        raise ValueError("names must be several texts, one an image, got a single one")
+        raise ValueError("names must be several texts, one per image, got a single one")
     try:
         return [os.fsdecode(name) for name in names]
     except TypeError as error:

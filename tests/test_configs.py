@@ -282,13 +282,13 @@ def test_boxes_choose_the_folder():
         (
             "pmm_market",
             "smal",
-            "unknown config string 'smal'; this recipe knows hardmix, .*, small",
+            "unknown config string 'smal'; this recipe has hardmix, .*, small",
         ),
-        ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe knows detected, labeled, hardmix"),
+        ("pmm_cuhk03", "detected,tiny", "'tiny'; this recipe has detected, labeled, hardmix"),
         ("pmm_cuhk03", "detected,labeled", "detected and labeled exclude each other"),
         ("strong_cuhk03", "half,half40", "half and half40 exclude each other"),
         ("bdb_market", "small,half", "small and half exclude each other"),
-        ("strong_market", "None", "'None'; this recipe knows small, half, half40$"),
+        ("strong_market", "None", "'None'; this recipe has small, half, half40$"),
     ],
 )
 def test_unknown_strings_are_named(name, string, message):

@@ -73,7 +73,7 @@ def test_every_cut_and_every_changed_byte_is_told_or_harmless(saved_file, tmp_pa
     data, path = good.read_bytes(), tmp_path / "bad.gallery"
     for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match=r"bad\.gallery' is no file that Gallery\.save wrote"):
+        with pytest.raises(ValueError, match=r"bad\.gallery' is not a file of Gallery\.save"):
             Gallery.load(path)
     told = 0
     for place in range(len(data)):
@@ -103,11 +103,11 @@ def tampered(good, path, change):
         (lambda t, m: t.pop("ends"), "ends"),
         (lambda t, m: t.update(features=t["features"].astype("f8")), "features are float64"),
         (lambda t, m: t.update(pids=t["pids"][None]), r"pids are int64 \(1, 3\)"),
-        (lambda t, m: t.update(pids=t["pids"][:2]), "several lengths"),
-        (lambda t, m: t.update(ends=t["ends"] + 1), "names do not end"),
-        (lambda t, m: t.update(ends=t["ends"][[1, 0, 2]]), "names do not end"),
+        (lambda t, m: t.update(pids=t["pids"][:2]), "different lengths"),
+        (lambda t, m: t.update(ends=t["ends"] + 1), "the ends of its names are wrong"),
+        (lambda t, m: t.update(ends=t["ends"][[1, 0, 2]]), "the ends of its names are wrong"),
         (lambda t, m: t.update(names=t["names"] | 128), "invalid"),
-        (lambda t, m: m.update(origin="{}"), "several lengths"),
+        (lambda t, m: m.update(origin="{}"), "different lengths"),
         (lambda t, m: m.update(origin="[" * 100_000), "recursion|Expecting"),
         (lambda t, m: m.update(origin='"other"', crc32="0"), "checksum"),
         (lambda t, m: t.update(features=t["features"] * np.nan), "descriptor 0 holds NaN"),
@@ -129,7 +129,7 @@ def test_no_such_file_a_folder_and_a_pipe(tmp_path):
     for name in ("", "pipe"):
         with pytest.raises(ValueError, match="is a folder, a pipe or a device"):
             Gallery.load(tmp_path / name)
-    with pytest.raises(IsADirectoryError, match="name a file in it"):
+    with pytest.raises(IsADirectoryError, match="pass the path of a file"):
         Gallery().save(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):

@@ -2,6 +2,6 @@
 
     reid-jax export --workdir=runs/pmm exported
 
-writes StableHLO, which JAX alone loads, and ONNX. Both take uint8 images, any number of them, and
-hold weights, normalisation and what the recipe's `eval` does to descriptors.
+writes StableHLO, which only JAX loads, and ONNX. Both take any number of uint8 images, and contain
+the weights, the normalisation and the post-processing of descriptors in the recipe's `eval`.
 """

@@ -1,4 +1,4 @@
-"""Exports a run: its descriptor network in each format, and a page of facts beside them."""
+"""Exports the descriptor network of a run in each format, and a page of facts beside the files."""
 
 import functools
 import hashlib
@@ -19,12 +19,12 @@ from reid_jax.runs.workdir import version
 from reid_jax.runtime.files import new_folder
 from reid_jax.runtime.messages import say, shown
 
-# By what a file is called after `descriptor.`
+# The keys are the extensions of the files, `descriptor.stablehlo` and `descriptor.onnx`.
 FORMATS = {"stablehlo": stablehlo, "onnx": onnx}
 FACTS = "descriptor.json"
 
-# Relative, of what a file says to what the network says. Rounding is far below it, that of GPUs
-# included; a file that misses it is of another function.
+# Largest relative difference between descriptors of a file and of the network. Rounding errors,
+# also those of GPUs, are far smaller; a file beyond it computes another function.
 _TOLERANCE = 1e-2
 
 
@@ -34,20 +34,20 @@ def export_run(
     checkpoint: str | int = "latest",
     formats: Sequence[str] | None = None,
 ) -> None:
-    """Writes `descriptor.stablehlo`, `descriptor.onnx` and `descriptor.json` into a new folder.
+    """Write `descriptor.stablehlo`, `descriptor.onnx` and `descriptor.json` into a new folder.
 
-    Each file is run on a few images before the folder appears, and must say what the network says.
+    Before the folder appears, each file is run on a few images and compared with the network.
 
     Args:
-        workdir: folder of a run; nothing is written there.
+        workdir: folder of a run, which is only read.
         out: the folder, see `new_folder`.
         checkpoint: `latest`, `best` by mAP, or a step.
-        formats: of `FORMATS`. None is all that can be written here: ONNX needs a converter.
+        formats: some of `FORMATS`. None means all that can be written here: ONNX needs a converter.
 
     Raises:
-        ImportError: ONNX is asked for, and its converter is missing.
+        ImportError: ONNX is requested, and its converter is missing.
         OSError, ValueError: `out`, a format, the run or its checkpoint is bad; or the network
-            cannot be converted.
+        cannot be converted.
     """
     formats = _chosen(formats)
     with new_folder(out) as folder:
@@ -94,10 +94,10 @@ def _chosen(formats: Sequence[str] | None) -> list[str]:
 
 
 def _network(name: str, model: "reid_jax.Model") -> tuple[models.Network, str]:
-    """The network for a format, and the dtype that it computes in."""
+    """The network for a format, and its compute dtype."""
     settings = model.config.model
     if name == "onnx" and settings.dtype != "float32":
-        # Few runtimes know bfloat16; weights are float32 in any case.
+        # Few runtimes support bfloat16; weights are float32 in any case.
         settings = settings.copy_and_resolve_references()
         settings.dtype = "float32"
         return models.create(settings, model.network.num_classes), "float32"
@@ -105,15 +105,15 @@ def _network(name: str, model: "reid_jax.Model") -> tuple[models.Network, str]:
 
 
 def _convert(name: str, describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:
-    """What the format's `convert` gives, run and compared."""
+    """Convert to the format, run the result and compare it with the function."""
     content, facts = FORMATS[name].convert(describe, size)
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     want = np.asarray(jax.jit(describe)(images))
     error = np.linalg.norm(FORMATS[name].run(content, images) - want) / np.linalg.norm(want)
     if not error <= _TOLERANCE:
         raise ValueError(
-            f"descriptor.{name} does not say what the network says: of three images its "
-            f"descriptors are off by {error:.1g} of theirs. Nothing was written"
+            f"descriptor.{name} differs from the network: the descriptors of three images have "
+            f"a relative error of {error:.1g}. No file was written"
         )
     return content, facts
 

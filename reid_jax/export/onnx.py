@@ -1,4 +1,4 @@
-"""ONNX by jax2onnx, an optional dependency: runtimes for many devices and languages load it."""
+"""ONNX by jax2onnx, an optional dependency. Runtimes for many devices and languages load it."""
 
 import contextlib
 import importlib.metadata
@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of 2022: runtimes that know newer ones know it, and the networks need nothing newer.
+# A version of 2022, which old and new runtimes support; the networks need no newer operations.
 _OPSET = 18
 
 INSTALL = "python -m pip install -e '.[export]', in the checkout"
 
 
 def check_converter() -> None:
-    """Raises ImportError, with what installs them, where converter or runtime are missing."""
+    """Raise ImportError, with the command to install them, if converter or runtime are missing."""
     try:
         import jax2onnx  # noqa: F401
         import onnx  # noqa: F401
@@ -27,19 +27,19 @@ def check_converter() -> None:
 
 
 def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:
-    """Converts a function of images, with the arrays that it holds.
+    """Convert a function of images, including the arrays that it holds.
 
     Args:
         describe: uint8 (B, H, W, 3) to (B, D) float32, for any B.
         size: (H, W), pixels.
 
     Returns:
-        A model with input `images` and output `descriptors`, which ONNX's checker has passed, and
+        A model with input `images` and output `descriptors`, which has passed ONNX's checker, and
         facts about it.
 
     Raises:
         ImportError: see `check_converter`.
-        ValueError: the converter does not know what the function does.
+        ValueError: the converter does not support an operation of the function.
     """
     check_converter()
     import jax2onnx
@@ -48,7 +48,7 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
     images = jax.ShapeDtypeStruct(("b", *size, 3), jnp.uint8)
     version = importlib.metadata.version("jax2onnx")
     try:
-        # The converter's stand-ins for operations of JAX mix dtypes and ranks.
+        # The converter replaces operations of JAX by functions that mix dtypes and ranks.
         with _quiet(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             model = jax2onnx.to_onnx(
                 describe,
@@ -59,11 +59,11 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
                 output_names=["descriptors"],
             )
         onnx.checker.check_model(model, full_check=True)
-    # Whatever it is, it is not the user's: the other format is there.
+    # Any exception means that the converter fails; the user can still export the other format.
     except Exception as error:
         raise ValueError(
             f"jax2onnx {version} cannot convert this network: {type(error).__name__}: {error}. "
-            "--formats=stablehlo leaves ONNX out"
+            "To export without ONNX, pass --formats=stablehlo"
         ) from error
     facts = {
         "opset": max(opset.version for opset in model.opset_import),
@@ -75,7 +75,7 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings of shapes between nodes that the file leaves out; runtimes find them again."""
+    """Silence warnings about shapes that the file omits. Runtimes infer them again."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -86,17 +86,17 @@ def _quiet() -> Iterator[None]:
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """What the file says of uint8 (B, H, W, 3) on the CPU: descriptors (B, D) float32.
+    """Run the file on uint8 (B, H, W, 3) on the CPU, and return descriptors (B, D) float32.
 
     Raises:
-        ValueError: the runtime does not know an operation, or its dtype.
+        ValueError: the runtime does not support an operation or its dtype.
     """
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         return session.run(["descriptors"], {"images": images})[0]
-    # It has exceptions of its own, of no common class.
+    # The runtime's exceptions have no common base class.
     except Exception as error:
         raise ValueError(
             f"onnxruntime {onnxruntime.__version__} cannot run descriptor.onnx: {error}"

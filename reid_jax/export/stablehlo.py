@@ -14,14 +14,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:
-    """Lowers a function of images for all of `PLATFORMS`, with the arrays that it holds.
+    """Lower a function of images for all of `PLATFORMS`, including the arrays that it holds.
 
     Args:
         describe: uint8 (B, H, W, 3) to (B, D) float32, for any B.
         size: (H, W), pixels.
 
     Returns:
-        What `jax.export.deserialize` takes, and facts about it.
+        Bytes for `jax.export.deserialize`, and facts about them.
     """
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
@@ -38,7 +38,8 @@ def convert(describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str,
 
 @contextlib.contextmanager
 def _no_places() -> Iterator[None]:
-    """Programs do not say which lines of which files they are from: the file is for others."""
+    """Omit names and lines of source files from programs, because the file is for other
+    machines."""
     limit = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
@@ -48,5 +49,5 @@ def _no_places() -> Iterator[None]:
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """What the file says of uint8 (B, H, W, 3): descriptors (B, D) float32."""
+    """Run the file on uint8 (B, H, W, 3), and return descriptors (B, D) float32."""
     return np.asarray(jax.export.deserialize(bytearray(content)).call(images))

@@ -8,7 +8,7 @@ from reid_jax.runs.metrics import read_metrics
 
 METRIC = "mAP"
 
-# What a panel is called.
+# Titles of the panels.
 _NETWORKS = {
     "baseline": "Baseline",
     "bdb": "BDB",
@@ -19,15 +19,15 @@ _NETWORKS = {
 
 
 def draw(table: Table, settings: Settings, path: pathlib.Path) -> None:
-    """Draws mAP by epoch of every row whose runs have been evaluated twice or more.
+    """Draw mAP by epoch for every row whose runs were evaluated at least twice.
 
-    Rows of one network share a panel; a curve is the mean over the seeds that have been evaluated
-    at that epoch. While there is no curve there is no picture: an old one is removed.
+    Rows of one network share a panel. A curve is the mean over the seeds that were evaluated at
+    that epoch. If there is no curve, no picture is drawn and an old one is removed.
 
     Args:
-        table: of `TABLES`.
-        settings: how it is run.
-        path: of the picture, PNG.
+        table: one of `TABLES`.
+        settings: how the table is run.
+        path: the PNG file to write.
     """
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for row in table.rows:
@@ -42,14 +42,14 @@ def draw(table: Table, settings: Settings, path: pathlib.Path) -> None:
     if not panels:
         path.unlink(missing_ok=True)
         return
-    # matplotlib takes a second to import, and `--dry-run` draws nothing.
+    # Import here: matplotlib takes a second to import, and `--dry-run` draws no picture.
     from reid_jax import visualize
 
     visualize.save(visualize.comparison_figure(panels, METRIC), path)
 
 
 def _mean_curve(runs: list[Run]) -> tuple[list[float], list[float]]:
-    """Epochs, ascending, and the mean of `METRIC` over the runs evaluated at each."""
+    """Ascending epochs, and the mean of `METRIC` over the runs that were evaluated at each."""
     values: dict[float, list[float]] = {}
     for run in runs:
         try:

@@ -1,8 +1,8 @@
 """The runs behind a table: one command of `reid-jax train` for each row, dataset and seed.
 
-A run has a folder named for what it is and not for a table, so that tables share it. After a kill,
-the same command continues: a finished run left `reproduced.json` behind, and `reid-jax train`
-continues an unfinished one.
+The name of a run's folder depends on the run and not on the table, so that tables can share runs.
+After a kill, run the same command again: finished runs have a `reproduced.json`, and `reid-jax
+train` resumes an unfinished one.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from reid_jax.runtime.messages import TRY_AGAIN, Preempted, say
 
 NAME = "reproduced.json"
 
-# The program that carries out a run; of this installation, whatever `python` on the PATH has.
+# The program that carries out a run, of this installation and not of a `python` on the PATH.
 _TRAIN = ("-m", "reid_jax", "train")
 
 
@@ -37,12 +37,12 @@ class Settings:
     """How a table is run.
 
     Attributes:
-        folder: where the commands run; the recipes' data folders are relative to it.
+        folder: the folder in which commands run; the recipes' data folders are relative to it.
         workdir: folder of the tables and their runs.
         seeds: number of runs of each row on each dataset; their seeds count from 0.
-        small: the recipes' small networks, for a CPU.
-        steps: at most so many a run; None for as many as the recipe has.
-        folders: of datasets, by key, where they are not those of the recipes.
+        small: whether to use the recipes' small networks, for a CPU.
+        steps: the largest number of steps per run; None for the recipe's own number.
+        folders: folders of datasets, by key, that replace those of the recipes.
         overrides: `LEAF=VALUE` for every run.
     """
 
@@ -60,11 +60,11 @@ class Run:
     """A run of a row on a dataset.
 
     Attributes:
-        row: of the table.
+        row: the row of the table.
         dataset: key of `DATASETS`.
-        seed: of the run; a word where the command is to be shown for all of them.
+        seed: the seed of the run, or a word, to show one command for all seeds.
         workdir: the run's folder.
-        arguments: of `reid-jax train`.
+        arguments: arguments of `reid-jax train`.
     """
 
     row: Row
@@ -80,11 +80,11 @@ class Run:
 
 
 def left_out(table: Table, settings: Settings) -> dict[str, str]:
-    """The datasets of a table that are not at hand, by key, with what to do about it.
+    """The missing datasets of a table, by key, each with advice.
 
     Raises:
-        FileNotFoundError: a folder that the settings name does not exist, or none of the table's
-            datasets is at hand.
+        FileNotFoundError: a folder that the settings name does not exist, or no dataset of the
+        table is available.
     """
     reasons = {}
     for key in table.datasets:
@@ -94,24 +94,24 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
             continue
         if key in settings.folders:
             raise FileNotFoundError(f"--{key}={folder}: there is no such folder")
-        reasons[key] = f"no folder {folder}; --{key}=FOLDER names another"
+        reasons[key] = f"no folder {folder}; set --{key}=FOLDER"
     if len(reasons) == len(table.datasets):
         listed = "; ".join(f"{DATASETS[key].title}: {why}" for key, why in reasons.items())
         raise FileNotFoundError(
-            f"no dataset of this table is at hand in {settings.folder}. {listed}. The table "
-            "`synthetic` draws its own"
+            f"no dataset of this table is available in {settings.folder}. {listed}. The table "
+            "`synthetic` needs no dataset"
         )
     return reasons
 
 
 def plan(table: Table, settings: Settings) -> list[Run]:
-    """All runs of a table, the first seed of every row before the second of any.
+    """Plan all runs of a table: the first seed of every row, then the second of every row, ...
 
     Raises:
-        ValueError: `settings.small` is on, and the table's rows have a size of their own.
+        ValueError: `settings.small` is set, but the table's rows define their own size.
     """
     if settings.small and table.sized:
-        raise ValueError("--small: the rows of this table have a size of their own, leave it out")
+        raise ValueError("--small: the rows of this table define their own size; omit --small")
     return [
         make_run(row, dataset, seed, settings)
         for seed in range(settings.seeds)
@@ -121,16 +121,16 @@ def plan(table: Table, settings: Settings) -> list[Run]:
 
 
 def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run:
-    """The run of a row on a dataset, for a seed or for a word that stands for any."""
+    """Create the run of a row on a dataset, for a seed or for a word that represents all seeds."""
     recipe = f"{row.network}_{DATASETS[dataset].recipes}"
     words = [*DATASETS[dataset].words, *row.words, *(["small"] if settings.small else [])]
     leaves = [
         *([f"max_steps={settings.steps}"] if settings.steps else []),
         *settings.overrides,
-        *row.leaves,  # Last, and so not to be overridden.
+        *row.leaves,  # Last, so that they cannot be overridden.
     ]
     folder = "-".join([recipe, *words, *map(_without_folders, leaves)])
-    # Values of leaves may hold what no folder's name should.
+    # Values of leaves may contain characters that do not belong in a folder's name.
     workdir = settings.workdir / re.sub(r"[^\w.,+=-]+", "_", folder) / f"seed{seed}"
     config = recipe + (f":{','.join(words)}" if words else "")
     arguments = [
@@ -146,17 +146,17 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
 
 
 def _without_folders(leaf: str) -> str:
-    """A leaf as it names a run's folder, which does not depend on where weights lie."""
+    """A leaf for the name of a run's folder, without the folder of its weights file."""
     name, _, value = leaf.partition("=")
     return f"{name}={pathlib.PurePath(value).name}" if name == "model.pretrained" else leaf
 
 
 def finished(run: Run) -> dict[str, Any] | None:
-    """What a finished run left, None where it is not finished or was another command.
+    """The results of a finished run; None if it is unfinished or its command was different.
 
     Returns:
-        `command`; `metrics`, by name in per cent; `seconds` and whether these are of a run
-        `resumed`, and so of its last part alone.
+        `command`; `metrics`, by name in per cent; `seconds`; and `resumed`, whether the run was
+        resumed, in which case `seconds` covers only its last part.
 
     Raises:
         ValueError: the file is damaged.
@@ -172,10 +172,11 @@ def finished(run: Run) -> dict[str, Any] | None:
 
 
 def _essence(command: str) -> tuple[str, list[str]]:
-    """What a command trains, however it is spelt: recipe and leaves, without the workdir.
+    """The recipe and leaves of a command, without the workdir, in a form that spelling does not
+    affect.
 
-    `python train.py --config=configs/pmm_market.py:small ...`, as former versions wrote it, is the
-    same as `python -m reid_jax train --config=pmm_market:small ...`.
+    `python train.py --config=configs/pmm_market.py:small ...`, as former versions wrote it, equals
+    `python -m reid_jax train --config=pmm_market:small ...`.
     """
     config, leaves = "", []
     for argument in shlex.split(command):
@@ -191,16 +192,16 @@ def _essence(command: str) -> tuple[str, list[str]]:
 
 
 def carry_out(run: Run, folder: pathlib.Path) -> None:
-    """Trains, and notes what was measured; a finished run is left alone.
+    """Train, and record the measurements. A finished run is skipped.
 
     Args:
-        run: to make, or to continue.
-        folder: where the command runs.
+        run: the run to start or to resume.
+        folder: the folder in which the command runs.
 
     Raises:
-        OSError: the training failed; names the command.
+        OSError: the training failed. The message names the command.
         ValueError: a link leads out of the run's folder; see `check_symlinks`.
-        Preempted: SIGTERM has stopped it.
+        Preempted: SIGTERM stopped it.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
     check_symlinks(run.workdir)
@@ -214,7 +215,7 @@ def carry_out(run: Run, folder: pathlib.Path) -> None:
             try:
                 status = training.wait()
             except BaseException:
-                training.terminate()  # And wait for its checkpoint.
+                training.terminate()  # Then wait for its checkpoint.
                 raise
         if status == TRY_AGAIN:
             raise Preempted("run the same command again to continue")
@@ -235,16 +236,17 @@ def carry_out(run: Run, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _alone_in(workdir: pathlib.Path) -> Iterator[int]:
-    """Holds the lock of a run's folder; yields its file, which the training program inherits.
+    """Hold the lock of a run's folder; yield the lock file, which the training program inherits.
 
-    So the lock is held as long as either lives: if only this program is killed, the next one waits
-    for the training that it left behind, and two tables at once do not make a run twice.
+    The lock is held as long as either program lives. If only this program is killed, the next one
+    waits for the training that was left behind, and two simultaneous tables do not make a run
+    twice.
     """
     with (workdir / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for the program that trains in {workdir}")
+            say(f"waiting for another program that trains in {workdir}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
@@ -258,6 +260,6 @@ def _in_per_cent(evaluation: dict[str, Any]) -> dict[str, float]:
 
 
 def _seen_from(folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """A path for a program that runs in a folder; as short as it can be."""
+    """A path as seen by a program that runs in a folder, as short as possible."""
     path = pathlib.Path(os.path.abspath(path))
     return path.relative_to(folder) if path.is_relative_to(folder) else path

@@ -1,4 +1,4 @@
-"""The forms of a table: JSON, Markdown and a picture of its curves."""
+"""The output files of a table: JSON, Markdown and a picture of its curves."""
 
 import json
 import pathlib
@@ -15,12 +15,12 @@ from reid_jax.runtime.files import write_text_atomically
 
 
 def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
-    """Writes a table as it stands to `NAME.json`, `NAME.md` and `NAME.png` in the workdir.
+    """Write the current results of a table to `NAME.json`, `NAME.md` and `NAME.png`.
 
     Args:
         name: key of `TABLES`.
-        settings: how it is run.
-        absent: of `left_out`.
+        settings: how the table is run; the files are in its workdir.
+        absent: from `left_out`.
 
     Returns:
         The Markdown.
@@ -40,17 +40,17 @@ def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
 
 
 def summary(name: str, settings: Settings, absent: dict[str, str]) -> dict[str, Any]:
-    """A table as it stands, for JSON; all figures in per cent.
+    """The current results of a table, for JSON. All figures are in per cent.
 
     Args:
         name: key of `TABLES`.
-        settings: how it is run.
-        absent: of `left_out`.
+        settings: how the table is run.
+        absent: from `left_out`.
 
     Returns:
-        What the table is, its settings, and `rows`: for each row and dataset what is published,
-        mean and spread of what the finished runs measured (None for none), and all runs with
-        their commands (`metrics` None for those to come).
+        The table's source, its settings, and `rows`. Each row and dataset has the published
+        figures, mean and spread of the finished runs (None without such runs), and all runs with
+        their commands (`metrics` is None for unfinished runs).
     """
     table = TABLES[name]
     return {
@@ -96,7 +96,7 @@ def _summarize_row(table: Table, row: Row, dataset: str, settings: Settings) -> 
 
 
 def as_markdown(content: dict[str, Any]) -> str:
-    """The Markdown of what `summary` returns."""
+    """Format the result of `summary` as Markdown."""
     metrics = " / ".join(content["metrics"])
     published = _is_published(content)
     head = [
@@ -119,7 +119,7 @@ def as_markdown(content: dict[str, Any]) -> str:
 
 
 def _explanation(content: dict[str, Any]) -> str:
-    """What the figures of a table are, so that none is taken for another."""
+    """The caption that defines the figures of a table."""
     settings = content["settings"]
     sentences = [
         "In per cent; mean ± sample standard deviation over the runs, which differ by their seed "
@@ -175,7 +175,7 @@ def _cells(row: dict[str, Any], metrics: Sequence[str], published: bool) -> list
 def _figures(
     values: dict[str, float] | None, spread: dict[str, float], metrics: Sequence[str]
 ) -> str:
-    """`94.1 ± 0.3 / 85.2 ± 0.5`."""
+    """Format figures as `94.1 ± 0.3 / 85.2 ± 0.5`."""
     if values is None:
         return "—"
     return " / ".join(
@@ -189,7 +189,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _code(text: str) -> str:
-    """Code on one line, in which Markdown and HTML mean nothing, whatever a folder is called."""
+    """Format as code on one line, in which no character of a folder's name acts as markup."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
@@ -197,5 +197,5 @@ def _code(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A bar ends a cell, even inside code."""
+    """Escape bars, which end a cell even inside code."""
     return text.replace("|", r"\|")

@@ -1,4 +1,4 @@
-"""A table from its plan to its files."""
+"""Runs a table: from its plan to its files."""
 
 from reid_jax.reproduce import results
 from reid_jax.reproduce.plan import Settings, carry_out, finished, left_out, plan
@@ -7,16 +7,16 @@ from reid_jax.runtime.messages import say
 
 
 def reproduce(name: str, settings: Settings, dry_run: bool = False) -> None:
-    """Makes the runs of a table that are not made yet, and keeps its two files up to date.
+    """Run the unfinished runs of a table, and keep the table's files up to date.
 
     Args:
         name: key of `TABLES`.
-        settings: how it is run.
+        settings: how the table is run.
         dry_run: only print the commands of these runs.
 
     Raises:
-        FileNotFoundError: no dataset of the table is at hand.
-        OSError: a run failed; names its command.
+        FileNotFoundError: no dataset of the table is available.
+        OSError: a run failed. The message names its command.
     """
     absent = left_out(TABLES[name], settings)
     for key, reason in absent.items():
@@ -33,4 +33,4 @@ def reproduce(name: str, settings: Settings, dry_run: bool = False) -> None:
         say(f"\n[{number}/{len(runs)}] {run.row.name}, {title}, seed {run.seed}\n{run.command}")
         carry_out(run, settings.folder)
         table = results.write(name, settings, absent)
-    say(f"\n{table}\n{settings.workdir / name}.md, .json and .png hold this table")
+    say(f"\n{table}\nThis table is in {settings.workdir / name}.md, .json and .png")

@@ -1,6 +1,6 @@
-"""What the papers print: the rows that this project has recipes for, with their published figures.
+"""The papers' tables: the rows that this project has recipes for, with their published figures.
 
-Rows of other methods are left out. All figures are in per cent and of a single query, without
+Rows of other methods are omitted. All figures are in per cent, for single queries, without
 re-ranking.
 """
 
@@ -9,13 +9,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a column of a table is measured on.
+    """A dataset, on which a column of a table is measured.
 
     Attributes:
         title: its name in tables.
         recipes: the second half of its recipes' names, `configs/NETWORK_RECIPES.py`.
-        root: its folder in those recipes; None where it is drawn on first use.
-        words: config strings that choose it.
+        root: its folder in those recipes; None if the images are drawn on first use.
+        words: config strings that select it.
     """
 
     title: str
@@ -39,14 +39,14 @@ DATASETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method, and what its paper says it reaches.
+    """A method, with the figures that its paper publishes.
 
     Attributes:
-        name: as the paper prints it.
+        name: the name printed in the paper.
         network: the first half of its recipes' names, `configs/network_DATASET.py`.
-        published: for each dataset of the table, its metrics; empty where nothing is published.
-        words: config strings that make the row.
-        leaves: what else does, as `model.mixing=none`.
+        published: for each dataset of the table, its metrics; empty if none are published.
+        words: config strings that select the row.
+        leaves: further settings of the row, such as `model.mixing=none`.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Table:
     """A table of a paper.
 
     Attributes:
-        source: where it is printed.
-        datasets: keys of `DATASETS`, in the order printed.
-        metrics: names of what is measured on each, in the order printed.
-        rows: those with a recipe here.
-        note: what a reader has to know, as Markdown.
+        source: the paper and the number of the table.
+        datasets: keys of `DATASETS`, in the printed order.
+        metrics: names of the metrics on each dataset, in the printed order.
+        rows: the rows that have a recipe here.
+        note: a note for readers, as Markdown.
         sized: whether the words of its rows choose a size, as `small` would.
     """
 
@@ -77,7 +77,7 @@ class Table:
     sized: bool = False
 
 
-# Rows of the tables that no paper has.
+# Rows of tables that are in no paper.
 _PMM_MIXINGS = (
     Row("PMM, stage I alone", "pmm", leaves=("model.stages=1",)),
     Row("PMM, stages I and II", "pmm", leaves=("model.stages=2",)),
@@ -100,7 +100,7 @@ _HBFP_ROWS = (
     Row("HBFP", "hbfp", words=("hbfp",)),
     Row("HBFP+GeP", "hbfp"),
 )
-# The papers have no neck. With one, training starts sooner.
+# The papers have no neck. With a neck, training makes progress sooner.
 _NECKS = (
     Row("Baseline(+LS+Cutout), batch-norm neck", "baseline", leaves=("model.neck=batch_norm",)),
     Row("HBFP+GeP, batch-norm neck", "hbfp", leaves=("model.neck=batch_norm",)),
@@ -132,7 +132,7 @@ def _with(rows: tuple[Row, ...], *words: str, leaves: tuple[str, ...] = ()) -> t
 _PMM = "PMM (Zhang et al., ICASSP 2021)"
 _HBFP = "HBFP-Net (Liu et al., ACM MM 2020)"
 
-# Rows of different tables that are the same network have the same words here, and so are one run.
+# Rows of different tables with the same network have the same words here, and so share one run.
 TABLES = {
     "pmm-table2": Table(
         source=f"{_PMM}, table 2",

@@ -69,7 +69,7 @@ class Loop:
             if stop and done < self.calendar.total_steps:
                 raise Preempted(
                     f"stopped by SIGTERM after step {done}; its checkpoint is written. Run the "
-                    "same command again to resume"
+                    "same command again to continue"
                 )
 
     def _report(self, done: int, first: bool, values: dict[str, float]) -> None:

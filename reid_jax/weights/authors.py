@@ -1,7 +1,7 @@
 """Checkpoints of the PMM authors' program and of BDB's, which it builds on.
 
-Both cut a ResNet-50 in two, `backbone` and `res_part`, and number the layers of the first. A head
-is a reduction (1x1 convolution, or a linear map; batch norm; ReLU) and a classifier.
+Both split a ResNet-50 into `backbone` and `res_part`, and number the layers of the first. A head is
+a reduction (1x1 convolution or linear map; batch norm; ReLU) and a classifier.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ from reid_jax.weights import resnet
 from reid_jax.weights.resnet import Structure
 from reid_jax.weights.tensors import Tensor, batch_norm, linear
 
-# By torchvision's name of a part of the trunk, theirs.
+# Torchvision's names of the parts of the trunk, and the names in these programs.
 _TRUNK = {
     "conv1": "backbone.0",
     "bn1": "backbone.1",
@@ -36,15 +36,15 @@ _HEADS = {
 
 
 class Sizes(NamedTuple):
-    """What the variables of a network depend on."""
+    """The sizes that determine the shapes of a network's variables."""
 
     trunk: Structure
-    dims: tuple[int, ...]  # of the embedding of each head
+    dims: tuple[int, ...]  # the embedding size of each head
     num_classes: int
 
 
 def recognise(names: Iterable[str]) -> str | None:
-    """The network whose checkpoint has such names, `pmm` or `bdb`; None: it is neither's."""
+    """The network whose checkpoints have such names: `pmm`, `bdb`, or None for neither."""
     parts = {name.partition(".")[0] for name in names}
     if not parts & {"res_part", "res_part2", "global_reduction"}:
         return None
@@ -52,7 +52,7 @@ def recognise(names: Iterable[str]) -> str | None:
 
 
 def infer(program: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
-    """The sizes that names and shapes come closest to; whether they fit, `tensors` tell."""
+    """The sizes that match names and shapes best. `tensors` then checks whether they fit."""
     trunk = {}
     for ours, theirs in _TRUNK.items():
         for name, array in arrays.items():
@@ -65,7 +65,7 @@ def infer(program: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
 
     heads = _HEADS[program]
     dims = [outputs(f"{reduction}.0.weight") for reduction, _ in heads]
-    if program == "pmm":  # All of one size.
+    if program == "pmm":  # All heads have the same size.
         dims = [next((dim for dim in dims if dim), None)] * len(heads)
     classes = outputs(*(f"{classifier}.weight" for _, classifier in heads))
     structure = resnet.infer(trunk)._replace(stride_in_1x1=False)  # Both build on torchvision's.
@@ -73,7 +73,7 @@ def infer(program: str, arrays: Mapping[str, np.ndarray]) -> Sizes:
 
 
 def tensors(program: str, sizes: Sizes) -> Iterator[Tensor]:
-    """All tensors of a checkpoint; variables as those of the network."""
+    """All tensors of a checkpoint, with the variables that they become in the network."""
     for tensor in resnet.tensors(sizes.trunk):
         part, dot, rest = tensor.name.partition(".")
         collection, _, variable = tensor.variable.partition("/")
@@ -93,7 +93,7 @@ def tensors(program: str, sizes: Sizes) -> Iterator[Tensor]:
 
 
 def leaves(program: str, sizes: Sizes) -> dict[str, object]:
-    """The leaves of a recipe's `model` that a checkpoint settles, by dotted name."""
+    """The leaves of a recipe's `model` that a checkpoint determines, by dotted name."""
     trunk = {f"trunk.{name}": value for name, value in sizes.trunk._asdict().items()}
     if program == "pmm":
         return {**trunk, "stages": len(sizes.dims), "embedding_dim": sizes.dims[0]}

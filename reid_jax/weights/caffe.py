@@ -11,19 +11,19 @@ have biases. With f = 1 / factor, or f = 0 if the stored factor is 0, three laye
 
 This becomes a kernel without bias and a batch norm with the mean f mean - b.
 
-The input of these networks is blue, green and red in 0..255 less a mean. Order, range and mean are
-folded into the first convolution and its norm: a trunk takes normalised RGB, as
+The input of these networks is blue, green and red in 0..255, minus a mean. Order, range and mean
+are folded into the first convolution and its norm, because a trunk takes normalised RGB, as
 `reid_jax.data.augment.normalize` returns it. The means of blue, green and red are
 
     (104, 117, 123) for open_nsfw and other networks of pynetbuilder,
-    (103.06, 115.90, 123.15) for the original networks. They subtract a mean picture: these are its
-        channel means, and its variation over the picture is dropped.
+    (103.06, 115.90, 123.15) for the original networks. They subtract a mean picture; these are its
+        channel means. The variation over the picture is ignored.
 
 Two differences from the source network remain:
 
-    The first convolution pads images with zeros. In Caffe these stand for the mean above, here for
-    ImageNet's mean (103.53, 116.28, 123.675), which differs by less than one level. This changes
-    only the cells whose window crosses the border.
+        The first convolution pads images with zeros. In Caffe these zeros correspond to the mean
+        above, here to ImageNet's mean (103.53, 116.28, 123.675), which differs by less than one
+        level. This changes only the cells whose window crosses the border.
 
     Caffe's max pooling of the stem has no padding on the left and top, and rounds sizes up. Pooling
     here pads one cell on all sides, which shifts all later maps by half a cell of the pooled map.
@@ -46,31 +46,31 @@ from reid_jax.weights.files import WeightsFile, listed
 from reid_jax.weights.resnet import Structure
 from reid_jax.weights.tensors import account, variables
 
-# What a layer's arrays are, by its type.
+# The arrays of a layer, by its type.
 _LABELS = {
     "Convolution": ("kernel", "bias"),
     "BatchNorm": ("mean", "var", "factor"),
     "Scale": ("scale", "bias"),
 }
-# Types of layers without weights that a ResNet, or the program that trained it, has.
+# Types of layers without weights in a ResNet, or in the program that trained it.
 _WITHOUT_WEIGHTS = re.compile(
     r"Input|\w*Data|Split|ReLU|Pooling|Eltwise|Dropout|Softmax|\w*Loss|Accuracy|Silence"
 )
 
 
 def convert(file: WeightsFile) -> tuple[Structure, dict[str, Any], tuple[str, ...]]:
-    """The trunk of a network of Caffe.
+    """Convert a network of Caffe to a trunk.
 
     Args:
         file: a `.caffemodel`.
 
     Returns:
-        The structure, with the place of the stride; {"params", "batch_stats"} as `ResNet` has
-        them, float32; the names of the layers that were left out, a classifier's.
+        The structure, with the place of the stride; {"params", "batch_stats"} as in `ResNet`,
+        float32; and the names of the omitted layers, those of a classifier.
 
     Raises:
-        ValueError: it is no ResNet, or not every layer is one that a ResNet has: lists those that
-            are missing or not expected, and those with other arrays or settings.
+        ValueError: it is not a ResNet, or some layers do not fit a ResNet. The message lists layers
+        that are missing or unexpected, and those with other arrays or settings.
     """
     layers = {layer.name: layer for layer in file.layers if layer.blobs}
     left_out = tuple(
@@ -79,8 +79,8 @@ def convert(file: WeightsFile) -> tuple[Structure, dict[str, Any], tuple[str, ..
     style = style_of(layers)
     if style is None:
         raise ValueError(
-            f"{shown(file.path)} holds no network of Caffe known here: neither a ResNet in its "
-            "authors' names (res2a_branch1) nor one of pynetbuilder "
+            f"{shown(file.path)} holds no supported network of Caffe: it must be a ResNet with its "
+            "authors' names (res2a_branch1) or one of pynetbuilder "
             "(conv_stage0_block0_branch2a). Its layers with weights: "
             f"{listed(sorted(layers)) or 'none'}"
         )
@@ -104,7 +104,7 @@ def convert(file: WeightsFile) -> tuple[Structure, dict[str, Any], tuple[str, ..
 
 
 def _labels(layer: Layer) -> list[str]:
-    """What each array of a layer is; an array too many has its number."""
+    """The name of each array of a layer; surplus arrays have numbers."""
     labels = _LABELS.get(layer.type, ())
     return [labels[i] if i < len(labels) else str(i) for i in range(len(layer.blobs))]
 
@@ -112,10 +112,10 @@ def _labels(layer: Layer) -> list[str]:
 def _shapes(
     units: Sequence[Unit], arrays: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, tuple[tuple[int, ...], ...]]]:
-    """The arrays that layers must have. Biases may be missing."""
+    """The shapes that the arrays of layers must have. Biases may be missing."""
     for unit in units:
         convolution, norm, scale = unit.layers
-        # Vectors had four axes in old versions of Caffe.
+        # Old versions of Caffe stored vectors with four axes.
         vector, number = [((size,), (1, 1, 1, size)) for size in (unit.shape[0], 1)]
         yield f"{convolution}/kernel", (unit.shape,)
         yield f"{norm}/mean", vector
@@ -130,7 +130,7 @@ def _shapes(
 def _stride_in_1x1(
     units: Sequence[Unit], layers: Mapping[str, Layer], structure: Structure
 ) -> bool | None:
-    """Where bottlenecks have their strides; None if no stage has one."""
+    """Whether bottlenecks have their stride on the first 1x1; None if no stage has a stride."""
     if structure.block == "basic":
         return False
     strided = {
@@ -142,7 +142,8 @@ def _stride_in_1x1(
 
 
 def _check_settings(file: WeightsFile, units: Sequence[Unit], structure: Structure) -> None:
-    """Makes sure that layers do what those of a ResNet do; raises ValueError as `convert`."""
+    """Check that the layers compute the same as those of a ResNet; raise ValueError as
+    `convert`."""
     layers = {layer.name: layer for layer in file.layers if layer.blobs}
     counts = collections.Counter(layer.name for layer in file.layers if layer.blobs)
     first = structure.stride_in_1x1 or structure.block == "basic"
@@ -178,7 +179,7 @@ def _check_settings(file: WeightsFile, units: Sequence[Unit], structure: Structu
 
 
 def _differences(got: Convolution, wanted: Convolution) -> str:
-    """`stride (4, 4), not (2, 2)`."""
+    """Describe differences, as in `stride (4, 4), not (2, 2)`."""
     return ", ".join(
         f"{name} {value}, not {other}"
         for name, value, other in zip(Convolution._fields, got, wanted, strict=True)
@@ -189,12 +190,12 @@ def _differences(got: Convolution, wanted: Convolution) -> str:
 def _fold(
     unit: Unit, layers: Sequence[Layer], input_mean: Sequence[float] | None
 ) -> dict[str, np.ndarray]:
-    """Three layers as a kernel and a batch norm, by torchvision's names, float32.
+    """Combine three layers to a kernel and a batch norm, by torchvision's names, float32.
 
     Args:
-        unit: whose they are.
+        unit: the convolution and norm that they form.
         layers: convolution, batch norm and scale.
-        input_mean: of blue, green and red, if they are the stem; else None.
+        input_mean: the mean of blue, green and red if they are the stem; otherwise None.
     """
     convolution, norm, scale = (
         [
@@ -210,7 +211,7 @@ def _fold(
     if input_mean is not None:
         kernel, constant = _for_normalized_rgb(kernel, input_mean)
         mean = mean - constant
-    with np.errstate(all="ignore"):  # `variables` reports what is not finite.
+    with np.errstate(all="ignore"):  # `variables` reports values that are not finite.
         gain, var = _with_our_epsilon(gain, var, layers[1].epsilon)
         folded: dict[str, np.ndarray] = {
             f"{unit.convolution}.weight": kernel,
@@ -225,12 +226,12 @@ def _fold(
 def _for_normalized_rgb(
     kernel: np.ndarray, input_mean: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first kernel, (O, 3, h, w), for images normalised as ours are.
+    """Convert the first kernel, (O, 3, h, w), for images normalised as in this package.
 
     The network's input is 255 (STD n + MEAN) - input_mean, with n the normalised image.
 
     Returns:
-        The kernel to apply to n, and what is to be added to its result, (O,).
+        The kernel to apply to n, and the offset to add to its result, (O,).
     """
     kernel = kernel[:, ::-1]  # blue, green, red to red, green, blue
     offset = 255 * np.array(MEAN) - np.array(input_mean[::-1])
@@ -241,10 +242,10 @@ def _for_normalized_rgb(
 def _with_our_epsilon(
     gain: np.ndarray, var: np.ndarray, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and variance with which gain / sqrt(var + epsilon) is the same for our epsilon.
+    """Scale and variance for which gain / sqrt(var + epsilon) is the same with our epsilon.
 
-    The variance takes the difference. If it would become negative, it is 0 and the scale takes the
-    rest.
+    The variance absorbs the difference. If it would become negative, it is set to 0 and the scale
+    absorbs the rest.
     """
     if np.float32(epsilon) == np.float32(EPSILON):
         return gain, var

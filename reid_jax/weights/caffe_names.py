@@ -1,4 +1,4 @@
-"""The layer names of Caffe's ResNets, and the convolutions of a trunk that they stand for.
+"""The layer names of Caffe's ResNets, and the convolutions of a trunk that they belong to.
 
 He et al. (2016) published networks with names like `res2a_branch2b`. The program pynetbuilder,
 which made Yahoo's open_nsfw, names the same layer `conv_stage0_block0_branch2b`.
@@ -13,28 +13,28 @@ import numpy as np
 from reid_jax.weights import resnet
 from reid_jax.weights.resnet import Structure
 
-# Convolutions of a block by the end of their names; torchvision's names.
+# The ends of the names of a block's convolutions, and torchvision's names of these.
 _MODULES = {"1": "downsample.0", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _BRANCHES = {module: branch for branch, module in _MODULES.items()}
 
 
 class Place(NamedTuple):
-    """The place of a convolution that is in a block."""
+    """The place of a convolution inside a block."""
 
     stage: int  # 1 for res2, ..., 4 for res5
-    number: int  # of the block in its stage, from 0
+    number: int  # number of the block in its stage, from 0
     branch: str  # a key of `_MODULES`
-    numbered: bool = False  # whether the name is of the kind `res4b2`, not `res4c`
+    numbered: bool = False  # True for names like `res4b2`, False for names like `res4c`
 
 
 class Style(NamedTuple):
-    """How a program names layers, and what it subtracts from images."""
+    """How a program names layers, and the mean that it subtracts from images."""
 
     stem: tuple[str, str, str]  # the first convolution, its batch norm and its scale
-    prefixes: tuple[str, str, str]  # of the names of these three layers in blocks
-    parse: Callable[[str], Place | None]  # of the name of a convolution in a block
+    prefixes: tuple[str, str, str]  # prefixes of the names of these three layers in blocks
+    parse: Callable[[str], Place | None]  # parses the name of a convolution in a block
     spell: Callable[[Place], str]  # the inverse, without the prefix
-    mean: tuple[float, float, float]  # of blue, green and red in 0..255
+    mean: tuple[float, float, float]  # mean of blue, green and red in 0..255
 
 
 class Unit(NamedTuple):
@@ -48,17 +48,17 @@ class Unit(NamedTuple):
 
 
 def style_of(names: Iterable[str]) -> Style | None:
-    """The style of a network whose layers have such names; None if it is not known."""
+    """The style of a network whose layers have such names; None if it is unknown."""
     names = list(names)
     return next((style for style in STYLES if any(map(style.parse, names))), None)
 
 
 def infer(kernels: Mapping[str, np.ndarray], style: Style) -> tuple[Structure, set[int]]:
-    """The structure that layers come closest to.
+    """The structure that matches the layers best.
 
     Args:
         kernels: the first array of each layer, by the layer's name.
-        style: of the names.
+        style: the style of the names.
 
     Returns:
         The structure, and the stages whose blocks have numbers in their names.
@@ -76,10 +76,10 @@ def infer(kernels: Mapping[str, np.ndarray], style: Style) -> tuple[Structure, s
 
 
 def units_of(structure: Structure, style: Style, numbered: set[int]) -> Iterator[Unit]:
-    """All convolutions of a ResNet, with the names that a style gives their layers."""
+    """All convolutions of a ResNet, with the names of their layers in a style."""
     for tensor in resnet.tensors(structure):
         if len(tensor.shape) == 1:
-            continue  # of a norm
+            continue  # It belongs to a norm.
         convolution = tensor.name.removesuffix(".weight")
         norm = convolution.replace("conv", "bn").replace("downsample.0", "downsample.1")
         match = re.fullmatch(r"(layer(\d)\.(\d+))\.(.+)", convolution)
@@ -93,7 +93,7 @@ def units_of(structure: Structure, style: Style, numbered: set[int]) -> Iterator
 
 
 def _parse_original(name: str) -> Place | None:
-    """`res4c_branch2a`, or in long stages `res4b2_branch2a`; first blocks are always `res4a`."""
+    """Parse `res4c_branch2a`, or `res4b2_branch2a` in long stages. First blocks are `res4a`."""
     match = re.fullmatch(r"res([2-5])(?:([a-z])|b(\d{1,3}))_branch(1|2[abc])", name)
     if match is None:
         return None
@@ -111,7 +111,7 @@ def _spell_original(place: Place) -> str:
 
 
 def _parse_pynetbuilder(name: str) -> Place | None:
-    """`conv_stage2_block2_branch2a`, `conv_stage2_block0_proj_shortcut`."""
+    """Parse `conv_stage2_block2_branch2a` and `conv_stage2_block0_proj_shortcut`."""
     match = re.fullmatch(r"conv_stage([0-3])_block(\d{1,3})_(?:proj_shortcut|branch(2[abc]))", name)
     if match is None:
         return None

@@ -1,8 +1,8 @@
-"""The file format of Caffe, `.caffemodel`: a network's layers with their numbers.
+"""The file format of Caffe, `.caffemodel`: the layers of a network with their arrays.
 
-A file is one message of Protocol Buffers, `NetParameter`, which protobuf's own library reads. The
-message is described here with only the fields that a ResNet needs; the library skips all others.
-Nothing in a file is executed.
+A file is one Protocol Buffers message, `NetParameter`, which protobuf's own library reads. The
+message is described here with only the fields that a ResNet needs; the library skips all others. No
+content of a file is executed.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from reid_jax.runtime.messages import shown
 
-_MOST_AXES = 32  # of an array, in Caffe
+_MOST_AXES = 32  # the largest number of axes of an array in Caffe
 
 
 class Convolution(NamedTuple):
@@ -34,22 +34,23 @@ class Layer(NamedTuple):
     type: str  # `Convolution`, `BatchNorm`, ...
     blobs: tuple[np.ndarray, ...]  # its arrays, float32
     convolution: Convolution  # read for layers of every type; Caffe's defaults if not given
-    epsilon: float  # of batch norm, likewise
+    epsilon: float  # of batch norm; read for layers of every type, too
 
 
 def read_layers(data: bytes, path: str | os.PathLike[str]) -> tuple[Layer, ...] | None:
-    """Reads the layers of a network.
+    """Read the layers of a network.
 
     Args:
         data: the content of a file.
-        path: of the file, for the errors.
+        path: path of the file, for error messages.
 
     Returns:
-        The layers in their order. None if the content is no network of Caffe, which includes most
-        files that are cut off.
+        The layers in their order. None if the content is not a network of Caffe; most truncated
+        files are not.
 
     Raises:
-        ValueError: the network is in the format of before 2014, or an array is not of its shape.
+        ValueError: the network is in the format used before 2014, or an array does not match its
+        shape.
     """
     from google.protobuf.message import DecodeError
 
@@ -85,10 +86,10 @@ def _layer(message: Any, path: str | os.PathLike[str]) -> Layer:
 
 
 def _sizes(settings: Any, repeated: Any, name: str, default: int) -> tuple[int, ...]:
-    """A setting for both axes, which Caffe takes as one number, as two, or by the axis's name."""
+    """A setting for both axes, which Caffe stores as one number, as two, or per axis by name."""
     if name and (settings.HasField(f"{name}_h") or settings.HasField(f"{name}_w")):
         return getattr(settings, f"{name}_h"), getattr(settings, f"{name}_w")
-    values = tuple(repeated[:3])  # A third is one too many, and shows that.
+    values = tuple(repeated[:3])  # A third value is kept, so that it is reported as an error.
     return values * 2 if len(values) == 1 else values or (default, default)
 
 
@@ -98,19 +99,19 @@ def _array(blob: Any, layer: str, path: str | os.PathLike[str]) -> np.ndarray:
         shape = tuple(blob.shape.dim[: _MOST_AXES + 1])
     else:
         shape = blob.num, blob.channels, blob.height, blob.width
-    # Without limits a shape from others could make a product without end.
+    # Without limits, a shape from an untrusted file could make the product huge.
     whole = len(shape) <= _MOST_AXES and all(1 <= size < 2**31 for size in shape)
     if not whole or math.prod(shape) != len(numbers):
         raise ValueError(
             f"{shown(path)} is damaged: layer {shown(layer)[:100]} has an array of shape "
             f"{str(shape)[:100]} with {len(numbers):,} numbers"
         )
-    with np.errstate(over="ignore"):  # Infinite numbers are reported with the array's name.
+    with np.errstate(over="ignore"):  # Infinite values are reported later, with the array's name.
         return np.array(numbers).astype(np.float32).reshape(shape)
 
 
-# Name, number and type of the fields of each message; names are Caffe's. A star marks fields that
-# repeat. Texts are read as bytes, for they may be no UTF-8.
+# Name, number and type of the fields of each message; the names are Caffe's. A star marks repeated
+# fields. Texts are read as bytes, because they may not be UTF-8.
 _MESSAGES: dict[str, dict[str, tuple]] = {
     "BlobShape": {"dim": (1, "int64*")},
     "BlobProto": {
@@ -140,7 +141,7 @@ _MESSAGES: dict[str, dict[str, tuple]] = {
         "convolution_param": (106, "ConvolutionParameter"),
         "batch_norm_param": (139, "BatchNormParameter"),
     },
-    # Of old formats only what shows that a layer is there.
+    # For old formats, only the fields that show that a layer exists.
     "V1LayerParameter": {"layer": (1, "bytes"), "name": (4, "bytes")},
     "NetParameter": {"layers": (2, "V1LayerParameter*"), "layer": (100, "LayerParameter*")},
 }
@@ -148,7 +149,7 @@ _MESSAGES: dict[str, dict[str, tuple]] = {
 
 @functools.cache
 def _net_class() -> Any:
-    """The class of a `NetParameter`, from `_MESSAGES`."""
+    """The class of `NetParameter`, created from `_MESSAGES`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -168,6 +169,6 @@ def _net_class() -> Any:
                 field.type = getattr(kinds, f"TYPE_{kind.upper()}")
             if default:
                 (field.default_value,) = default
-    pool = descriptor_pool.DescriptorPool()  # Its own: other libraries may have Caffe's messages.
+    pool = descriptor_pool.DescriptorPool()  # Separate: other libraries may register Caffe's.
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.NetParameter"))

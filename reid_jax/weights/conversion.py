@@ -1,4 +1,4 @@
-"""Files of other programs, converted; what was read and how to use it is printed."""
+"""Converts files of other programs, and prints what was read and how to use the result."""
 
 import os
 
@@ -13,7 +13,7 @@ __all__ = ["convert_program", "convert_trunk", "program_of", "read"]
 
 
 def program_of(file: WeightsFile) -> str | None:
-    """`pmm` or `bdb` for a checkpoint of its authors' program, else None.
+    """`pmm` or `bdb` for a checkpoint of the authors' program, otherwise None.
 
     Raises:
         ValueError: as `authors.recognise`.
@@ -22,15 +22,15 @@ def program_of(file: WeightsFile) -> str | None:
 
 
 def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
-    """Writes an ImageNet ResNet as a file for `model.pretrained`.
+    """Write an ImageNet ResNet as a file for `model.pretrained`.
 
     Raises:
-        ValueError: it is converted already, or is no such network.
+        ValueError: the file is already converted, or is not such a network.
         OSError: `out` cannot be written.
     """
     if trunks.is_own(file):
         raise ValueError(
-            f"{shown(file.path)} is converted already: reid-jax train takes it as it is, by "
+            f"{shown(file.path)} is already converted: pass it to reid-jax train with "
             "--config.model.pretrained"
         )
     trunk = trunks.from_file(file)
@@ -41,7 +41,7 @@ def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
         f"{trunk.num_parameters:,} parameters{left_out}"
     )
     use = f"--config.model.pretrained={out} {trunks.flags(trunk.structure)}"
-    say(f"reid-jax train takes it by {use.strip()}")
+    say(f"use it in training: reid-jax train {use.strip()}")
     if trunk.structure.stride_in_1x1 is None:
         say(trunks.STRIDE_UNKNOWN)
 
@@ -49,13 +49,13 @@ def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
 def convert_program(
     file: WeightsFile, program: str, config: ConfigDict, out: str | os.PathLike[str]
 ) -> None:
-    """Writes a checkpoint of PMM's or BDB's authors as a workdir.
+    """Write a checkpoint of PMM's or BDB's authors as a workdir.
 
     Args:
         file: the checkpoint.
         program: from `program_of`.
-        config: the recipe that it was trained by.
-        out: the workdir to make.
+        config: the recipe that it was trained with.
+        out: the workdir to create.
 
     Raises:
         ValueError, OSError: as `write_workdir`.
@@ -67,4 +67,4 @@ def convert_program(
         f"{sizes.trunk.title}, embeddings of {', '.join(map(str, sizes.dims))} numbers, "
         f"{sizes.num_classes} identities"
     )
-    say(f"reid-jax eval --workdir={out} --config.data.root=FOLDER evaluates it")
+    say(f"evaluate it: reid-jax eval --workdir={out} --config.data.root=FOLDER")

@@ -1,8 +1,8 @@
-"""Files of weights, read as data: `.safetensors`, PyTorch's `.pth` and Caffe's `.caffemodel`.
+"""Reads files of weights as data: `.safetensors`, PyTorch's `.pth` and Caffe's `.caffemodel`.
 
-The content decides which of them a file is, not its name: `.safetensors` and `.pth` begin with
-bytes of their own, and all other files are tried as a network of Caffe, whose format has none.
-Nothing in a file is run. Each format has a library that reads it; PyTorch's reads with
+The content of a file decides its format, not the name: `.safetensors` and `.pth` begin with
+specific bytes, and all other files are tried as a network of Caffe, whose format has no such bytes.
+No content of a file is executed. Each format is read by its own library; PyTorch's reads with
 `weights_only`, which accepts only tensors and containers.
 """
 
@@ -22,15 +22,15 @@ import safetensors
 from reid_jax.runtime.messages import shown
 from reid_jax.weights.caffemodel import Layer, read_layers
 
-# How PyTorch's files begin: a zip archive, or before version 1.6 a pickle.
+# First bytes of PyTorch's files: a zip archive, or before version 1.6 a pickle.
 _PYTORCH = (b"PK\x03\x04", b"\x80")
 
-# Before, files could run code in spite of `weights_only` (CVE-2025-32434).
+# In earlier versions, files could run code in spite of `weights_only` (CVE-2025-32434).
 _SAFE_PYTORCH = (2, 6)
 
-# What programs wrap their weights in.
+# Keys under which programs wrap their weights.
 _WRAPPERS = ("state_dict", "model")
-# What `DataParallel` puts before every name.
+# The prefix that `DataParallel` adds to every name.
 _PARALLEL = "module."
 
 _DTYPES = {
@@ -43,33 +43,32 @@ _DTYPES = {
 
 
 class WeightsFile(NamedTuple):
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     path: pathlib.Path
     sha256: str  # of the whole file
-    arrays: dict[str, np.ndarray]  # by name; of a dtype that NumPy lacks, an array of objects
-    metadata: Mapping[str, str]  # of .safetensors
-    epoch: int | None  # of a training program's checkpoint
-    layers: tuple[Layer, ...] = ()  # of .caffemodel, which has no arrays by name
+    arrays: dict[str, np.ndarray]  # by name; arrays of objects for dtypes that NumPy lacks
+    metadata: Mapping[str, str]  # from .safetensors
+    epoch: int | None  # from a training program's checkpoint
+    layers: tuple[Layer, ...] = ()  # from .caffemodel, which has no arrays by name
 
 
 def read(path: str | os.PathLike[str]) -> WeightsFile:
-    """Reads a `.safetensors` file, a PyTorch checkpoint or a network of Caffe.
+    """Read a `.safetensors` file, a PyTorch checkpoint or a network of Caffe.
 
     Wrappers, `{"state_dict": ...}` or `{"model": ...}`, and the `module.` that `DataParallel` puts
-    before all names are taken off.
+    before all names are removed.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
-        Its arrays, each of the dtype and shape that it has there; or the layers of a network of
-        Caffe.
+        Its arrays with their dtypes and shapes in the file, or the layers of a network of Caffe.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is damaged, or none of the three, or holds something else than weights.
-        ImportError: it needs PyTorch, which is not installed, or too old to be safe.
+        OSError: the file does not exist or cannot be read.
+        ValueError: it is damaged, has another format, or holds something other than weights.
+        ImportError: it needs PyTorch, which is not installed or too old to be safe.
     """
     path = pathlib.Path(path)
     data = path.read_bytes()
@@ -89,13 +88,13 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Some of several names, and how many more there are."""
+    """List some of several names, and the number of the others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(_name_shown, names[:most])) + more
 
 
 def _name_shown(name: str) -> str:
-    """A tensor's name, which may be anybody's text, on one line and not endless."""
+    """A tensor's name, which may be any text, on one line and shortened."""
     quoted = name if name.isascii() and name.isprintable() and name else shown(name)
     return quoted if len(quoted) <= 100 else quoted[:97] + "..."
 
@@ -107,7 +106,7 @@ def _safetensors(
         entries = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise _unreadable(path, error) from error
-    # The library has found the header sound.
+    # The library has already checked the header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     arrays = {}
     for name, entry in entries:
@@ -124,18 +123,19 @@ def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], in
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{shown(path)} is a PyTorch checkpoint, and PyTorch is not installed: python -m pip "
-            "install torch, or convert it to .safetensors where PyTorch is"
+            f"{shown(path)} is a PyTorch checkpoint, but PyTorch is not installed: python -m pip "
+            "install torch, or convert it to .safetensors on a machine with PyTorch"
         ) from error
     if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_PYTORCH:
         raise ImportError(
-            f"{shown(path)} is a PyTorch checkpoint, and what loads them safely came with PyTorch "
-            f"{'.'.join(map(str, _SAFE_PYTORCH))}; here is {torch.__version__}: python -m pip "
-            "install --upgrade torch, or convert it to .safetensors elsewhere"
+            f"{shown(path)} is a PyTorch checkpoint, which needs PyTorch "
+            f"{'.'.join(map(str, _SAFE_PYTORCH))} or newer to be loaded safely, but "
+            f"{torch.__version__} is installed: python -m pip install --upgrade torch, or convert "
+            "it to .safetensors elsewhere"
         )
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # Of whatever type: its unpickler follows the file.
+    except Exception as error:  # The unpickler raises exceptions of any type.
         raise _unreadable(path, error) from error
     weights = content
     for wrapper in _WRAPPERS:
@@ -145,11 +145,11 @@ def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], in
         raise ValueError(f"{shown(path)} holds no tensors by name but a {type(weights).__name__}")
     others = [name for name, tensor in weights.items() if not isinstance(tensor, torch.Tensor)]
     if others:
-        raise ValueError(f"{shown(path)} holds what are no tensors: {listed(others)}")
+        raise ValueError(f"{shown(path)} holds objects that are not tensors: {listed(others)}")
     epoch = content.get("epoch")
     try:
         arrays = {name: _as_numpy(tensor, torch) for name, tensor in weights.items()}
-    except (RuntimeError, TypeError, NotImplementedError) as error:  # Sparse, or without values.
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse or meta tensors
         raise _unreadable(path, error) from error
     return arrays, epoch if type(epoch) is int else None
 
@@ -157,7 +157,7 @@ def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], in
 def _caffe(path: pathlib.Path, data: bytes) -> tuple[Layer, ...]:
     layers = read_layers(data, path)
     if layers is None and path.suffix == ".caffemodel":
-        raise ValueError(f"{shown(path)} is damaged: it holds no network of Caffe, or only a part")
+        raise ValueError(f"{shown(path)} is damaged: it holds no complete network of Caffe")
     if layers is None:
         raise ValueError(
             f"{shown(path)} is neither a .safetensors file nor a PyTorch checkpoint (.pth) nor a "
@@ -175,16 +175,16 @@ def _as_numpy(tensor: Any, torch: Any) -> np.ndarray:
     except TypeError:
         if tensor.layout != torch.strided or tensor.is_meta:
             raise
-        return np.empty(tuple(tensor.shape), object)  # Quantised, and other dtypes of its own.
+        return np.empty(tuple(tensor.shape), object)  # quantised, or another dtype of PyTorch's own
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-    """What is wrong, in one line, without PyTorch's advice on how to run what is in the file."""
+    """Describe the error in one line, without PyTorch's advice to run the file's content."""
     text = str(error)
     if match := re.search(r"GLOBAL ([\w.]+)", text):
         return ValueError(
-            f"{shown(path)} holds more than weights: it asks for {match[1]}, and nothing of a file "
-            "is run. Where you trust it, save its tensors alone"
+            f"{shown(path)} holds more than weights: it needs {match[1]}, and no content of a file "
+            "is executed. If you trust the file, save only its tensors"
         )
     first = next(iter(text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()), "")
     first = "".join(c for c in first if c.isprintable())[:200]

@@ -1,4 +1,4 @@
-"""What weights a run starts from, where it does not go on from a checkpoint."""
+"""The weights that a run starts from if it does not resume from a checkpoint."""
 
 import hashlib
 import os
@@ -18,22 +18,23 @@ from reid_jax.weights.trunks import Trunk, check_fits, read_trunk
 
 
 def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The trunk's variables from the file `model.pretrained`; says which.
+    """Read the trunk's variables from the file `model.pretrained`, and report the file.
 
-    Of several hosts each reads its own file, and all files must be alike.
+    Each of several hosts reads its own file, and all files must be equal.
 
     Args:
         config: the `model` part of a recipe.
-        workdir: the run's folder, which need not exist.
+        workdir: the run's folder, which may not exist yet.
 
     Returns:
-        {"params", "batch_stats"}, float32. None where no file is named, or where there is a
-        checkpoint to go on from: it has the trunk, and the file may be gone.
+        {"params", "batch_stats"}, float32. None if no file is set, or if the run resumes from a
+        checkpoint, which holds the trunk: then the file is not needed any more.
 
     Raises:
-        OSError, ImportError: the file is missing, cannot be read or needs PyTorch; names it.
-        ValueError: it holds no such trunk as the recipe has; or the workdir holds weights alone,
-            which no run can go on from.
+        OSError, ImportError: the file is missing, cannot be read or needs PyTorch. The message
+        names it.
+        ValueError: its trunk is not the recipe's; or the workdir holds only weights, from which no
+        run can resume.
     """
     resumed = hosts.from_first(lambda: can_be_resumed(pathlib.Path(workdir) / CHECKPOINTS))
     if resumed or not config.pretrained:
@@ -44,7 +45,7 @@ def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[s
             trunk = read_trunk(config.pretrained)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"model.pretrained is {shown(config.pretrained)}, and there is no such file"
+                f"model.pretrained is {shown(config.pretrained)}, but there is no such file"
             ) from error
         check_fits(trunk, models.create(config, num_classes=2).trunk, config.pretrained)
         return trunk
@@ -60,7 +61,7 @@ def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[s
 
 
 def _digest(variables: dict[str, Any]) -> str:
-    """Of the numbers, for the same weights may be in other files."""
+    """A digest of the numbers, because different files may hold the same weights."""
     digest = hashlib.sha256()
     for name, array in sorted(flatten_dict(variables, sep="/").items()):
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""The trunk under torchvision's and timm's names, which are alike for plain ResNets.
+"""The trunk under torchvision's and timm's names, which are equal for plain ResNets.
 
 IBN-a's norms (Pan et al., ECCV 2018) are named as its authors name them: `bn1.IN` and `bn1.BN`.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from reid_jax.models.resnet import BLOCKS, ResNet
 from reid_jax.weights.tensors import Tensor, affine, batch_norm, kernel
 
-# The classifier over ImageNet's classes, which a trunk has no use for.
+# The classifier over ImageNet's classes, which a trunk does not use.
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 _TITLES: dict[tuple[str, tuple[int, ...]], str] = {
@@ -22,12 +22,12 @@ _TITLES: dict[tuple[str, tuple[int, ...]], str] = {
     ("bottleneck", (3, 4, 23, 3)): "ResNet-101",
     ("bottleneck", (3, 8, 36, 3)): "ResNet-152",
 }
-_WIDTH = 64  # of all of them
-_BASE_WIDTH = 64  # of all but Wide ResNets
+_WIDTH = 64  # the width of all of them
+_BASE_WIDTH = 64  # the base width of all except Wide ResNets
 
 
 class Structure(NamedTuple):
-    """What the weights of a trunk depend on: the leaves of `model.trunk` of the same names."""
+    """The leaves of `model.trunk` that determine the shapes of a trunk's weights, by name."""
 
     block: str = "bottleneck"
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -35,12 +35,12 @@ class Structure(NamedTuple):
     ibn: bool = False
     stem_width: int = 0  # 0 for `width`
     base_width: int = _BASE_WIDTH
-    # Shapes do not show where the stride is: None if the file does not record it.
+    # Shapes do not show which convolution has the stride: None if the file does not record it.
     stride_in_1x1: bool | None = False
 
     @property
     def title(self) -> str:
-        """What people call it: `ResNet-50`."""
+        """The usual name, such as `ResNet-50`."""
         known = _TITLES.get((self.block, self.depths))
         title = known or f"ResNet of {self.block} blocks {self.depths}"
         return (
@@ -53,11 +53,11 @@ class Structure(NamedTuple):
         )
 
 
-RESNET50 = Structure()  # the default of all recipes but the small ones
+RESNET50 = Structure()  # the default of all recipes except the small ones
 
 
 def structure_of(trunk: ResNet) -> Structure:
-    """That of a network's trunk."""
+    """The structure of a network's trunk."""
     return Structure(
         block=trunk.block,
         depths=tuple(trunk.depths),
@@ -70,24 +70,24 @@ def structure_of(trunk: ResNet) -> Structure:
 
 
 def recognise(names: Iterable[str]) -> bool:
-    """Whether names have anything of a ResNet's; whether they fit, `tensors` tell."""
+    """Whether some names are a ResNet's. `tensors` then checks whether all of them fit."""
     return any(re.match(r"layer[1-4]\.\d+\.", name) for name in names)
 
 
 def infer(arrays: Mapping[str, np.ndarray]) -> Structure:
-    """The structure that names and shapes come closest to; `tensors` then checks every shape.
+    """The structure that matches names and shapes best; `tensors` then checks every shape.
 
     Names and shapes do not show which convolution of a bottleneck has the stride.
     """
     depths = [1, 1, 1, 1]
     for name in arrays:
-        # Three digits: a name from others must not make an endless list.
+        # Three digits at most: a name in an untrusted file must not create a huge list.
         if match := re.match(r"layer([1-4])\.(\d{1,3})\.", name):
             stage = int(match[1]) - 1
             depths[stage] = max(depths[stage], int(match[2]) + 1)
 
     def outputs(*names: str) -> int:
-        """Of the first of these layers whose weight is there and has any; else 0."""
+        """Outputs of the first of these layers whose weight is there and not empty; otherwise 0."""
         shapes = [arrays[f"{name}.weight"].shape for name in names if f"{name}.weight" in arrays]
         return next((shape[0] for shape in shapes if shape and shape[0]), 0)
 
@@ -111,7 +111,7 @@ def infer(arrays: Mapping[str, np.ndarray]) -> Structure:
 
 
 def tensors(structure: Structure) -> Iterator[Tensor]:
-    """All tensors of a ResNet without its classifier; variables as those of the trunk alone."""
+    """All tensors of a ResNet without its classifier, with the variables of the trunk only."""
     width, expansion = structure.width, BLOCKS[structure.block].expansion
     channels = structure.stem_width or width
     yield from kernel("conv1", "conv1", channels, 3, 7, 7)
@@ -126,7 +126,7 @@ def tensors(structure: Structure) -> Iterator[Tensor]:
 def block(
     structure: Structure, stage: int, channels: int, name: str, variable: str
 ) -> Iterator[Tensor]:
-    """A block as `ResNet.block_of` makes it, for maps of so many channels."""
+    """The tensors of a block as `ResNet.block_of` creates it, for maps with `channels` channels."""
     features = structure.width * 2 ** (stage - 1)
     out = features * BLOCKS[structure.block].expansion
     inner = features * structure.base_width // _BASE_WIDTH

@@ -1,6 +1,6 @@
-"""Tensors of others and the variables that they become; every one is accounted for.
+"""Tensors of other programs and the variables that they become. Every tensor is accounted for.
 
-Whoever knows another program's names lists them as `Tensor`s; `variables` does the rest.
+Modules for other programs list their tensors as `Tensor`s; `variables` does the rest.
 """
 
 import os
@@ -18,35 +18,35 @@ COUNTER = "num_batches_tracked"
 _MEAN = ".running_mean"
 _VARIANCES = (".running_var", "/var")  # in PyTorch and here
 
-# What weights may be stored as; all become float32. NumPy's name of bfloat16 is JAX's.
+# Dtypes in which weights may be stored; all become float32. NumPy's name of bfloat16 is JAX's.
 _FLOATS = ("float16", "bfloat16", "float32")
 
 
-# By their number, the axes of a tensor in our order.
+# The axes of a tensor in our order, by the number of axes.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 class Tensor(NamedTuple):
     """A tensor of a PyTorch program.
 
-    Kernels change their axes: (O, I, h, w) becomes (h, w, I, O), and (O, I), which 1x1 convolutions
-    count as too, (I, O).
+    The axes of kernels are reordered: (O, I, h, w) becomes (h, w, I, O). (O, I) becomes (I, O), and
+    so does the kernel of a 1x1 convolution.
     """
 
     name: str  # `layer1.0.conv1.weight`
     variable: str  # ours: `params/layer1_0/conv1/kernel`
-    shape: tuple[int, ...]  # in PyTorch; of a 1x1 convolution (O, I, 1, 1)
-    or_linear: bool = False  # whether a 1x1 convolution may be a linear map, (O, I)
+    shape: tuple[int, ...]  # in PyTorch; (O, I, 1, 1) for a 1x1 convolution
+    or_linear: bool = False  # whether a 1x1 convolution may be stored as a linear map, (O, I)
 
     @property
     def our_shape(self) -> tuple[int, ...]:
-        """The variable's."""
+        """The shape of the variable."""
         shape = self.shape[:2] if self.shape[2:] == (1, 1) else self.shape
         return tuple(shape[axis] for axis in _AXES[len(shape)])
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Those that the tensor may have."""
+        """The shapes that the tensor may have."""
         return (self.shape, self.shape[:2]) if self.or_linear else (self.shape,)
 
 
@@ -68,7 +68,7 @@ def affine(name: str, variable: str, channels: int) -> Iterator[Tensor]:
 
 
 def batch_norm(name: str, variable: str, channels: int) -> Iterator[Tensor]:
-    """Batch norm, with what it remembers."""
+    """Batch norm, with its running statistics."""
     yield from affine(name, variable, channels)
     yield Tensor(f"{name}{_MEAN}", f"batch_stats/{variable}/mean", (channels,))
     yield Tensor(f"{name}.running_var", f"batch_stats/{variable}/var", (channels,))
@@ -77,15 +77,16 @@ def batch_norm(name: str, variable: str, channels: int) -> Iterator[Tensor]:
 def variables(
     arrays: Mapping[str, np.ndarray], tensors: Iterable[Tensor], what: str, source: os.PathLike[str]
 ) -> dict[str, Any]:
-    """Puts a program's tensors where ours are.
+    """Convert a program's tensors to variables.
 
-    Counters of batch norm may be among them or not.
+    Counters of batch norm may be present or missing.
 
     Args:
-        arrays: by name, all that the program saved but what is left out on purpose.
-        tensors: those that there must be.
-        what: they are of, for the error: `ResNet-50`.
-        source: the file that they are from, for the error.
+        arrays: all arrays that the program saved, by name, except those that are omitted on
+        purpose.
+        tensors: the required tensors.
+        what: the kind of network, for error messages: `ResNet-50`.
+        source: the file that they are from, for error messages.
 
     Returns:
         {"params", "batch_stats"}, nested, float32.
@@ -95,7 +96,7 @@ def variables(
     """
     tensors = list(tensors)
     shapes = {tensor.name: tensor.shapes for tensor in tensors}
-    # Those that belong to a batch norm which there must be.
+    # The counters of the required batch norms.
     counters = {f"{name.removesuffix(_MEAN)}.{COUNTER}" for name in shapes if name.endswith(_MEAN)}
     arrays = {name: array for name, array in arrays.items() if name not in counters}
     account(arrays, shapes, what, source)
@@ -110,18 +111,17 @@ def account(
     what: str,
     source: str | os.PathLike[str],
 ) -> None:
-    """Makes sure that arrays are those that there must be, and can be weights.
+    """Check that exactly the required arrays are present, and that they can be weights.
 
     Args:
         arrays: by name.
-        shapes: by name, what each may have.
-        what: they are of, for the error: `ResNet-50`.
-        source: the file that they are from, for the error.
+        shapes: the allowed shapes of each required array, by name.
+        what: the kind of network, for error messages: `ResNet-50`.
+        source: the file that they are from, for error messages.
 
     Raises:
-        ValueError: arrays are missing, or there are others, or they are of other shapes or dtypes,
-            not finite, or variances below zero. Names them all, but of many of a kind the first
-            ten.
+        ValueError: arrays are missing, unexpected, of another shape or dtype, not finite, or
+        negative variances. The message lists the names, at most ten for each problem.
     """
     there = {name: arrays[name] for name in shapes if name in arrays}
     right = {name: array for name, array in there.items() if array.dtype.name in _FLOATS}
@@ -153,7 +153,7 @@ def account(
 
 
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...]]]:
-    """What `account` wants of arrays named as the leaves of `tree`: `params/conv1/kernel`."""
+    """The `shapes` of `account` for arrays named as the leaves of `tree`: `params/conv1/kernel`."""
     return {name: (tuple(leaf.shape),) for name, leaf in flatten_dict(tree, sep="/").items()}
 
 

@@ -1,7 +1,7 @@
-"""Trunks in files: read from torchvision's, timm's, Caffe's or our own, and written as our own.
+"""Files of trunks: reads those of torchvision, timm, Caffe and this package, and writes the last.
 
-Our own is a `.safetensors` file of the trunk's variables (`params/conv1/kernel`), whose metadata
-say what trunk it is and where it came from.
+Our own format is a `.safetensors` file of the trunk's variables (`params/conv1/kernel`). Its
+metadata hold the structure and the source of the trunk.
 """
 
 import json
@@ -23,9 +23,9 @@ from reid_jax.weights.files import WeightsFile, listed, read
 from reid_jax.weights.resnet import RESNET50, Structure, structure_of
 from reid_jax.weights.tensors import account, shapes_of, variables
 
-_KEY = "reid_jax"  # of the metadata, one JSON text: the library orders several at random
+_KEY = "reid_jax"  # one JSON text in the metadata: the library orders several keys at random
 _FORMAT = "trunk 2"
-_FORMATS = ("trunk 1", _FORMAT)  # The first has no leaves of `_SINCE_2`.
+_FORMATS = ("trunk 1", _FORMAT)  # The first version lacks the leaves of `_SINCE_2`.
 _SINCE_2 = ("stem_width", "base_width", "stride_in_1x1")
 
 
@@ -33,32 +33,32 @@ class Trunk(NamedTuple):
     """A trunk with weights."""
 
     structure: Structure
-    variables: dict[str, Any]  # {"params", "batch_stats"} as `ResNet` has them, float32
+    variables: dict[str, Any]  # {"params", "batch_stats"} as in `ResNet`, float32
     source: str  # name of the file that it came from
     sha256: str  # of that file
-    left_out: tuple[str, ...] = ()  # tensors or layers of the file, a classifier's
+    left_out: tuple[str, ...] = ()  # omitted tensors or layers of the file, a classifier's
 
     @property
     def num_tensors(self) -> int:
-        """How many arrays there are, batch statistics included."""
+        """The number of arrays, including batch statistics."""
         return len(jax.tree.leaves(self.variables))
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained values."""
         return sum(x.size for x in jax.tree.leaves(self.variables["params"]))
 
 
 def read_trunk(path: str | os.PathLike[str]) -> Trunk:
-    """The trunk in a file: one that `write_trunk` wrote, or torchvision's, timm's or Caffe's.
+    """Read the trunk in a file of `write_trunk`, torchvision, timm or Caffe.
 
     Args:
-        path: of the file, `.safetensors`, `.pth` or `.caffemodel`.
+        path: path of the file, `.safetensors`, `.pth` or `.caffemodel`.
 
     Raises:
         OSError, ImportError: as `files.read`.
-        ValueError: likewise; or its tensors are not those of a ResNet, which lists them; or it is a
-            whole network, which says how to convert it.
+        ValueError: as `files.read`; its tensors are not those of a ResNet (the message lists them);
+        or it is a whole network (the message states how to convert it).
     """
     file = read(path)
     if is_own(file):
@@ -66,8 +66,8 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
     program = authors.recognise(file.arrays)
     if program:
         raise ValueError(
-            f"{shown(path)} holds a whole network, {program.upper()}, and not an ImageNet ResNet: "
-            "`reid-jax weights FILE OUT` converts it to a workdir for `reid-jax eval`"
+            f"{shown(path)} holds a whole network, {program.upper()}, instead of an ImageNet "
+            "ResNet: `reid-jax weights FILE OUT` converts it to a workdir for `reid-jax eval`"
         )
     return from_file(file)
 
@@ -78,14 +78,14 @@ def is_own(file: WeightsFile) -> bool:
 
 
 def from_file(file: WeightsFile) -> Trunk:
-    """The trunk of a file of others; raises ValueError as `read_trunk`."""
+    """The trunk in a file of another program; raises ValueError as `read_trunk`."""
     if file.layers:
         structure, tree, left_out = caffe.convert(file)
         return Trunk(structure, tree, file.path.name, file.sha256, left_out)
     if not resnet.recognise(file.arrays):
         raise ValueError(
-            f"{shown(file.path)} holds no network known here: neither an ImageNet ResNet in "
-            "torchvision's or timm's names (layer1.0.conv1.weight), nor the authors' PMM or BDB. "
+            f"{shown(file.path)} holds no supported network: it must be an ImageNet ResNet with "
+            "torchvision's or timm's names (layer1.0.conv1.weight), or the authors' PMM or BDB. "
             f"Its tensors: {listed(sorted(file.arrays)) or 'none'}"
         )
     arrays = {name: x for name, x in file.arrays.items() if name not in resnet.CLASSIFIER}
@@ -100,20 +100,20 @@ def from_file(file: WeightsFile) -> Trunk:
 
 
 def write_trunk(trunk: Trunk, path: str | os.PathLike[str]) -> None:
-    """Writes a trunk under our names, at once or not at all.
+    """Write a trunk under our names, completely or not at all.
 
     Args:
-        trunk: any.
-        path: of the new `.safetensors` file; folders that are missing are made.
+        trunk: any trunk.
+        path: the new `.safetensors` file; missing folders are created.
 
     Raises:
-        OSError: it exists, or cannot be written.
+        OSError: the file exists or cannot be written.
     """
     path = pathlib.Path(path)
     if path.exists():
         raise FileExistsError(f"{shown(path)} exists: choose another OUT")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors writes the memory of an array as it lies, whatever its strides.
+    # safetensors ignores strides and writes the memory of an array as it is.
     arrays = {
         name: np.ascontiguousarray(x, np.float32)
         for name, x in flatten_dict(trunk.variables, sep="/").items()
@@ -124,21 +124,21 @@ def write_trunk(trunk: Trunk, path: str | os.PathLike[str]) -> None:
 
 
 def check_fits(trunk: Trunk, network: ResNet, path: str) -> None:
-    """Makes sure that a network's trunk can have these weights.
+    """Check that these weights fit a network's trunk.
 
     Args:
         trunk: from a file.
         network: the network's trunk.
-        path: `model.pretrained`, for the error.
+        path: `model.pretrained`, for error messages.
 
     Raises:
-        ValueError: they are of another trunk; names both, and the leaves to set.
+        ValueError: they belong to another trunk. The message names both, and the leaves to set.
     """
     wanted = structure_of(network)
     if _with_stride_of(trunk.structure, wanted) != wanted:
         raise ValueError(
             f"model.pretrained {shown(path)} is a {trunk.structure.title}, but model.trunk is a "
-            f"{wanted.title}: give {flags(trunk.structure, wanted)}, or another file"
+            f"{wanted.title}: pass {flags(trunk.structure, wanted)}, or another file"
             + (f". {STRIDE_UNKNOWN}" if trunk.structure.stride_in_1x1 is None else "")
         )
     image = jnp.zeros((1, 32, 32, 3))
@@ -149,20 +149,20 @@ def check_fits(trunk: Trunk, network: ResNet, path: str) -> None:
 
 STRIDE_UNKNOWN = (
     "The file does not record which convolution of a downsampling bottleneck has the stride: the "
-    "3x3 is assumed (torchvision, timm). If it is the first 1x1 (Caffe, Keras), give "
+    "3x3 is assumed (torchvision, timm). If it is the first 1x1 (Caffe, Keras), pass "
     "--config.model.trunk.stride_in_1x1=True"
 )
 
 
 def _with_stride_of(structure: Structure, other: Structure) -> Structure:
-    """`structure`, with the place of the stride of `other` if its own is unknown."""
+    """`structure`, with the stride's place from `other` if its own is unknown."""
     if structure.stride_in_1x1 is None:
         return structure._replace(stride_in_1x1=other.stride_in_1x1)
     return structure
 
 
 def flags(structure: Structure, default: Structure = RESNET50) -> str:
-    """The command-line flags that make a recipe's trunk of `default` one of `structure`."""
+    """The command-line flags that change a recipe's trunk from `default` to `structure`."""
     structure = _with_stride_of(structure, default)
     leaves = structure._asdict().items() - default._asdict().items()
     names = [name for name in Structure._fields if name in dict(leaves)]
@@ -207,7 +207,7 @@ def _own(file: WeightsFile) -> Trunk:
         sound = False
     if not sound:
         raise ValueError(
-            f"{shown(file.path)} has metadata that are no trunk's of this version: "
+            f"{shown(file.path)} has metadata that are not of a trunk of this version: "
             f"{file.metadata[_KEY][:200]!r}"
         )
     shapes = {t.variable: (t.our_shape,) for t in resnet.tensors(structure)}

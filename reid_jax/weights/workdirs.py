@@ -1,4 +1,4 @@
-"""Runs made of others' checkpoints: a workdir with the weights alone, for `reid-jax eval`."""
+"""Workdirs for checkpoints of other programs: they hold only weights, for `reid-jax eval`."""
 
 import os
 import pathlib
@@ -22,22 +22,22 @@ from reid_jax.weights.tensors import account, shapes_of, variables
 def write_workdir(
     file: WeightsFile, program: str, config: ConfigDict, out: str | os.PathLike[str]
 ) -> tuple[authors.Sizes, int]:
-    """Writes the workdir of a program's checkpoint, at once or not at all.
+    """Write the workdir of a program's checkpoint, completely or not at all.
 
     Args:
         file: the checkpoint.
-        program: whose it is, from `authors.recognise`.
-        config: a recipe of the same network. Depths, widths and dimensions that the checkpoint has
-            are set in it.
-        out: the workdir: a folder that does not exist, or is empty.
+        program: the program that wrote it, from `authors.recognise`.
+        config: a recipe of the same network. Its depths, widths and dimensions are set to those of
+        the checkpoint.
+        out: the workdir: a folder that does not exist or is empty.
 
     Returns:
-        The sizes that the checkpoint has, and the number of parameters.
+        The sizes of the checkpoint, and the number of parameters.
 
     Raises:
-        OSError: `out` holds something, or cannot be written.
-        ValueError: the tensors are not those of the network, which lists them; or the recipe is of
-            another network, or contradicts them.
+        OSError: `out` is not empty or cannot be written.
+        ValueError: the tensors are not those of the network (the message lists them), or the recipe
+        is of another network or contradicts them.
     """
     with new_folder(out) as folder:
         return _write(file, program, config, folder)
@@ -46,17 +46,17 @@ def write_workdir(
 def _write(
     file: WeightsFile, program: str, config: ConfigDict, folder: pathlib.Path
 ) -> tuple[authors.Sizes, int]:
-    """`write_workdir` into an empty folder."""
+    """Write into an empty folder, as `write_workdir`."""
     if config.model.name != program:
         raise ValueError(
-            f"{shown(file.path)} is a checkpoint of {program.upper()}, and the recipe's model.name "
-            f"is {config.model.name!r}: give --config of another"
+            f"{shown(file.path)} is a checkpoint of {program.upper()}, but the recipe's model.name "
+            f"is {config.model.name!r}: pass another --config"
         )
     sizes = authors.infer(program, file.arrays)
     title = f"the authors' {program.upper()} over a {sizes.trunk.title}"
     tree = variables(file.arrays, authors.tensors(program, sizes), title, file.path)
     if sizes.num_classes < 2:
-        raise ValueError(f"{shown(file.path)} has a classifier of one identity alone")
+        raise ValueError(f"{shown(file.path)} has a classifier of only one identity")
 
     config = config.copy_and_resolve_references()
     config.model.update_from_flattened_dict(authors.leaves(program, sizes))

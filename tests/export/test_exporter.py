@@ -255,7 +255,7 @@ def test_without_the_converter(exported, tmp_path, monkeypatch, capsys):
 def test_a_file_that_says_something_else_is_not_written(exported, tmp_path, monkeypatch):
     convert = stablehlo.convert
     monkeypatch.setattr(stablehlo, "convert", lambda f, size: convert(lambda x: 1.02 * f(x), size))
-    with pytest.raises(ValueError, match=r"descriptor\.stablehlo does not say what the network"):
+    with pytest.raises(ValueError, match=r"descriptor\.stablehlo differs from the network"):
         exporter.export_run(exported[0] / "runs" / "pmm", tmp_path / "out", formats=["stablehlo"])
     assert list(tmp_path.iterdir()) == []
 

@@ -96,7 +96,7 @@ def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd)
     runner.reproduce("synthetic", Settings(settings.folder, settings.workdir, seeds=1))
     release.join()
     first.stdout.close()
-    assert "waiting for the program that trains in" in capfd.readouterr().out
+    assert "waiting for another program that trains in" in capfd.readouterr().out
     twice = ["start bdb_synthetic/seed0", "end bdb_synthetic/seed0"] * 2
     assert calls(settings)[2:6] == twice
     # What was finished is not made again, and the rest follows.

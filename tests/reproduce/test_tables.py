@@ -74,7 +74,7 @@ def test_rows_with_a_size_of_their_own_are_not_small(name, tmp_path):
     table = TABLES[name]
     assert all(row.words[-1].startswith("half") for row in table.rows)
     assert len(plan(table, Settings(tmp_path, tmp_path, seeds=2))) == 2 * len(table.rows)
-    with pytest.raises(ValueError, match="--small: the rows of this table have a size"):
+    with pytest.raises(ValueError, match="--small: the rows of this table define their own size"):
         plan(table, Settings(tmp_path, tmp_path, small=True))
 
 

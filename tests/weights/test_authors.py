@@ -91,7 +91,7 @@ def test_what_a_conversion_leaves_and_says(converted, tmp_path, capsys):
     assert said == [
         f"PMM: {count} tensors, {parameters:,} parameters; ResNet of bottleneck blocks "
         "(1, 1, 2, 1) of width 4, embeddings of 8, 8, 8 numbers, 5 identities",
-        f"reid-jax eval --workdir={tmp_path / 'run'} --config.data.root=FOLDER evaluates it",
+        f"evaluate it: reid-jax eval --workdir={tmp_path / 'run'} --config.data.root=FOLDER",
     ]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "run.json"]
     (step,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -126,7 +126,7 @@ def test_another_recipe_may_be_named(converted, tmp_path):
     (tmp_path / "file").touch()
     bdb = f"--config={ROOT / 'configs' / 'bdb_market.py'}"
     for out, argument, message in (
-        ("new", bdb, "is a checkpoint of PMM, and the recipe's model.name is 'bdb'"),
+        ("new", bdb, "is a checkpoint of PMM, but the recipe's model.name is 'bdb'"),
         ("new", "--config=none.py", "FileNotFoundError: no file 'none.py'"),
         ("new", "--config.eval.flop=True", r"eval.flop is no leaf .*eval.flip"),
         ("new", "--config.eval.flip=maybe", "maybe"),
@@ -172,7 +172,7 @@ def test_every_tensor_is_accounted_for(tmp_path):
     for name in [name for name in weights if "softmax" in name]:
         weights[name] = weights[name][:1]
     source = write(tmp_path / "weights.safetensors", weights)
-    with pytest.raises(SystemExit, match="has a classifier of one identity alone"):
+    with pytest.raises(SystemExit, match="has a classifier of only one identity"):
         main([str(source), str(tmp_path / "run")])
 
 

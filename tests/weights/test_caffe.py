@@ -217,7 +217,7 @@ def test_the_program_converts_and_a_run_starts_from_either(rng, tmp_path, capsys
     assert re.fullmatch(
         r"ResNet of bottleneck blocks \(1, 1, 1, 1\) of width 4, stem of 8, stride in the first "
         r"1x1: 85 tensors, [\d,]+ parameters; left out: fc1000\n"
-        rf"reid-jax train takes it by --config\.model\.pretrained={re.escape(str(out))} "
+        rf"use it in training: reid-jax train --config\.model\.pretrained={re.escape(str(out))} "
         r'--config\.model\.trunk\.depths="\(1, 1, 1, 1\)" --config\.model\.trunk\.width=4 '
         r"--config\.model\.trunk\.stem_width=8 --config\.model\.trunk\.stride_in_1x1=True\n",
         said,
@@ -232,7 +232,7 @@ def test_the_program_converts_and_a_run_starts_from_either(rng, tmp_path, capsys
         )
         config.pretrained = str(path)
         config.trunk.update({"stem_width": 8, "width": 4, "stride_in_1x1": False})
-        with pytest.raises(ValueError, match=r"give --config\.model\.trunk\.stride_in_1x1=True"):
+        with pytest.raises(ValueError, match=r"pass --config\.model\.trunk\.stride_in_1x1=True"):
             initial_trunk(config, tmp_path / "run")
         config.trunk.stride_in_1x1 = True
         trees.append(initial_trunk(config, tmp_path / "run"))
@@ -328,7 +328,7 @@ def test_numbers_that_do_not_fit_into_ours_are_told(rng, saved):
 def test_other_networks_are_told(saved):
     kernel = np.ones((4, 3, 3, 3))
     layers = [Layer("conv1_1", "Convolution", [], [], [kernel]), Layer("relu", "ReLU")]
-    message = r"no network of Caffe known here: .*res2a_branch1.*\. Its layers .*: conv1_1$"
+    message = r"no supported network of Caffe: .*res2a_branch1.*\. Its layers .*: conv1_1$"
     with pytest.raises(ValueError, match=message):
         saved(layers)
     with pytest.raises(ValueError, match=r"Its layers with weights: none$"):
@@ -354,14 +354,14 @@ def shaped(shape, numbers=4):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data[:-1], "is damaged: it holds no network of Caffe, or only a part$"),
-        (lambda data: data[: len(data) // 2], "is damaged: it holds no network of Caffe, or"),
-        (lambda data: data[:100], "is damaged: it holds no network of Caffe, or only a part$"),
-        (lambda data: b"", "is damaged: it holds no network of Caffe, or only a part$"),
-        (lambda data: b"\x00" * 100, "is damaged: it holds no network of Caffe, or only a part$"),
-        (lambda data: b'name: "ResNet-50"\nlayer {\n', "is damaged: it holds no network of Caffe"),
+        (lambda data: data[:-1], "it holds no complete network of Caffe$"),
+        (lambda data: data[: len(data) // 2], "it holds no complete network of Caffe$"),
+        (lambda data: data[:100], "it holds no complete network of Caffe$"),
+        (lambda data: b"", "it holds no complete network of Caffe$"),
+        (lambda data: b"\x00" * 100, "it holds no complete network of Caffe$"),
+        (lambda data: b'name: "ResNet-50"\nlayer {\n', "it holds no complete network of Caffe$"),
         (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is damaged: it holds no"),
-        (lambda data: in_caffe.field(1, "a network"), "is damaged: it holds no network of Caffe"),
+        (lambda data: in_caffe.field(1, "a network"), "it holds no complete network of Caffe$"),
         # Before 2014: a text as name in V1LayerParameter, or a layer in it in V0.
         (lambda data: in_caffe.field(2, in_caffe.field(4, "conv1")) + data,
          r"is in Caffe's old format \(V1LayerParameter\): .*upgrade_net_proto_binary$"),
@@ -377,7 +377,7 @@ def shaped(shape, numbers=4):
         (lambda data: with_layer(b""), r"an array of shape \(0, 0, 0, 0\) with 0 numbers$"),
         (lambda data: with_layer(in_caffe.field(4, -1) + in_caffe.field(5, b"\0" * 8)),
          r"an array of shape \(0, 0, 0, -1\) with 2 numbers$"),
-        (lambda data: with_layer(in_caffe.field(5, b"\0" * 7)), "is damaged: it holds no network"),
+        (lambda data: with_layer(in_caffe.field(5, b"\0" * 7)), "it holds no complete network of Caffe$"),
         (lambda data: in_caffe.field(100, in_caffe.field(1, b"\xff\n" * 900)),
          r"Its layers with weights: none$"),
     ],

@@ -53,7 +53,7 @@ def test_a_file_that_would_run_code_runs_nothing(wrap, torch, tmp_path, monkeypa
     path.write_bytes(wrap(pickle.dumps(evil, 2)))
     heard = []
     monkeypatch.setattr(pickle, "loads", heard.append)
-    message = r"evil\.pth' holds more than weights: it asks for posix\.mkdir, and nothing .* is run"
+    message = r"evil\.pth' holds more than weights: it needs posix\.mkdir, and no content .* is run"
     with pytest.raises(ValueError, match=message):
         read_trunk(path)
     with pytest.raises(SystemExit, match=f"^ValueError: .*{message}"):
@@ -89,7 +89,7 @@ def test_nothing_is_unpickled_by_python_itself(torch, tmp_path):
     )
     good, bad, heard = done.stdout.splitlines()
     assert good.startswith("ResNet of bottleneck blocks")
-    assert "evil.pth' holds more than weights: it asks for posix.system" in bad
+    assert "evil.pth' holds more than weights: it needs posix.system" in bad
     assert heard == "[]"
 
 
@@ -97,9 +97,9 @@ def test_nothing_is_unpickled_by_python_itself(torch, tmp_path):
     ("content", "message"),
     [
         ([1, 2], "holds no tensors by name but a list"),
-        ({"state_dict": [1]}, "holds what are no tensors: state_dict$"),
+        ({"state_dict": [1]}, "holds objects that are not tensors: state_dict$"),
         ({1: 2}, "holds no tensors by name but a dict"),
-        ({"a": 1, "b\n": "x"}, r"holds what are no tensors: a, 'b\\n'$"),
+        ({"a": 1, "b\n": "x"}, r"holds objects that are not tensors: a, 'b\\n'$"),
     ],
 )
 def test_what_holds_no_weights_is_told(content, message, torch, tmp_path):
@@ -148,5 +148,7 @@ def test_without_pytorch_the_error_says_what_to_do(tmp_path, monkeypatch):
 def test_a_pytorch_that_is_not_safe_is_not_used(torch, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
     (tmp_path / "a.pth").write_bytes(zipped(pickle.dumps({}, 2)))
-    with pytest.raises(ImportError, match=r"safely came with PyTorch 2\.6; here is 2\.5\.1\+cpu"):
+    with pytest.raises(
+        ImportError, match=r"needs PyTorch 2\.6 or newer to be loaded safely, but 2\.5\.1\+cpu"
+    ):
         files.read(tmp_path / "a.pth")

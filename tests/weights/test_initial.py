@@ -88,9 +88,9 @@ def test_the_second_pass_of_hbfp_is_pretrained_too(sources, tmp_path):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("basic", r'basic blocks .*give --config\.model\.trunk\.block=basic --config\.model\.trunk'
+        ("basic", r'basic blocks .*pass --config\.model\.trunk\.block=basic --config\.model\.trunk'
          r'\.depths="\(2, 1, 2, 1\)", or'),
-        ("ibn", r"IBN-a of width 5, but model\.trunk is a ResNet .* of width 4: give "),
+        ("ibn", r"IBN-a of width 5, but model\.trunk is a ResNet .* of width 4: pass "),
     ],
 )  # fmt: skip
 def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message, sources, tmp_path):
@@ -100,7 +100,7 @@ def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message,
         train.train(config, str(tmp_path / "run"))
     config.model.pretrained = "no file"
     with pytest.raises(
-        FileNotFoundError, match=r"^model\.pretrained is 'no file', and there is no"
+        FileNotFoundError, match=r"^model\.pretrained is 'no file', but there is no"
     ):
         train.train(config, str(tmp_path / "run"))
     config.model.pretrained = ""
