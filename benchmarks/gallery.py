@@ -1,13 +1,15 @@
-"""What a `reid_jax.Gallery` costs: `python benchmarks/gallery.py`, from the root of the repository.
+"""The cost of a `reid_jax.Gallery`: `python benchmarks/gallery.py`, from the repository root.
 
 Random float32 descriptors are added a thousand at a time, searched, saved and loaded. Prints a
 table and writes JSON.
 
-*Index* is what the first search works out of the gallery alone, once. Searches are timed after one
-that is not counted, which compiles: minimum and median of `--repeats`. `other cameras` ignores what
-the queries' own camera saw, one of seven; `one camera` looks at the seventh part of the gallery.
+*Index* is computed once, by the first search, and depends only on the gallery. Before searches are
+timed, one search runs for compilation; the table has minimum and median of `--repeats` searches.
+`other cameras` ignores images from the queries' own camera, one of seven; `one camera` searches a
+seventh of the gallery.
 
-*Peak* is the most memory that the process has held so far, by the kernel's count, gallery included.
+*Peak* is the most memory that the process has held so far, as counted by the kernel, including the
+gallery.
 """
 
 import argparse
@@ -33,7 +35,7 @@ _ADDED = 1000
 
 
 def measure(settings: dict) -> list[dict]:
-    """A row for each thing that is done, in turn: `what`, `queries`, `seconds`, `peak_bytes`."""
+    """Measure each operation in turn; rows of `what`, `queries`, `seconds`, `peak_bytes`."""
     rng = np.random.default_rng(0)
     count, dim, k = (settings[name] for name in ("images", "dim", "top"))
     rows = []
@@ -89,7 +91,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def table(results: list[dict]) -> str:
-    """The results as text."""
+    """Format the results as text."""
     rows = [("", "", "s", "s", "MiB")]
     for row in results:
         rows.append(
@@ -104,14 +106,14 @@ def table(results: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, table and JSON."""
+    """Parse options, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     known = {
-        "images": (500_000, "of the gallery"),
+        "images": (500_000, "images in the gallery"),
         "dim": (512, "numbers in a descriptor"),
-        "queries": (100, "of the larger searches; the others are of one"),
-        "top": (10, "images to find of each query"),
-        "repeats": (5, "of each search"),
+        "queries": (100, "queries in the larger searches; the others have one"),
+        "top": (10, "images to find for each query"),
+        "repeats": (5, "repeats of each search"),
     }
     for name, (default, words) in known.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=words)

@@ -1,33 +1,33 @@
-"""How fast images reach the network: `python benchmarks/input.py`, from the root of the repository.
+"""How fast images reach the network: `python benchmarks/input.py`, from the repository root.
 
-Images a second of our loaders `tfdata` and `memory`, and of worker processes with Pillow, which is
-how programs in PyTorch read theirs (`benchmarks/pil_loaders.py`), on the same cores, doing the same
-work: batches of 64 at 384x128, flipped, normalised and with erased squares, float32. Prints a table
-and writes JSON.
+Measures images per second of our loaders `tfdata` and `memory`, and of worker processes with
+Pillow, as PyTorch programs use them (`benchmarks/pil_loaders.py`). All use the same cores and do
+the same work: batches of 64 at 384x128, flipped, normalised and with erased squares, float32.
+Prints a table and writes JSON.
 
-*The files* are synthetic pedestrians, drawn as `reid_jax.data.synthetic` draws them, with the noise
-of a camera: JPEG of quality 95, of 64x128 pixels as Market-1501 has them, and of 256x512. They were
-read before, so that no disk is measured.
+*The files* are synthetic pedestrians from `reid_jax.data.synthetic`, with the noise of a camera:
+JPEG files of quality 95, with 64x128 pixels as in Market-1501, and with 256x512. They are read
+beforehand, so the disk is not measured.
 
-*The work*. Ours deliver bytes, (64, 384, 128, 3), and leave the rest to a program of JAX, which is
-part of a training step: `augmented` is both, and what is compared; `delivered` is the loader alone.
-The workers do all of it (`augmented`), and hand over (64, 3, 384, 128) in memory that is shared, so
-that nothing is copied. `processes` are Python's; `dataloader` is PyTorch's, where it is installed.
-There are as many workers as cores, each two batches ahead. TensorFlow and JAX choose their
-threads.
+*The work*. Our loaders deliver bytes, (64, 384, 128, 3). A program of JAX, part of a training step,
+does the rest: `augmented` is both, the number to compare; `delivered` is only the loader. The
+workers do all of the work (`augmented`), and deliver (64, 3, 384, 128) in shared memory, without a
+copy. `processes` are Python's; `dataloader` is PyTorch's, if it is installed. There are as many
+workers as cores, each two batches ahead. TensorFlow and JAX choose their number of threads.
 
-*Bounds*. `decoded` is of worker processes that read and decode the files and do nothing else: what
-decodes files in every epoch on these cores is hardly faster. Row `none` is the program of JAX
-alone, over a batch that is in memory: no loader is faster with it.
+*Bounds*. `decoded` is from worker processes that only read and decode the files: a loader that
+decodes files in every epoch on these cores can hardly be faster. The row `none` is only the program
+of JAX, over a batch in memory: no loader is faster with it.
 
-*Time to open* is from the list of files to a loader that is ready: all files read, checked and, for
-`memory`, decoded and resized, once.
+*Time to open* is the time from the list of files to a loader that is ready: all files are read,
+checked and, for `memory`, decoded and resized, once.
 
-*The timing*. All take turns: in each round every one delivers `--burst` batches, after some that
-are not counted, as many as are read ahead, and before some more, so that nothing was read ahead
-while others had their turn, nor is less read ahead at the end. Batches are of random images, epoch
-after epoch. The first round is not counted. Images a second and ratios are of the median round.
-The ratio is to the faster of `processes` and `dataloader`, files of the same size.
+*The timing*. All loaders take turns. In each round, every loader delivers `--burst` batches.
+Uncounted batches come before them, as many as are read ahead, and after them, so that no loader
+gains from batches read ahead during the turns of others, and none reads less ahead at the end.
+Batches have random images, epoch after epoch. The first round is not counted. Images per second and
+ratios are of the median round. The ratio is to the faster of `processes` and `dataloader`, with
+files of the same size.
 """
 
 import argparse
@@ -61,8 +61,8 @@ from reid_jax.runtime.messages import clear_errors
 # Height and width of the files.
 FILE_SIZES = ((128, 64), (512, 256))
 QUALITY = 95
-# Deviation of the noise, in grey levels of 255. Without it an enlarged drawing is decoded sooner
-# than a photograph.
+# Standard deviation of the noise, in grey levels of 255. Without noise, an enlarged drawing decodes
+# faster than a photograph.
 NOISE = 3.0
 
 LOADERS = ("tfdata", "memory")
@@ -77,12 +77,12 @@ Stream = Callable[[Iterable[np.ndarray]], Iterator]
 
 
 def draw_people(count: int) -> list[Image.Image]:
-    """Pedestrians of 64x128 pixels, each another."""
+    """Draw different pedestrians of 64x128 pixels."""
     return [Image.fromarray(draw(0, 2 * i + 1, 1 + i % 6, 0)) for i in range(count)]
 
 
 def write_files(people: list[Image.Image], shape: tuple[int, int], folder: str) -> list[str]:
-    """Writes pictures as JPEG files of (height, width) pixels, and returns their paths."""
+    """Write pictures as JPEG files of (height, width) pixels, and return their paths."""
     rng = np.random.default_rng(0)
     paths = []
     for i, person in enumerate(people):
@@ -94,7 +94,7 @@ def write_files(people: list[Image.Image], shape: tuple[int, int], folder: str) 
 
 
 def index_batches(first: int, files: int, batch: int) -> Iterator[np.ndarray]:
-    """Batches of an endless run, (B,) int32: epochs of a random order each, remainders left out."""
+    """Endless batches, (B,) int32: epochs in random order, without the remainder of each epoch."""
     rng = np.random.default_rng(0)
     while True:
         order = first + rng.permutation(files).astype(np.int32)
@@ -102,12 +102,12 @@ def index_batches(first: int, files: int, batch: int) -> Iterator[np.ndarray]:
 
 
 def timed_stream(stream: Stream, order: Iterator[np.ndarray], lead: int) -> Callable[[int], float]:
-    """Seconds of so many batches of a stream.
+    """Return a function from a number of batches of a stream to the seconds they take.
 
     Args:
         stream: from batches of indices to batches of images.
-        order: of indices, without end.
-        lead: batches before those that are counted, and after them.
+        order: endless batches of indices.
+        lead: number of uncounted batches before the counted ones, and after them.
     """
 
     def take(batches, count):
@@ -125,17 +125,17 @@ def timed_stream(stream: Stream, order: Iterator[np.ndarray], lead: int) -> Call
 
 
 def augmented(stream: Stream, program: Callable) -> Stream:
-    """A stream of bytes, with what a step does to them before the network sees them.
+    """A stream of bytes, followed by the augmentation of a training step.
 
     Args:
-        stream: of bytes.
-        program: of JAX, from key and batch.
+        stream: a stream of bytes.
+        program: the augmentation, a JAX function of key and batch.
     """
     keys = (jax.random.fold_in(jax.random.key(0), i) for i in itertools.count())
 
     def ahead(order):
         results = (program(next(keys), batch) for batch in stream(order))
-        # As in training: a batch is asked for while the program works on the one before.
+        # As in training: the next batch is requested while the program works on the current one.
         for result, _ in itertools.pairwise(itertools.chain(results, [None])):
             yield result
 
@@ -145,19 +145,19 @@ def augmented(stream: Stream, program: Callable) -> Stream:
 def our_streams(
     paths: list[str], program: Callable, config: ConfigDict, settings: dict
 ) -> Iterator[tuple[dict, Stream | None]]:
-    """Our loaders: what is known of each row, and its stream, or None where it is skipped.
+    """Our loaders: the known columns of each row, and its stream, or None if it is skipped.
 
     Args:
-        paths: of files of one size.
+        paths: files of one size.
         program: augments a batch, from key and bytes.
         config: a recipe.
-        settings: of the script.
+        settings: settings of the script.
     """
     for loader in settings["loaders"]:
         output.say(f"{loader}: opening")
         row, streams = {"loader": loader}, (None, None)
         try:
-            open_images(paths[:1], config.data.image_size, loader)  # TensorFlow is imported.
+            open_images(paths[:1], config.data.image_size, loader)  # Imports TensorFlow.
             start = time.perf_counter()
             images = open_images(paths, config.data.image_size, loader)
         except ImportError as error:
@@ -175,7 +175,7 @@ def our_streams(
 def start_workers(
     paths: list[str], config: ConfigDict, settings: dict, stack: contextlib.ExitStack
 ) -> list[tuple[dict, Stream | None]]:
-    """The same of Pillow's, over the files of all sizes. The stack ends their workers."""
+    """The same for Pillow's loaders, over the files of all sizes. The stack ends their workers."""
     size, rest = config.data.image_size, (config.augment.to_dict(), settings["workers"])
     found = []
     for loader in settings["pil"]:
@@ -204,17 +204,17 @@ def measure(
     config: ConfigDict,
     settings: dict,
 ) -> list[dict]:
-    """All rows of files of one size; the schema is that of the JSON's `results`.
+    """All rows for files of one size; the schema is that of `results` in the JSON.
 
     Args:
-        paths: of these files.
-        first: number of the first one of them among the files of all sizes.
+        paths: the files.
+        first: the number of the first of them among the files of all sizes.
         program: augments a batch, from key and bytes.
         pil: rows and streams that `start_workers` returns.
         config: a recipe.
-        settings: of the script.
+        settings: settings of the script.
     """
-    # What is read ahead at most: by the workers; by tf.data, six, and by the program of JAX, one.
+    # The most batches read ahead: those of the workers; six of tf.data and one of the program.
     lead = max(7, pil_loaders.AHEAD * settings["workers"] + 1)
     found = [(0, *one) for one in our_streams(paths, program, config, settings)]
     found += [(first, *one) for one in pil]
@@ -236,7 +236,7 @@ def measure(
 
 
 def summarize(row: dict, seconds: list[float] | None, batch: int) -> dict:
-    """A row of `COLUMNS` from what is known, and the seconds a batch if it ran."""
+    """A row of `COLUMNS` from its known columns, and the seconds per batch if it ran."""
     row = {**dict.fromkeys(COLUMNS), **row}
     if seconds is not None:
         times = {"minimum": min(seconds), "median": statistics.median(seconds)}
@@ -246,7 +246,7 @@ def summarize(row: dict, seconds: list[float] | None, batch: int) -> dict:
 
 
 def speedup(row: dict, rows: list[dict]) -> float | None:
-    """Of one of our loaders with augmentation, over the fastest of Pillow's beside it."""
+    """The ratio of one of our loaders with augmentation to the fastest of Pillow's."""
     if row["loader"] not in LOADERS or row["work"] != "augmented":
         return None
     rates = [
@@ -259,7 +259,7 @@ def speedup(row: dict, rows: list[dict]) -> float | None:
 
 
 def table(results: list[dict]) -> str:
-    """The results as text: a row each, then notes."""
+    """Format the results as text: one line per row, then notes."""
 
     def cell(value, form):
         return "-" if value is None else format(value, form)
@@ -287,7 +287,7 @@ def choose_settings(options: argparse.Namespace) -> dict:
     """Every option that changes what is measured.
 
     Raises:
-        ValueError: an option that cannot be.
+        ValueError: an option has a value that is not allowed.
     """
 
     def number(option):
@@ -314,16 +314,19 @@ def choose_settings(options: argparse.Namespace) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, table and JSON."""
+    """Parse options, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--loaders", default=",".join(LOADERS), help="ours, comma-separated")
+    parser.add_argument("--loaders", default=",".join(LOADERS), help="our loaders, comma-separated")
     parser.add_argument("--pil", default=",".join(PIL), help="Pillow's, comma-separated")
-    parser.add_argument("--files", type=int, default=256, help="of each size")
+    parser.add_argument("--files", type=int, default=256, help="number of files of each size")
     parser.add_argument("--batch", type=int, default=64, help="images")
     parser.add_argument("--rounds", type=int, default=5, help="rounds to time")
     parser.add_argument("--burst", type=int, default=20, help="batches a round")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="of Pillow's loaders; cores by default"
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        help="workers of Pillow's loaders; as many as cores by default",
     )
     parser.add_argument("--small", action="store_true", help="the image size that tests train on")
     parser.add_argument("--output", default="benchmarks/results/input.json", help="JSON file")
@@ -353,5 +356,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # As train.py does.
+    keep_freed_memory()  # As in train.py.
     main()

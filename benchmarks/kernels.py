@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by kind of kernel, from a trace of one."""
+"""The time of a training step by kind of kernel, from a trace of one step."""
 
 import collections
 import pathlib
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.profiler import ProfileData
 
-# Kinds to name; what remains is one more, `rest`.
+# The number of kinds to name; the remaining time is one more, `rest`.
 KINDS = 12
 
 # A line of a compiled program: the instruction's name, result and operation, and JAX's name of it.
@@ -17,9 +17,9 @@ _INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<result>\(.*?\)|\S+) (?P<operation>[\w-]+)\("
     r'(?:.*?metadata=\{[^}]*?op_name="(?P<path>[^"]*)")?'
 )
-# A trace notes them beside the operations they contain.
+# The trace also has events for these, which contain other operations.
 _CONTAINERS = {"call", "conditional", "while"}
-# What is in the name of a library's kernel.
+# Parts of the names of libraries' kernels.
 _LIBRARIES = {
     "wgrad": "convolution, weight gradient",
     "dgrad": "convolution, backward",
@@ -27,7 +27,7 @@ _LIBRARIES = {
     "gemm": "product of a library",
     "nvjet": "product of a library",
 }
-# What a part of a module's name says it is; of a block, what remains are activations and sums.
+# The kind of a module, by a part of its name; in a block, the rest are activations and sums.
 _MODULES = {
     "conv": "convolution",
     "bn": "batch norm",
@@ -39,10 +39,10 @@ _MODULES = {
 
 
 def trace(run: Callable[[], object], folder: str | pathlib.Path) -> ProfileData:
-    """A trace of what `run` does and waits for.
+    """Trace a function until its results are ready.
 
     Args:
-        run: it is called once.
+        run: the function; it is called once, and waits for its results.
         folder: for the trace, which TensorBoard's profiler reads too.
     """
     options = jax.profiler.ProfileOptions()
@@ -56,8 +56,8 @@ def trace(run: Callable[[], object], folder: str | pathlib.Path) -> ProfileData:
 def kernel_times(profile: ProfileData, platform: str) -> collections.Counter:
     """Milliseconds by (instruction of the compiled program, name of the kernel).
 
-    On a GPU these are the kernels of the first device's streams. On a CPU they are what XLA's
-    threads note, each thread on its own: what a library does in further threads is missing.
+    On a GPU these are the kernels of the first device's streams. On a CPU they are the events of
+    each of XLA's threads; the work of libraries in other threads is missing.
     """
     times = collections.Counter()
     on_gpu = platform == "gpu"
@@ -66,7 +66,7 @@ def kernel_times(profile: ProfileData, platform: str) -> collections.Counter:
             continue
         for line in plane.lines:
             if on_gpu and not line.name.startswith("Stream"):
-                continue  # a summary of the streams
+                continue  # It is a summary of the streams.
             for event in line.events:
                 instruction = dict(event.stats).get("hlo_op")
                 if on_gpu or instruction:
@@ -77,11 +77,12 @@ def kernel_times(profile: ProfileData, platform: str) -> collections.Counter:
 def summarize(times: collections.Counter, program: str, params: dict) -> dict:
     """Time by kind of kernel.
 
-    A kernel made of several operations counts as the one its instruction is named for, the last.
-    Where a GPU replays a graph of kernels, those of libraries are told by their names alone.
+    A kernel that combines several operations counts as its last one, for which its instruction is
+    named. If a GPU replays a graph of kernels, those of libraries are recognised only by their
+    names.
 
     Args:
-        times: of `kernel_times`.
+        times: from `kernel_times`.
         program: text of the compiled program.
         params: the network's parameters; only names and shapes are read.
 
@@ -93,7 +94,7 @@ def summarize(times: collections.Counter, program: str, params: dict) -> dict:
     instructions = {}
     for line in program.splitlines():
         if match := _INSTRUCTION.match(line):
-            # A kernel that XLA wrote is named as its instruction is, without punctuation.
+            # The name of a kernel that XLA wrote is that of its instruction, without punctuation.
             for name in (match["name"], re.sub(r"\W", "_", match["name"])):
                 instructions[name] = match
     totals = collections.Counter()
@@ -101,7 +102,7 @@ def summarize(times: collections.Counter, program: str, params: dict) -> dict:
         match = instructions.get(kernel) or instructions.get(instruction)
         contains = match is not None and match["operation"] in _CONTAINERS
         if contains and instruction == kernel:
-            continue  # noted beside what it contains
+            continue  # The trace has it and its content.
         if match is None or contains:
             kind = next((kind for part, kind in _LIBRARIES.items() if part in kernel), "unknown")
         else:
@@ -121,7 +122,7 @@ def summarize(times: collections.Counter, program: str, params: dict) -> dict:
 
 
 def _weights(params: dict) -> dict[str, set[tuple[int, ...]]]:
-    """`_extents` of the matrices and kernels that modules of each name hold; none for many."""
+    """`_extents` of the matrices and kernels of modules by name; many are empty."""
     weights = collections.defaultdict(set)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *modules, _ = (key.key for key in path)
@@ -133,22 +134,22 @@ def _weights(params: dict) -> dict[str, set[tuple[int, ...]]]:
 
 
 def _kind(path: str | None, result: str, weights: dict[str, set[tuple[int, ...]]]) -> str:
-    """What an operation of a training step is part of.
+    """The kind of an operation of a training step.
 
     Args:
-        path: JAX's name of it, `jit(step)/transpose(jvp(PMM.training))/trunk/layer1_0/conv2/mul`,
-            or None where the compiler left none.
+        path: its name in JAX, `jit(step)/transpose(jvp(PMM.training))/trunk/layer1_0/conv2/mul`, or
+        None if the compiler dropped the name.
         result: its type, `f32[64,64,3,3]{3,2,1,0}`, or a tuple of types.
         weights: `_extents` of the matrices and kernels of each of the network's modules.
     """
     shapes = re.findall(r"\[([\d,]+)\]", result)
     results = {_extents(map(int, shape.split(","))) for shape in shapes}
     if path is None:
-        # XLA writes some convolutions anew, the gradients of kernels among them.
+        # XLA rewrites some convolutions, including the gradients of kernels.
         kernels = {shape for name in weights if "conv" in name for shape in weights[name]}
         return "convolution, weight gradient" if results & kernels else "without a name"
     if path.count("jvp(") > 1:
-        return "Grad-CAM"  # a gradient within what the step differentiates
+        return "Grad-CAM"  # a gradient inside the function that the step differentiates
     if "jvp(" not in path:
         return "augmentation, optimizer"
     modules = [part for part in path.split("/") if part in weights]
@@ -162,5 +163,5 @@ def _kind(path: str | None, result: str, weights: dict[str, set[tuple[int, ...]]
 
 
 def _extents(shape: Iterable[int]) -> tuple[int, ...]:
-    """A shape whatever the order of its axes."""
+    """A shape, independent of the order of its axes."""
     return tuple(sorted(size for size in shape if size > 1))

@@ -1,33 +1,33 @@
-"""What a training run holds in memory: `python benchmarks/memory.py`, from the repository root.
+"""The memory of a training run: `python benchmarks/memory.py`, from the repository root.
 
-Peak host memory of `reid_jax.programs.train.train` over a data set of Market-1501's size, beside
-what is expected, for each loader. Prints a table and writes JSON. Where a peak is above its limit
-the program says so and ends with exit status 1: the limit is a promise (README.md), and this tests
-it.
+Measures the peak host memory of `reid_jax.programs.train.train` over a data set of Market-1501's
+size for each loader, and compares it with the expected size. Prints a table and writes JSON. If a
+peak is above its limit, the program reports it and ends with exit status 1: the limit is a promise
+of the README, and this script tests it.
 
 *The data set* is a folder in Market-1501's layout with its counts: 12,936 training boxes of 751
-identities, 3,368 queries and 15,913 gallery boxes of 750 others and of nobody. Each file is another
-JPEG of 64x128 pixels: a synthetic pedestrian with the noise of a camera, of which there are 128.
+identities, 3,368 queries and 15,913 gallery boxes, of 750 other identities and of distractors. The
+files are different JPEG files of 64x128 pixels: 128 synthetic pedestrians, with the noise of a
+camera.
 
-*A row is a run in a process of its own*, memory kept as `train.py` keeps it: all images opened at
-384x128 and two evaluations of the whole query and gallery, with three steps in batches of 64 and
-two checkpoints between them. So that they take minutes on a CPU, `tfdata`, `memory` and `device`
+*Each row is a run in a separate process*, with the allocator settings of `train.py`: all images
+opened at 384x128 and two evaluations of the whole query and gallery, with three steps in batches of
+64 and two checkpoints between them. To take only minutes on a CPU, `tfdata`, `memory` and `device`
 train PMM with a narrow trunk and heads of full size, which give descriptors of 1,536 numbers.
-`full` is the whole recipe of PMM, by `tfdata`, for two steps, evaluated on 64 queries and 128
+`full` is the whole recipe of PMM, with `tfdata`, for two steps, evaluated on 64 queries and 128
 gallery boxes.
 
 *Peak* is the kernel's count of the most pages that the process held at once (VmHWM, under Linux;
-null elsewhere, and then no limit is tested). Memory of an accelerator is not in it.
+null on other systems, where no limit is tested). It does not include memory of an accelerator.
 
-*Expected* are the sums of what a run must hold: the *program*, what the process held before it
-began, all modules imported; the *images*, for `tfdata` the bytes of all files, for `memory` N x 384
-x 128 x 3 for all of them, and for `device` the same, that of a CPU being the host's; the
-*descriptors*, float32; and, where the device is a CPU, the *network*, what the compiled step holds
-by XLA's plan.
+*Expected* is the sum of what a run must hold: the *program*, the process before the run with all
+modules imported; the *images*, for `tfdata` the bytes of all files, for `memory` N x 384 x 128 x 3
+for all of them, and for `device` the same on a CPU, whose memory is the host's; the *descriptors*,
+float32; and on a CPU the *network*, the memory of the compiled step in XLA's plan.
 
-*The limit* is what is expected, a quarter of the network more, and `--spare` MiB: for batches under
-way, ranking, copies of checkpoints, what compilers and libraries take, and memory that is free and
-not returned, of which a run has more after its first evaluations.
+*The limit* is the expected size, plus a quarter of the network, plus `--spare` MiB: for batches in
+progress, ranking, copies of checkpoints, compilers and libraries, and freed memory that is not
+returned, which grows after the first evaluations.
 """
 
 import argparse
@@ -61,7 +61,7 @@ from reid_jax.runtime.messages import clear_errors
 LOADERS = ("tfdata", "memory", "device")
 ROWS = (*LOADERS, "full")
 
-# Boxes and training identities of Market-1501, and with it what `--small` measures.
+# Boxes and training identities of Market-1501, and the sizes that `--small` measures.
 SIZE = {"train": 12936, "identities": 751, "query": 3368, "gallery": 15913}
 SMALL = {"train": 48, "identities": 8, "query": 8, "gallery": 40}
 # The test split of `full`.
@@ -69,8 +69,8 @@ FEW = {"query": 64, "gallery": 128}
 PEOPLE = 128
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
-# What a network may take beside its step's plan: what is freed lies in pieces, and programs that
-# evaluate have plans of their own.
+# What a network may take in addition to its step's plan: freed memory is fragmented, and the
+# evaluation programs have their own plans.
 SHARE = 0.25
 
 PARTS = ("program", "images", "descriptors", "network")
@@ -82,11 +82,11 @@ COLUMNS = (
 
 
 def write_dataset(root: str, size: dict[str, int]) -> None:
-    """Draws a folder in Market-1501's layout; see the top of the file.
+    """Draw a folder in Market-1501's layout; see the top of the file.
 
     Args:
         root: an existing folder.
-        size: as `SIZE`.
+        size: sizes as in `SIZE`.
     """
     people = [
         np.asarray(person, np.float32)
@@ -113,12 +113,12 @@ def write_dataset(root: str, size: dict[str, int]) -> None:
 
 
 def write_few(root: str, whole: str) -> None:
-    """A data set with the training split of another, and a little of its test split."""
+    """Write a data set with the training split of another and a small part of its test split."""
     os.symlink(os.path.join(whole, FOLDERS["train"]), os.path.join(root, FOLDERS["train"]))
     for split, most in FEW.items():
         folder = FOLDERS[split]
         os.mkdir(os.path.join(root, folder))
-        # Of the first identities; distractors come before them.
+        # The first identities, which come after the distractors.
         names = sorted(
             name for name in os.listdir(os.path.join(whole, folder)) if name[:4] > "0000"
         )
@@ -127,7 +127,7 @@ def write_few(root: str, whole: str) -> None:
 
 
 def recipe(row: str, root: str, small: bool) -> ConfigDict:
-    """What a row trains."""
+    """The recipe that a row trains."""
     config = networks.recipe("pmm", small, 32 if small else 64, "float32")
     config.data.update({"layout": "market1501", "root": root})
     config.data.loader = "tfdata" if row == "full" else row
@@ -138,10 +138,10 @@ def recipe(row: str, root: str, small: bool) -> ConfigDict:
 
 
 def measure(row: str, root: str, small: bool) -> dict:
-    """Trains in this process.
+    """Train in this process.
 
     Returns:
-        What is known of the row's `COLUMNS`, without expectations of other columns.
+        The columns of the row's `COLUMNS` that are known without computing expectations.
     """
     config = recipe(row, root, small)
     if config.data.loader == "tfdata":
@@ -182,10 +182,10 @@ def _paths(dataset: Dataset) -> Iterator[str]:
 
 
 def measure_alone(row: str, root: str, small: bool) -> dict:
-    """`measure` in a process of its own, which keeps freed memory as train.py does.
+    """Run `measure` in a separate process, which keeps freed memory as train.py does.
 
     Raises:
-        OSError: the process was ended.
+        OSError: the process was killed.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, keep_freed_memory) as pool:
@@ -193,13 +193,13 @@ def measure_alone(row: str, root: str, small: bool) -> dict:
             return pool.submit(measure, row, root, small).result()
         except BrokenProcessPool as error:
             raise OSError(
-                f"the process of {row} was ended: the system may be short of memory; --rows leaves "
-                "out what it has no room for"
+                f"the process of {row} was killed: the system may be short of memory; omit the row "
+                "with --rows"
             ) from error
 
 
 def judge(row: dict, spare: int) -> dict:
-    """The row with what is expected and its limit, where the kernel counts; `spare` in MiB."""
+    """Add expectations and the limit to a row, if the kernel counts memory; `spare` is in MiB."""
     if row["program_bytes"] is None or row["peak_bytes"] is None:
         return row
     expected = sum(row[f"{part}_bytes"] for part in PARTS)
@@ -228,7 +228,7 @@ def measure_rows(settings: dict) -> Iterator[dict]:
 
 
 def excesses(results: list[dict]) -> list[str]:
-    """What is above its limit, one line each."""
+    """The rows above their limits, one line each."""
     return [
         f"{row['row']}: the peak, {row['peak_bytes'] / 2**20:,.0f} MiB, is above the limit of "
         f"{row['limit_bytes'] / 2**20:,.0f} MiB"
@@ -238,7 +238,7 @@ def excesses(results: list[dict]) -> list[str]:
 
 
 def table(results: list[dict]) -> str:
-    """The results as text: a row each, in MiB, then notes."""
+    """Format the results as text: one line per row, in MiB, then notes."""
 
     def cell(value):
         return "-" if value is None else f"{value / 2**20:,.0f}"
@@ -256,7 +256,7 @@ def choose_settings(options: argparse.Namespace) -> dict:
     """Every option that changes what is measured.
 
     Raises:
-        ValueError: an option that cannot be.
+        ValueError: an option has a value that is not allowed.
     """
     if options.spare < 0:
         raise ValueError(f"--spare is {options.spare}; it must be at least 0")
@@ -268,17 +268,17 @@ def choose_settings(options: argparse.Namespace) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, table and JSON."""
+    """Parse options, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--rows", help=f"{','.join(ROWS)} by default")
-    parser.add_argument("--spare", type=int, default=2048, help="MiB above what is expected")
+    parser.add_argument("--spare", type=int, default=2048, help="MiB above the expected size")
     parser.add_argument("--small", action="store_true", help="the sizes that tests measure")
     parser.add_argument("--output", default="benchmarks/results/memory.json", help="JSON file")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     options = parser.parse_args(arguments)
     with clear_errors(options.traceback):
         settings = choose_settings(options)
-        # The processes share an accelerator's memory: this one must not take it all.
+        # The processes share an accelerator's memory, so this one must not take all of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         (device, *_) = choose_devices(0)
         results = []
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
             for package in ("tensorflow", "tensorflow-cpu"):
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                     content["versions"][package] = importlib.metadata.version(package)
-            output.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
         sys.exit("\n".join(excesses(results)) or 0)
 

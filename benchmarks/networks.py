@@ -1,22 +1,23 @@
-"""What each network costs: `python benchmarks/networks.py`, from the root of the repository.
+"""The cost of each network: `python benchmarks/networks.py`, from the repository root.
 
 For every network with a recipe for Market-1501 (ResNet-50, 384x128 images, 751 identities), on the
-first device: parameters, flops of inference and of a training step an image, milliseconds a step,
-memory; for HBFP-Net also where the flops of its step go. Prints tables and writes JSON.
+first device: parameters, flops of inference and of a training step per image, milliseconds per
+step, memory; for HBFP-Net also the flops of the parts of its step. Prints tables and writes JSON.
 
-*Flops* are XLA's count (`cost_analysis`) over the program as JAX hands it to the compiler, the same
-on every device: a multiplication and an addition are two, whatever the precision; of a convolution
-only the products with what is inside the map, not with its padding; comparisons, conversions and
-reductions are one a value; exp, log and square roots are left out. What the compiler then merges,
-repeats or hands to libraries is not seen: compiled for a CPU, the steps count under 1 % more.
+*Flops* are XLA's count (`cost_analysis`) over the program as JAX passes it to the compiler, the
+same on every device. A multiplication and an addition count as two, for any precision. A
+convolution counts only the products with values inside the map, not with its padding. Comparisons,
+conversions and reductions count one per value; exp, log and square roots are omitted. The count
+does not see what the compiler then merges, repeats or passes to libraries: compiled for a CPU, the
+steps count less than 1 % more.
 
-*A step* is the one that `train.py` takes, on one device, over random images that are on the device
-already: augmentation, forward and backward pass, losses, optimizer, metrics; state donated.
+*A step* is a step of `train.py`, on one device, over random images that are already on the device:
+augmentation, forward and backward pass, losses, optimizer, metrics; the state is donated.
 
-*Memory* is two things. Planned: what the compiled step holds at once by XLA's own plan, arguments
-(state and images) + results + temporary buffers - arguments whose buffers results take over. Peak:
-`peak_bytes_in_use` of the device's allocator, where it has one (a CPU has not), which never falls:
-it is given for a network that raised it, and not for one that needed less than one before it.
+*Memory* has two numbers. Planned: what the compiled step holds at once in XLA's plan, which is
+arguments (state and images) + results + temporary buffers - arguments whose buffers are reused for
+results. Peak: `peak_bytes_in_use` of the device's allocator, if it has one (a CPU has none). The
+peak never falls: it is given only for a network that raised it.
 """
 
 import argparse
@@ -47,11 +48,11 @@ from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step, shard
 
-IDENTITIES = 751  # Market-1501's, in training.
+IDENTITIES = 751  # Market-1501's training identities
 
 
 def known_networks() -> list[str]:
-    """Networks that have a recipe."""
+    """The networks that have a recipe."""
     return [
         name
         for name in models.NETWORKS
@@ -60,13 +61,13 @@ def known_networks() -> list[str]:
 
 
 def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
-    """The recipe of network `name` for Market-1501, or in `small` the one that tests train.
+    """The recipe of network `name` for Market-1501, or the one that tests train if `small`.
 
     Raises:
-        ValueError: a network without recipe, or a batch that is not P identities x K images.
+        ValueError: the network has no recipe, or the batch is not P identities x K images.
     """
     if name not in known_networks():
-        raise ValueError(f"unknown network {name!r} in --networks: there are {known_networks()}")
+        raise ValueError(f"unknown network {name!r} in --networks: choose from {known_networks()}")
     module = importlib.import_module(
         f"reid_jax.configs.{name}_{'synthetic' if small else 'market'}"
     )
@@ -84,14 +85,14 @@ def recipe(name: str, small: bool, batch: int, dtype: str) -> ConfigDict:
 def prepare(
     config: ConfigDict, device: jax.Device
 ) -> tuple[jax.stages.Lowered, Callable[[], TrainState], dict]:
-    """The step of a recipe, as `reid_jax.programs.train` makes it, and all it takes.
+    """Create the step of a recipe, as `reid_jax.programs.train` does, and its arguments.
 
     Args:
         config: a recipe.
-        device: to run on.
+        device: the device to run on.
 
     Returns:
-        The lowered step; a function that makes its first state, on the device; its batch, random,
+        The lowered step; a function that creates its first state on the device; its batch, random,
         in NumPy.
     """
     size, per_batch = config.data.image_size, config.data.identities_per_batch
@@ -116,20 +117,20 @@ def _num_classes(config: ConfigDict) -> int:
 
 
 def count_flops(function: Callable, *arguments) -> float:
-    """XLA's count for one call; arguments may be shapes."""
+    """XLA's count for one call; the arguments may be shapes."""
     return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
 
 def count_costs(config: ConfigDict, step_flops: float) -> dict:
-    """What a network costs on paper: nothing is compiled or run.
+    """The cost of a network, computed without compiling or running it.
 
     Args:
         config: a recipe.
-        step_flops: of its step, over the whole batch.
+        step_flops: the flops of its step, over the whole batch.
 
     Returns:
         `parameters`, `forward_flops_per_image` and `step_flops_per_image`; for HBFP-Net also
-        `breakdown`, flops an image by part of the step, and `bfp_and_pooling_share` of the step.
+        `breakdown`, flops per image by part of the step, and `bfp_and_pooling_share` of the step.
     """
     network = models.create(config.model, _num_classes(config))
     size = config.data.image_size
@@ -152,10 +153,10 @@ def count_costs(config: ConfigDict, step_flops: float) -> dict:
 
 
 def count_parts(network: models.HBFP, variables: dict, images: jax.ShapeDtypeStruct) -> dict:
-    """Flops of the parts of HBFP-Net's step, each forward and backward on its own.
+    """Flops of the parts of HBFP-Net's step, each forward and backward separately.
 
-    What a step has beside them are classifiers, losses, sums of maps, augmentation, optimizer and
-    metrics. The images need no gradient; the inputs of every other part do.
+    The rest of the step are classifiers, losses, sums of maps, augmentation, optimizer and metrics.
+    The images need no gradient; the inputs of every other part do.
 
     Returns:
         Flops over the batch: `trunk`; `second_pass`, blocks of res4 and res5 over informed maps
@@ -207,7 +208,7 @@ def count_parts(network: models.HBFP, variables: dict, images: jax.ShapeDtypeStr
 
 
 def measure(config: ConfigDict, steps: int, device: jax.Device) -> dict:
-    """All that is known of one network; the schema is that of the JSON's `results`."""
+    """All columns of one network; the schema is that of `results` in the JSON."""
     name = config.model.name
     peak_before = peak_bytes(device)
     output.say(f"{name}: counting flops")
@@ -240,25 +241,25 @@ def time_steps(step: Callable, state: TrainState, batch: dict, steps: int) -> li
 
 
 def planned_bytes(program: jax.stages.Compiled) -> int:
-    """What a program holds at once by XLA's plan; a donated argument's buffer counts once."""
-    # Not its peak_memory_in_bytes, which leaves temporary buffers out on CPUs.
+    """The memory of a program at one time, by XLA's plan; donated buffers count once."""
+    # Its peak_memory_in_bytes is not used, because it omits temporary buffers on CPUs.
     plan = program.memory_analysis()
     arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes
     return arguments_and_results + plan.temp_size_in_bytes - plan.alias_size_in_bytes
 
 
 def peak_bytes(device: jax.Device) -> int | None:
-    """The most that was allocated since the program began, or None where nobody counts."""
+    """The most bytes allocated since the program began, or None if the device does not count."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def raised_peak(before: int | None, after: int | None) -> int | None:
-    """The peak where it is of what ran between the two, else None."""
+    """The peak if it was raised between the two counts, otherwise None."""
     return None if before is None or after is None or after <= before else after
 
 
 def tables(results: list[dict]) -> str:
-    """The results as text: a row a network, then HBFP-Net's parts."""
+    """Format the results as text: one row per network, then HBFP-Net's parts."""
     header = ("network", "parameters", "forward", "step", "minimum", "median", "planned", "peak")
     units = ("", "million", "GFLOP/image", "GFLOP/image", "ms/step", "ms/step", "MiB", "MiB")
     rows = [
@@ -289,8 +290,8 @@ def tables(results: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, tables and JSON."""
-    # Not absl's flags, as the programs have: those are global, and one process tests all scripts.
+    """Parse options, measure, print the tables and write JSON."""
+    # absl's flags are global, and one process tests all scripts, so argparse is used here.
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--networks", help="comma-separated; all that have a recipe by default")
     parser.add_argument("--batch", type=int, help="images; 64 by default, 8 on a CPU")
@@ -324,5 +325,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # As train.py does.
+    keep_freed_memory()  # As in train.py.
     main()

@@ -1,4 +1,4 @@
-"""What benchmarks share: the record of where and how something was measured, and a table."""
+"""Common parts of benchmarks: the record of device and settings, and a table."""
 
 import argparse
 import datetime
@@ -14,7 +14,7 @@ import jax
 
 
 def say(text: str) -> None:
-    """Progress: tables alone go to the standard output."""
+    """Print progress to the standard error; only tables go to the standard output."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -24,31 +24,32 @@ def words(
     known: Collection[str],
     default: Iterable[str] | None = None,
 ) -> list[str]:
-    """The comma-separated words of an option; where it was not given, `default` or all known ones.
+    """The comma-separated words of an option; `default` or all known words if it is not given.
 
     Raises:
-        ValueError: a word that is not known.
+        ValueError: a word is unknown.
     """
     text = getattr(options, name)
     chosen = list(known if default is None else default) if text is None else text.split(",")
     for word in chosen:
         if word not in known:
-            raise ValueError(f"unknown {word!r} in --{name}: there are {list(known)}")
+            raise ValueError(f"unknown {word!r} in --{name}: choose from {list(known)}")
     return chosen
 
 
 def record(script: str, settings: dict, device: jax.Device, results: list[dict]) -> dict:
-    """What a benchmark writes: its results with all that is needed to measure them again.
+    """The JSON of a benchmark: its results, with all that is needed to measure them again.
 
     Args:
         script: path in the repository, `benchmarks/networks.py`.
-        settings: value by option of the script, none left to a default that depends on the machine.
-        device: that was measured.
-        results: of the script's own schema.
+        settings: value of each option of the script, with defaults that depend on the machine
+        filled in.
+        device: the device that was measured.
+        results: in the script's own schema.
 
     Returns:
         `command`, which has every setting; `date`, UTC in ISO 8601; `device`, its kind; `platform`
-        and `cores` of the host, which matter where the device is a CPU; `versions`; `settings` and
+        and `cores` of the host, which matter if the device is a CPU; `versions`; `settings` and
         `results`.
     """
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -79,14 +80,14 @@ def _options(settings: dict) -> list[str]:
 
 
 def write(content: dict, path: str) -> None:
-    """Writes JSON; folders are made. A number that is not finite is a ValueError."""
+    """Write JSON and create its folder. A number that is not finite is a ValueError."""
     text = json.dumps(content, indent=2, allow_nan=False)
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     pathlib.Path(path).write_text(text + "\n")
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Lines of columns: the first flush left, the others flush right."""
+    """Format lines of columns: the first aligned left, the others aligned right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(
         "  ".join(

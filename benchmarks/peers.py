@@ -1,9 +1,9 @@
-"""How others rank and re-rank, for `benchmarks/ranking.py` to measure ours against.
+"""Ranking and re-ranking as other programs do them, for comparison in `benchmarks/ranking.py`.
 
-Written down from the papers and formulas, in the form in which re-ID programs publish them: all
-distances in one matrix, whole rows sorted, whole rows scored. Where published programs differ in
-how well they are vectorised, this is the better way: no list comprehension over ranks, no matrix of
-matches, no temporary copy of the descriptors' squares.
+The functions follow the papers and formulas, in the form in which re-ID programs publish them: all
+distances in one matrix, whole rows sorted, whole rows scored. Published programs differ in how well
+they are vectorised; this is the better way, without a list comprehension over ranks, a matrix of
+matches, or a temporary copy of the descriptors' squares.
 
 The gallery must be without junk (pid -1), which these programs drop when they read a dataset.
 """
@@ -16,7 +16,7 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 
 
 def distance_matrix(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """|p|^2 - 2 p.o + |o|^2 of all pairs.
+    """Compute |p|^2 - 2 p.o + |o|^2 of all pairs.
 
     Args:
         points: float32 (P, D).
@@ -48,12 +48,12 @@ def torch_order(distances: np.ndarray) -> np.ndarray:
 def score(
     order: np.ndarray, query: Descriptors, gallery: Descriptors, max_rank: int = 50
 ) -> tuple[float, np.ndarray]:
-    """mAP and CMC of sorted rows by Market-1501's protocol (Zheng et al., ICCV 2015).
+    """Compute mAP and CMC of sorted rows by Market-1501's protocol (Zheng et al., ICCV 2015).
 
     Args:
         order: int64 (Q, G), the gallery's indices, nearest first.
         query: descriptors of Q images.
-        gallery: descriptors of G images, none of them junk.
+        gallery: descriptors of G images, without junk.
         max_rank: length of the CMC curve.
 
     Returns:
@@ -77,16 +77,17 @@ def rerank(
 ) -> np.ndarray:
     """k-reciprocal re-ranking over dense matrices of all images (Zhong et al., CVPR 2017).
 
-    The steps, matrices and dtypes of the authors' program, which holds 20 bytes a pair of images
-    when it sorts. It leaves the scaled distances transposed in memory; here rows are contiguous,
-    which makes sorting them faster.
+    It has the steps, matrices and dtypes of the authors' program, which holds 20 bytes per pair of
+    images while it sorts. That program leaves the scaled distances transposed in memory; here rows
+    are contiguous, so they are sorted faster.
 
     Args:
         query: float32 (Q, D).
         gallery: float32 (G, D).
-        k1: neighbours that can be reciprocal.
-        k2: neighbours over which a set of neighbours is averaged, the image itself among them.
-        weight: of the original distance, lambda in equation 12.
+        k1: number of neighbours that can be reciprocal.
+        k2: number of neighbours over which a set of neighbours is averaged, including the image
+        itself.
+        weight: weight of the original distance, lambda in equation 12.
 
     Returns:
         float32 (Q, G), the final distances.
@@ -98,8 +99,8 @@ def rerank(
     ranked = np.argsort(original, axis=1).astype(np.int32)
     half = round(k1 / 2)
     for i in range(len(points)):
-        # Equations 3 and 5: a neighbour's own reciprocal neighbours come in where two thirds of
-        # them are reciprocal neighbours already.
+        # Equations 3 and 5: a neighbour's own reciprocal neighbours are added if two thirds of them
+        # are already reciprocal neighbours.
         reciprocal = _reciprocal(ranked, i, k1)
         expanded = [reciprocal]
         for candidate in reciprocal:
@@ -120,7 +121,7 @@ def rerank(
     holders = [np.flatnonzero(weights[:, i]) for i in range(len(points))]
     jaccard = np.zeros_like(original)
     for i in range(len(query)):
-        # Equation 10: the sum of both rows' minima; that of their maxima is 2 less it.
+        # Equation 10: the sum of both rows' minima; the sum of their maxima is 2 minus it.
         minima = np.zeros(len(points), np.float32)
         for j in np.flatnonzero(weights[i]):
             minima[holders[j]] += np.minimum(weights[i, j], weights[holders[j], j])
@@ -130,7 +131,7 @@ def rerank(
 
 
 def _reciprocal(ranked: np.ndarray, i: int, k: int) -> np.ndarray:
-    """The k nearest neighbours of image i, and itself, that have it among theirs."""
+    """The k nearest neighbours of image i, and itself, that have i among their neighbours."""
     forward = ranked[i, : k + 1]
     backward = ranked[forward, : k + 1]
     return forward[np.any(backward == i, axis=1)]

@@ -1,12 +1,12 @@
-"""Loaders as programs in PyTorch have them: worker processes read, resize and augment with Pillow.
+"""Loaders as in PyTorch programs: worker processes read, resize and augment with Pillow.
 
-A worker imports neither JAX nor TensorFlow, and keeps freed memory as our programs do. PyTorch is
-needed by `dataloader` alone.
+A worker imports neither JAX nor TensorFlow, and keeps freed memory as our programs do. Only
+`dataloader` needs PyTorch.
 
-What an image goes through is torchvision's and the peers' (torchreid, fast-reid): opened, RGB,
-resized (bilinear, antialiased), flipped, to float32 in [0, 1] and (3, H, W), normalised, a
-rectangle erased, a square cut out, stacked. Each step is done in the fastest way that was found: in
-place, the division by 255 folded into the normalisation.
+The processing of an image follows torchvision and re-ID programs (torchreid, fast-reid): open,
+convert to RGB, resize (bilinear, antialiased), flip, convert to float32 in [0, 1] and (3, H, W),
+normalise, erase a rectangle, cut out a square, stack. Each step uses the fastest implementation
+that was found: in place, with the division by 255 folded into the normalisation.
 """
 
 import collections
@@ -22,7 +22,7 @@ from PIL import Image
 
 from reid_jax.runtime.allocator import keep_freed_memory
 
-# ImageNet's, as factors and terms of 8-bit levels.
+# ImageNet's mean and deviation, as offset and factor of 8-bit levels.
 _STD = np.array((0.229, 0.224, 0.225), np.float32).reshape(3, 1, 1)
 _SCALE = 1 / (255 * _STD)
 _SHIFT = np.array((0.485, 0.456, 0.406), np.float32).reshape(3, 1, 1) / _STD
@@ -34,25 +34,25 @@ Stream = Callable[[Iterable[np.ndarray]], Iterator]
 
 
 def read(path: str) -> Image.Image:
-    """The file's image, in RGB."""
+    """Read the file's image, in RGB."""
     with Image.open(path) as image:
         return image.convert("RGB")
 
 
 def load(path: str, out: np.ndarray, augment: dict, rng: np.random.Generator) -> None:
-    """One image as a network takes it.
+    """Load one image as a network takes it.
 
     Args:
-        path: of the file.
+        path: the file.
         out: (3, H, W) float32, to be written.
         augment: a recipe's, as `reid_jax.data.augment.augment` takes it.
-        rng: of what is random.
+        rng: random generator.
     """
     _, height, width = out.shape
     image = read(path).resize((width, height), Image.Resampling.BILINEAR)
     if rng.random() < augment["flip"]:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    # Bytes are transposed before they become four times as many.
+    # Transpose bytes, before they take four times as much memory.
     out[:] = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     out *= _SCALE
     out -= _SHIFT
@@ -65,7 +65,7 @@ def load(path: str, out: np.ndarray, augment: dict, rng: np.random.Generator) ->
 
 
 def _erase(out: np.ndarray, areas: tuple, aspects: tuple, rng: np.random.Generator) -> None:
-    """Random erasing (Zhong et al., 2020): at most a hundred draws, as in their program."""
+    """Random erasing (Zhong et al., 2020): at most a hundred draws, as in the authors' program."""
     _, height, width = out.shape
     for _ in range(100):
         area, aspect = height * width * rng.uniform(*areas), rng.uniform(*aspects)
@@ -77,7 +77,7 @@ def _erase(out: np.ndarray, areas: tuple, aspects: tuple, rng: np.random.Generat
 
 
 def decode(path: str, out: np.ndarray, augment: dict, rng: np.random.Generator) -> None:
-    """In place of `load`: the file is read and decoded, and nothing else."""
+    """Replacement for `load` that only reads and decodes the file."""
     read(path)
 
 
@@ -89,21 +89,21 @@ def processes(
     augment: dict,
     count: int,
 ) -> Iterator[Stream]:
-    """Workers of Python's `multiprocessing`, which write into memory that their parent shares.
+    """Workers of Python's `multiprocessing` that write into memory shared with their parent.
 
     Args:
         paths: N files.
         size: (H, W), pixels.
         batch: B.
         augment: as in `load`.
-        count: of workers.
+        count: number of workers.
 
     Returns:
-        A context manager, of a function from batches of indices, (B,) integers, to an iterator over
-        (B, 3, H, W) float32, in order, each to be used before the next is asked for. It takes
-        `job=decode` too, and then delivers nothing of use.
+        A context manager of a function from batches of indices, (B,) integers, to an iterator over
+        (B, 3, H, W) float32, in order. Use each batch before you request the next one. The function
+        also takes `job=decode`, and then the batches hold no images.
     """
-    spawning = multiprocessing.get_context("spawn")  # Forked beside JAX's threads it may hang.
+    spawning = multiprocessing.get_context("spawn")  # A fork beside JAX's threads may hang.
     shape = (AHEAD * count + 1, batch, 3, *size)
     memory = spawning.RawArray("f", math.prod(shape))
     slots = np.frombuffer(memory, np.float32).reshape(shape)
@@ -121,13 +121,13 @@ def processes(
             while running:
                 slot, done = running.popleft()
                 done.get()
-                submit(1)  # Into the slot that the parent had until now.
+                submit(1)  # Into the slot of the batch that the parent has finished.
                 yield slots[slot]
 
         yield stream
 
 
-# What a worker is given once, and not with every batch.
+# The data that a worker receives once, instead of with every batch.
 _given = None
 
 
@@ -150,7 +150,7 @@ def _start_dataloader(worker: int) -> None:
 
 @dataclasses.dataclass
 class _Files:
-    """A data set as PyTorch's DataLoader takes it."""
+    """A data set for PyTorch's DataLoader."""
 
     paths: Sequence[str]
     size: tuple[int, int]
@@ -170,7 +170,7 @@ class _Files:
 def dataloader(
     paths: Sequence[str], size: tuple[int, int], augment: dict, count: int
 ) -> Iterator[Stream]:
-    """PyTorch's DataLoader, whose workers stay; as `processes`, but without `decode`.
+    """PyTorch's DataLoader with persistent workers; as `processes`, but without `decode`.
 
     Raises:
         ImportError: PyTorch is not installed.

@@ -1,41 +1,43 @@
-"""What ranking costs: `python benchmarks/ranking.py`, from the root of the repository.
+"""The cost of ranking: `python benchmarks/ranking.py`, from the repository root.
 
-Seconds and memory of ours (`reid_jax.evaluation`) and of the peers' methods (`benchmarks/peers.py`)
-over the same synthetic descriptors, in three tasks. Prints a table and writes JSON.
+Measures seconds and memory of our ranking (`reid_jax.evaluation`) and of other programs' methods
+(`benchmarks/peers.py`) over the same synthetic descriptors, in three tasks. Prints a table and
+writes JSON.
 
 - `market`: mAP and CMC of 3,368 queries in a gallery of 15,913 images, 1,536 dimensions, as
   Market-1501 has without its junk.
 - `distractors`: the same with 500,000 more gallery images, once instead of `--repeats` times.
 - `rerank`: `market` with k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3), once.
 
-The methods are `ours`; `numpy`, dense matrices and whole rows sorted; and `torch`, in `market`, the
-same with PyTorch's sorting on all cores. A method that cannot run here, because PyTorch or memory
-is missing, has a row that says so. All methods of a task must give the same mAP and CMC.
-`--queries` takes fewer in `distractors`, evenly spaced.
+The methods are `ours`; `numpy`, with dense matrices and whole rows sorted; and in `market` also
+`torch`, the same with PyTorch's sorting on all cores. If a method cannot run because PyTorch or
+memory is missing, its row states the reason. All methods of a task must give the same mAP and CMC.
+With `--queries`, `distractors` uses fewer, evenly spaced queries.
 
-*The descriptors* are drawn: Gaussian identities, of which 750 are looked for, each seen by two to
-six cameras, a shift for each camera, and deviations of images that are heavy-tailed. Each identity
-and camera has one query and at least one gallery image; 13,115 gallery images show the 750, the
-others are distractors (pid 0).
+*The descriptors* are drawn: Gaussian identities, of which 750 are searched for, each seen by two to
+six cameras, with a shift for each camera and heavy-tailed deviations of the images. Each identity
+and camera has one query and at least one gallery image; 13,115 gallery images show the 750
+identities, the others are distractors (pid 0).
 
-*A row is measured in a process of its own*, memory kept as `eval.py` keeps it, one process at a
-time. It first runs its method over a few images, so that neither compiling nor starting threads
-counts. Images and networks play no part: descriptors are in the host's memory.
+*Each row is measured in a separate process*, one at a time, with the allocator settings of
+`eval.py`. The process first runs its method over a few images, so that compiling and starting
+threads do not count. Images and networks are not involved: descriptors are in the host's memory.
 
 *Seconds* are from descriptors to mAP and CMC: minimum and median of the repeats. *Distances* are
-what of them went into matrix products with all that makes distances of them: for peers the whole
-matrix, for ours the blocks of scores, both until they lie in the host's memory. *Ranking* is the
-rest. Re-ranking has no such parts. *CPU* seconds are of all the process's threads: other programs
-on the machine change them less. All three are medians.
+the part of the seconds for the matrix products, with everything needed to make distances from them:
+for other programs the whole matrix, for ours the blocks of scores, both until they are in the
+host's memory. *Ranking* is the rest. Re-ranking has no such parts. *CPU* seconds are those of all
+the process's threads; they depend less on other programs on the machine. All three are medians.
 
-*Peak* is the most memory that the process held at once during all repeats, the kernel's count of
-its resident pages (VmHWM, reset before, under Linux), less what it held when they began, with the
-descriptors drawn and what the warm-up freed given back. Memory of an accelerator is not in it. It
-is null where nobody counts, or where nothing was seen to be taken.
+*Peak* is the most memory that the process held at once during all repeats, as the kernel counts its
+resident pages (VmHWM, reset before, under Linux), minus what it held at their start, with the
+descriptors drawn and the freed memory of the warm-up returned. It does not include memory of an
+accelerator. It is null if the kernel does not count, or if no growth was measured.
 
-*Time* and *memory* `/ peers` are those of ours by the least of the other methods in the task: time
-of ranking alone, in `rerank` of the whole. *Growth* is ours in `distractors`: its seconds for a
-query and gallery image by those in `market`, 1 where cost grows linearly.
+*Time* and *memory* `/ peers` are ours divided by the least of the other methods in the task. Time
+is that of ranking only; in `rerank` it is the total. *Growth* is ours in `distractors`: its seconds
+per pair of query and gallery image, divided by those in `market`; 1 means that the cost grows
+linearly.
 """
 
 import argparse
@@ -67,15 +69,15 @@ from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.devices import choose_devices
 from reid_jax.runtime.messages import clear_errors
 
-# Market-1501's test split, and with it what `--small` measures.
+# Market-1501's test split, and the sizes that `--small` measures.
 SIZE = {"queries": 3368, "gallery": 15913, "dim": 1536, "extra": 500_000}
 SMALL = {"queries": 60, "gallery": 300, "dim": 32, "extra": 600}
 WARM_UP = {"queries": 16, "gallery": 64, "extra": 0}
 IDENTITIES, CAMERAS = 750, 6
 LABELLED = 13115  # gallery images of the identities
-# Sizes of the cameras' shifts and of the images' deviations, where those of identities are 1; the
-# latters' degrees of freedom; the dimension at which standard deviations are down by half. With
-# them mAP and Rank-1 are near those of trained networks.
+# Sizes of the cameras' shifts and of the images' deviations, relative to those of identities; the
+# deviations' degrees of freedom; the dimension at which standard deviations have halved. With these
+# values, mAP and Rank-1 are near those of trained networks.
 SHIFT, NOISE, TAIL, DECAY = 0.4, 0.6, 3, 16
 
 METHODS = {
@@ -83,8 +85,8 @@ METHODS = {
     "distractors": ("ours", "numpy"),
     "rerank": ("ours", "numpy"),
 }
-# How far methods may differ in mAP and in any value of the CMC curve, where a query is 0.0003:
-# peers compute in float32, in which a few close images swap.
+# The largest difference between methods in mAP and in any value of the CMC curve, in which a query
+# is 0.0003: other programs compute in float32, in which a few close images swap.
 TOLERANCE = {"market": (1e-6, 1e-3), "distractors": (1e-5, 1e-3), "rerank": (1e-4, 1e-3)}
 
 COLUMNS = (
@@ -98,14 +100,14 @@ COLUMNS = (
 def synthetic_descriptors(
     seed: int, queries: int, gallery: int, dim: int, extra: int
 ) -> tuple[Descriptors, Descriptors]:
-    """Draws descriptors with Market-1501's statistics; see the top of the file.
+    """Draw descriptors with Market-1501's statistics; see the top of the file.
 
     Args:
-        seed: of all that is drawn.
-        queries: Q, 4.5 of an identity, each from another camera.
-        gallery: G, of which 82 % show an identity that is looked for.
+        seed: seed of all random numbers.
+        queries: Q, 4.5 per identity, each from another camera.
+        gallery: G, of which 82 % show an identity that is searched for.
         dim: D.
-        extra: further distractors, E; the others do not depend on it.
+        extra: E, further distractors. The other descriptors do not depend on it.
 
     Returns:
         Descriptors of Q and of G + E images, drawn in place.
@@ -116,18 +118,18 @@ def synthetic_descriptors(
     labelled = gallery * LABELLED // SIZE["gallery"]
     if queries < 4 or labelled < queries:
         raise ValueError(
-            f"{queries} queries and {gallery} gallery images: there must be 4 queries, and as many "
-            f"gallery images of their identities, which are {labelled}"
+            f"{queries} queries and {gallery} gallery images: there must be at least 4 queries, "
+            f"and as many gallery images of their identities, which are {labelled}"
         )
-    rng = np.random.default_rng((seed, 0))  # `extra` is drawn last of its numbers.
+    rng = np.random.default_rng((seed, 0))  # The numbers of `extra` are drawn last.
     identities = max(2, -(-queries * IDENTITIES // SIZE["queries"]))
-    # All have two cameras; those with more are drawn.
+    # All identities have two cameras; some draws add more.
     seen = rng.permuted(np.tile(np.arange(CAMERAS), (identities, 1)), axis=1)
     seen = seen + CAMERAS * np.arange(identities)[:, None]
     more = rng.permutation(seen[:, 2:].ravel())[: queries - 2 * identities]
     pairs = np.sort(np.concatenate([seen[:, :2].ravel(), more]))
 
-    # Every query's identity and camera are in the gallery, and from two cameras on it has matches.
+    # The gallery has an image of every query's identity and camera, so each query has matches.
     shown = rng.permutation(np.concatenate([pairs, rng.choice(pairs, labelled - queries)]))
     others = gallery - labelled + extra
     centres = rng.standard_normal((identities, dim), np.float32)
@@ -145,10 +147,11 @@ def _draw(
     centres: np.ndarray,
     shifts: np.ndarray,
 ) -> Descriptors:
-    """Draws one descriptor an image, about its identity's centre: a distractor has one of its own.
+    """Draw one descriptor per image, around its identity's centre. Each distractor has its own
+    centre.
 
     An image deviates by a multivariate t distribution, so that some images are poor in all of their
-    dimensions. Dimensions have a decaying share, as those of trained networks do.
+    dimensions. The standard deviations decay over the dimensions, as in trained networks.
     """
     dim = centres.shape[1]
     spread = NOISE / np.sqrt(np.random.default_rng((*seed, 0)).chisquare(TAIL, len(pids)) / TAIL)
@@ -167,12 +170,12 @@ def _draw(
     return Descriptors(features, pids, camids)
 
 
-# Of what runs a task: seconds of distances, mAP and CMC.
+# The result of a task: seconds of distances, mAP and CMC.
 Outcome = tuple[float | None, float, np.ndarray]
 
 
 def run_ours(query: Descriptors, gallery: Descriptors) -> Outcome:
-    """Ranks and scores, by `evaluate_ranking`."""
+    """Rank and score with `evaluate_ranking`."""
     with timed_blocks() as seconds:
         result = ranking.evaluate_ranking(query, gallery)
     return sum(seconds), result.mAP, result.cmc
@@ -180,7 +183,7 @@ def run_ours(query: Descriptors, gallery: Descriptors) -> Outcome:
 
 @contextlib.contextmanager
 def timed_blocks() -> Iterator[list[float]]:
-    """Notes the seconds that ranking waits for each block of scores."""
+    """Record the seconds that ranking waits for each block of scores."""
     score_blocks, seconds = ranking.score_blocks, []
 
     def timed(*arguments):
@@ -198,14 +201,14 @@ def timed_blocks() -> Iterator[list[float]]:
 
 
 def run_ours_reranked(query: Descriptors, gallery: Descriptors) -> Outcome:
-    """`run_ours`, re-ranked."""
+    """`run_ours` with re-ranking."""
     rescore = k_reciprocal(query, gallery, k1=20, k2=6, weight=0.3)
     result = ranking.evaluate_ranking(query, gallery, rescore=rescore)
     return None, result.mAP, result.cmc
 
 
 def run_dense(order: Callable, query: Descriptors, gallery: Descriptors) -> Outcome:
-    """The peers' method, rows sorted by `order`."""
+    """The method of other programs, with rows sorted by `order`."""
     start = time.perf_counter()
     distances = peers.distance_matrix(query.features, gallery.features)
     seconds = time.perf_counter() - start
@@ -213,7 +216,7 @@ def run_dense(order: Callable, query: Descriptors, gallery: Descriptors) -> Outc
 
 
 def run_dense_reranked(query: Descriptors, gallery: Descriptors) -> Outcome:
-    """The peers' method, re-ranked."""
+    """The method of other programs, with re-ranking."""
     distances = peers.rerank(query.features, gallery.features)
     return None, *peers.score(peers.numpy_order(distances), query, gallery)
 
@@ -244,7 +247,7 @@ def task_size(task: str, settings: dict) -> dict[str, int]:
 
 
 def needed_bytes(task: str, size: dict[str, int]) -> int:
-    """What a peer's method allocates at its peak, descriptors included, at the least."""
+    """A lower bound of the memory of the other programs' method, including descriptors."""
     queries, images = size["queries"], size["queries"] + size["gallery"]
     # Distances and sorted indices of all pairs; for re-ranking see `peers.rerank`.
     dense = 20 * images**2 if task == "rerank" else 12 * queries * size["gallery"]
@@ -252,18 +255,18 @@ def needed_bytes(task: str, size: dict[str, int]) -> int:
 
 
 def why_not(task: str, method: str, size: dict[str, int]) -> str | None:
-    """Why a method cannot run here, or None."""
+    """The reason why a method cannot run here, or None."""
     if method == "torch" and importlib.util.find_spec("torch") is None:
         return "skipped: PyTorch is not installed"
     needed, available = needed_bytes(task, size), memory("/proc/meminfo", "MemAvailable")
-    # A tenth to spare, lest the system stops the process or another one.
+    # Keep a tenth in reserve, so that the system does not kill the process or another one.
     if method != "ours" and available is not None and 1.1 * needed > available:
         return f"skipped: needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available"
     return None
 
 
 def memory(path: str, key: str) -> int | None:
-    """Bytes that the kernel gives for `key`, or None where there is no such file or line."""
+    """Bytes that the kernel reports for `key`, or None if there is no such file or line."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path(path).read_text().splitlines():
             name, _, value = line.partition(":")
@@ -273,26 +276,27 @@ def memory(path: str, key: str) -> int | None:
 
 
 def begin_peak() -> int | None:
-    """Returns what the process holds, from where on its peak is counted anew; or None."""
+    """Reset the peak, and return the memory that the process holds; None if it is not counted."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # What the warm-up freed would not count when taken again.
+        # The method may reuse freed memory, which would not count.
+        ctypes.CDLL(None).malloc_trim(0)
         pathlib.Path("/proc/self/clear_refs").write_text("5")
         return memory("/proc/self/status", "VmRSS")
     return None
 
 
 def end_peak(held: int | None) -> int | None:
-    """Returns by how much memory rose above what was held, or None where that is not known."""
+    """Return how far memory rose above the `held` bytes, or None if it is unknown."""
     peak = memory("/proc/self/status", "VmHWM")
-    # Counts are rough by some pages, which tiny sizes may not exceed.
+    # Counts are inexact by some pages, which tiny sizes may not exceed.
     return None if held is None or peak is None or peak <= held else peak - held
 
 
 def measure(task: str, method: str, settings: dict) -> tuple[dict, list[float]]:
-    """Runs a method as often as the settings say, in this process.
+    """Run a method as often as the settings request, in this process.
 
     Returns:
-        Its row of `COLUMNS` as far as it is known without the others, and its CMC.
+        Its row of `COLUMNS`, except the columns that need other rows, and its CMC.
     """
     run, size = RUNS[task, method], drawn_size(task, settings)
     run(*synthetic_descriptors(settings["seed"], **(size | WARM_UP)))
@@ -323,20 +327,20 @@ def measure(task: str, method: str, settings: dict) -> tuple[dict, list[float]]:
 
 
 def measure_alone(task: str, method: str, settings: dict) -> tuple[dict, list[float]]:
-    """`measure` in a process of its own, which keeps freed memory as eval.py does."""
+    """Run `measure` in a separate process, which keeps freed memory as eval.py does."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, keep_freed_memory) as pool:
         try:
             return pool.submit(measure, task, method, settings).result()
         except BrokenProcessPool as error:
             raise OSError(
-                f"the process of {task}, {method} was ended: the system may be short of memory; "
-                "--rows and --methods leave out what it has no room for"
+                f"the process of {task}, {method} was killed: the system may be short of memory; "
+                "omit the row with --rows or --methods"
             ) from error
 
 
 def check_agreement(task: str, scores: dict[str, tuple[float, list[float]]]) -> None:
-    """Raises ValueError where methods give different mAP or CMC: they did not do the same."""
+    """Raise ValueError if methods give different mAP or CMC: they did not do the same."""
     other, (expected, expected_cmc) = next(iter(scores.items()))
     for method, (mean_precision, cmc) in scores.items():
         apart = abs(mean_precision - expected), np.abs(np.subtract(cmc, expected_cmc)).max()
@@ -348,11 +352,11 @@ def check_agreement(task: str, scores: dict[str, tuple[float, list[float]]]) -> 
 
 
 def measure_rows(settings: dict) -> Iterator[dict]:
-    """Rows of `COLUMNS`, one after the other; what needs other rows is null.
+    """Yield rows of `COLUMNS`, one after the other. Columns that need other rows are null.
 
     Raises:
         ValueError: methods disagree.
-        OSError: a process was ended.
+        OSError: a process was killed.
     """
     for task in settings["rows"]:
         size, scores = task_size(task, settings), {}
@@ -369,7 +373,7 @@ def measure_rows(settings: dict) -> Iterator[dict]:
 
 
 def compare(row: dict, rows: list[dict]) -> dict:
-    """What is only known beside the other rows: three of `COLUMNS`."""
+    """Compute the three columns of a row that need the other rows."""
     if row["method"] != "ours" or row["seconds"] is None:
         return {}
 
@@ -395,7 +399,7 @@ def compare(row: dict, rows: list[dict]) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """The results as text: a row a method, then notes."""
+    """Format the results as text: one row per method, then notes."""
 
     def cell(value, scale=1.0, form=".2f"):
         return "-" if value is None else format(value / scale, form)
@@ -428,7 +432,7 @@ def choose_settings(options: argparse.Namespace) -> dict:
     """Every option that changes what is measured.
 
     Raises:
-        ValueError: an option that cannot be.
+        ValueError: an option has a value that is not allowed.
     """
 
     most = (SMALL if options.small else SIZE)["queries"]
@@ -452,20 +456,20 @@ def choose_settings(options: argparse.Namespace) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, table and JSON."""
+    """Parse options, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--rows", help=f"tasks; {','.join(METHODS)} by default")
     parser.add_argument("--methods", help=f"{','.join(METHODS['market'])} by default")
-    parser.add_argument("--queries", type=int, help="of distractors; those of market by default")
+    parser.add_argument("--queries", type=int, help="queries of distractors; default: market's")
     parser.add_argument("--repeats", type=int, default=3, help="of market")
-    parser.add_argument("--seed", type=int, default=0, help="of the descriptors")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the descriptors")
     parser.add_argument("--small", action="store_true", help="the sizes that tests measure")
     parser.add_argument("--output", default="benchmarks/results/ranking.json", help="JSON file")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     options = parser.parse_args(arguments)
     with clear_errors(options.traceback):
         settings = choose_settings(options)
-        # The processes share an accelerator's memory: this one must not take it all.
+        # The processes share an accelerator's memory, so this one must not take all of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         (device,) = choose_devices(0)[:1]
         rows = []
@@ -475,7 +479,7 @@ def main(arguments: list[str] | None = None) -> None:
             content = output.record("benchmarks/ranking.py", settings, device, results)
             if importlib.util.find_spec("torch"):
                 content["versions"]["torch"] = importlib.metadata.version("torch")
-            output.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
 
 

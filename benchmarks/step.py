@@ -1,44 +1,44 @@
-"""How fast a training step is: `python benchmarks/step.py`, from the root of the repository.
+"""The speed of a training step: `python benchmarks/step.py`, from the repository root.
 
 For every network with a recipe for Market-1501 (ResNet-50, 384x128 images, 751 identities), on the
-first device: our step in bfloat16 and float32, and where `benchmarks/torch_networks.py` has the
-network, the same step in PyTorch. Prints a table and writes JSON.
+first device: our step in bfloat16 and float32, and the same step in PyTorch if
+`benchmarks/torch_networks.py` has the network. Prints a table and writes JSON.
 
-*A step* is the program that `train.py` runs, over random images that are on the device already. It
-is called as it was compiled: what `jax.pmap` does in Python before each call, milliseconds that a
-GPU does not wait for, is not in it. All forms of a network start from the same variables and take
-turns: in each round every one makes `--burst` steps, and the last is waited for. Each library
-chooses its number of threads, and both take TF32 for float32 where a GPU has it. The warm-up and
-the first round are not counted. Images a second, ratios and shares are of the median round: where
-it is far from the minimum, other programs were in the way. Ratios to PyTorch are to its fastest
-form in the same dtype.
+*A step* is the program that `train.py` runs, over random images that are already on the device. The
+compiled program is called directly: the measurement excludes the work of `jax.pmap` in Python
+before each call, milliseconds that a GPU does not wait for. All forms of a network start from the
+same variables and take turns: in each round, every form makes `--burst` steps and waits for the
+last. Each library chooses its number of threads, and both use TF32 for float32 if a GPU has it. The
+warm-up and the first round are not counted. Images per second, ratios and shares are of the median
+round. If the median is far from the minimum, other programs disturbed the measurement. Ratios to
+PyTorch are to its fastest form in the same dtype.
 
 *Share of the roofline* is the time that the step would take at the device's best rates,
 
     max(flops / rate of products, bytes / rate of copying) / measured time
 
-Flops are XLA's count over the program as JAX hands it to the compiler, as in
-`benchmarks/networks.py`; the compiled program's own count is given too, but leaves out what a
-compiler hands to libraries. Bytes are the compiled program's: what each of its operations reads and
-writes. They are an estimate, caches and what a library needs beside left out, and they are of this
-program: one that moved less would have a lower floor. The rates are measured in the same rounds,
-the best one taken: a product of two large square matrices in the step's dtype, and a large array to
-which one is added in place.
+Flops are XLA's count over the program as JAX passes it to the compiler, as in
+`benchmarks/networks.py`. The compiled program's own count is given too, but omits what a compiler
+passes to libraries. Bytes are those that each operation of the compiled program reads and writes.
+They are an estimate that ignores caches and the needs of libraries, and they belong to this
+program: a program that moved fewer bytes would have a lower floor. The rates are measured in the
+same rounds, and the best is used: a product of two large square matrices in the step's dtype, and
+adding one to a large array in place.
 
-*The loop* is what `reid_jax.training.loop` does between log lines, for one network, PMM where it is
-measured, with each loader: sampler, images, transfer, step. The images are JPEG files of
-Market-1501's size, four batches of them; a turn begins with steps that are not counted, so that
-nothing was read ahead while others had theirs, and reads ahead to its end. Its share is its images
-a second by those of the bare step.
+*The loop* is the work of `reid_jax.training.loop` between log lines, with each loader: sampler,
+images, transfer, step. It is measured for one network, PMM if possible. The images are JPEG files
+of Market-1501's size, four batches of them. A turn begins with uncounted steps, so that it does not
+use batches read ahead during other turns, and it reads ahead to its end. Its share is its images
+per second divided by those of the step without the loop.
 
-*Memory*: what XLA plans is as in `benchmarks/networks.py`. The peak is the most that was allocated
-beside what was held before the form was made; ours is given where it is the highest of all until
-then, which `--networks` and `--dtypes` with one word ensure.
+*Memory*: XLA's plan is as in `benchmarks/networks.py`. The peak is the most memory allocated in
+addition to what was held before the form was created. Ours is given if it is the highest peak so
+far, which is certain if `--networks` and `--dtypes` have one word each.
 
 *The whole run* is PMM's on Market-1501, 400 epochs of 47 steps of 64 images: the minutes of its
 steps at the median, without evaluation and checkpoints.
 
-*The profile*, with `--profile`, is of one more step of each of ours, after all were timed:
+*The profile*, with `--profile`, is of one more step of each of our forms, after all were timed:
 milliseconds by kind of kernel (`benchmarks/kernels.py`).
 """
 
@@ -75,14 +75,14 @@ from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState
 from reid_jax.training.step import place
 
-# How a step of PyTorch's runs: as it is written, or compiled; `autocast` computes in bfloat16.
+# How a step of PyTorch runs: eagerly or compiled; `autocast` computes in bfloat16.
 TORCH_FORMS = ("eager", "compiled", "autocast", "compiled+autocast")
-# Compiled by trial of many kernels, and replayed as CUDA graphs: minutes to compile, so on request.
+# Compiled with a search over many kernels, and replayed as CUDA graphs: takes minutes, so optional.
 SLOW_TORCH_FORMS = ("tuned", "tuned+autocast")
-# Ways to hold the images, as `data.loader` names them.
+# Ways to hold the images, the values of `data.loader`.
 LOADERS = ("device", "memory", "tfdata")
-# Steps of the loop before those counted, at least as many as there are batches read ahead: tf.data
-# holds two, resizes two more and decodes others, and the transfer has one.
+# Uncounted steps of the loop, at least as many as there are batches read ahead: tf.data holds two,
+# resizes two more and decodes others, and the transfer has one.
 LEAD = 7
 # Height and width of Market-1501's files.
 FILE_SIZE = (128, 64)
@@ -100,13 +100,13 @@ COLUMNS = (
 class Contender(NamedTuple):
     """A form of a network's step, compiled and warm."""
 
-    row: dict  # of `COLUMNS`, what is known before it is timed
-    run: Callable[[int], float] | None  # seconds that so many steps take; None where it cannot
-    program: str | None = None  # text of the compiled step, where it can be profiled
+    row: dict  # of `COLUMNS`, the columns known before it is timed
+    run: Callable[[int], float] | None  # seconds that so many steps take; None if it cannot run
+    program: str | None = None  # text of the compiled step, if it can be profiled
 
 
 def timed(run: Callable[[int], object]) -> Callable[[int], float]:
-    """A function that makes so many steps and waits, as one that returns the seconds it took."""
+    """Wrap a function that makes some steps and waits, so that it returns the seconds it took."""
 
     def seconds(count):
         start = time.perf_counter()
@@ -117,7 +117,7 @@ def timed(run: Callable[[int], object]) -> Callable[[int], float]:
 
 
 def stepper(step: Callable, state: TrainState) -> Callable[[Iterator, int], None]:
-    """Makes steps from a state of its own, one over each of the next `count` batches, and waits."""
+    """Return a function that makes `count` steps from its own state, one per batch, and waits."""
 
     def run(batches, count):
         nonlocal state
@@ -135,8 +135,8 @@ def jax_contenders(
     """Our step of a recipe, and the loop with each of `loaders`.
 
     Returns:
-        The contenders, the state they started from, `start` where there is one, and the batch, both
-        in NumPy.
+        The contenders, the state they started from (`start` if it is given), and the batch, both in
+        NumPy.
     """
     name, dtype = config.model.name, config.model.dtype
     output.say(f"{name}, jax, {dtype}: compiling")
@@ -172,10 +172,10 @@ def jax_contenders(
 def looper(
     run: Callable[[Iterator, int], None], config: ConfigDict, loader: str, device: jax.Device
 ) -> Callable[[int], float]:
-    """Seconds of so many steps of the loop; `run` is a `stepper`.
+    """Return a function from a number of steps of the loop to their seconds; `run` is a `stepper`.
 
     Raises:
-        ImportError: the loader needs what is not installed.
+        ImportError: the loader needs a package that is not installed.
     """
     images, labels = open_blurs(config, loader, device)
 
@@ -183,7 +183,7 @@ def looper(
         batches = loop_batches(config, images, labels, LEAD + count + LEAD, device)
         run(batches, LEAD)
         duration = timed(functools.partial(run, batches))(count)
-        for _ in batches:  # They were read ahead beside the last steps, as in a long run.
+        for _ in batches:  # They were read ahead during the last steps, as in a long run.
             pass
         return duration
 
@@ -191,7 +191,7 @@ def looper(
 
 
 def open_blurs(config: ConfigDict, loader: str, device: jax.Device) -> tuple[Images, np.ndarray]:
-    """Images to feed the loop with, four batches of JPEG files, and their labels."""
+    """Open images for the loop, four batches of JPEG files, with their labels."""
     per_identity = config.data.images_per_identity
     labels = np.repeat(np.arange(4 * config.data.identities_per_batch), per_identity)
     rng = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def open_blurs(config: ConfigDict, loader: str, device: jax.Device) -> tuple[Ima
 def loop_batches(
     config: ConfigDict, images: Images, labels: np.ndarray, steps: int, device: jax.Device
 ) -> Iterator[dict]:
-    """Batches of so many steps, as the loop hands them to the step."""
+    """Batches of a number of steps, as the loop passes them to the step."""
     sampler = IdentitySampler(
         labels,
         config.data.identities_per_batch,
@@ -240,11 +240,11 @@ def torch_contenders(
         step = torch_networks.make_step(network, config, form)
         run = functools.partial(torch_networks.run, step, images, labels)
         try:
-            run(3)  # A graph of kernels is recorded in the second call.
+            run(3)  # The second call records a graph of kernels.
         except Exception as error:
             if form in ("eager", "autocast"):
                 raise
-            # Whatever PyTorch's compiler raises, where it finds no compiler for one.
+            # PyTorch's compiler may raise any exception, for example if there is no C++ compiler.
             row["note"] = _skipped(error)
             contenders.append(Contender(row, None))
         else:
@@ -258,11 +258,11 @@ def _skipped(error: Exception) -> str:
 
 
 def rate_runs(dtypes: list[str], small: bool, device: jax.Device) -> dict[str, tuple]:
-    """What measures the device's rates, by dtype of a product, and `copy`.
+    """Functions that measure the device's rates: products by dtype, and `copy`.
 
     Returns:
-        (run, work): run makes so many calls and returns their seconds; work is flops or bytes of
-        one.
+        (run, work): run makes a number of calls and returns their seconds; work is the flops or
+        bytes of one call.
     """
     side, size = (8192, 2**30) if device.platform != "cpu" else (2048, 2**29)
     if small:
@@ -279,7 +279,7 @@ def rate_runs(dtypes: list[str], small: bool, device: jax.Device) -> dict[str, t
         return timed(run)
 
     rng = np.random.default_rng(0)
-    # Products of products neither grow nor vanish.
+    # Repeated products neither grow nor vanish.
     matrix = rng.normal(scale=side**-0.5, size=(side, side)).astype(np.float32)
     runs = {}
     for dtype in dtypes:
@@ -295,11 +295,11 @@ def rate_runs(dtypes: list[str], small: bool, device: jax.Device) -> dict[str, t
 def take_turns(
     runs: dict[object, Callable[[int], float]], rounds: int, burst: int
 ) -> dict[object, list[float]]:
-    """Seconds a step of each in each round, after a round that is not counted.
+    """Seconds per step of each function in each round, after a round that is not counted.
 
     Args:
         runs: functions from a number of steps to the seconds they take.
-        rounds: how many are counted.
+        rounds: number of counted rounds.
         burst: steps of a turn.
     """
     seconds = {key: [] for key in runs}
@@ -312,11 +312,11 @@ def take_turns(
 def measure(
     configs: list[ConfigDict], settings: dict, loop: bool, folder: str, device: jax.Device
 ) -> list[dict]:
-    """All that is known of one network's step; the schema is that of the JSON's `results`.
+    """All rows of one network's step; the schema is that of `results` in the JSON.
 
     Args:
         configs: the network's recipe in each dtype.
-        settings: of the script.
+        settings: settings of the script.
         loop: whether to measure the loop too.
         folder: for traces.
         device: the first one.
@@ -348,7 +348,7 @@ def measure(
 
 
 def profile(contender: Contender, params: dict, folder: str, device: jax.Device) -> dict:
-    """Time by kind of kernel of one more step; its trace stays in the folder."""
+    """Time of one more step by kind of kernel; its trace stays in the folder."""
     name = f"{contender.row['network']}-{contender.row['dtype']}"
     trace = kernels.trace(lambda: contender.run(1), f"{folder}/{name}")
     times = kernels.kernel_times(trace, device.platform)
@@ -356,7 +356,7 @@ def profile(contender: Contender, params: dict, folder: str, device: jax.Device)
 
 
 def whole_run(config: ConfigDict, settings: dict) -> int | None:
-    """Steps of PMM's run on Market-1501, or None where what is measured is not its step."""
+    """Steps of PMM's run on Market-1501, or None if another step is measured."""
     if config.model.name != "pmm" or settings["small"] or settings["batch"] != PAPER_BATCH:
         return None
     return config.epochs * -(-networks.IDENTITIES // config.data.identities_per_batch)
@@ -365,7 +365,7 @@ def whole_run(config: ConfigDict, settings: dict) -> int | None:
 def summarize(
     row: dict, seconds: list[float] | None, rates: dict, batch: int, total_steps: int | None
 ) -> dict:
-    """A row of `COLUMNS` from what is known of a form, and its seconds a step if it ran."""
+    """A row of `COLUMNS` from the known columns of a form, and its seconds per step if it ran."""
     row = {**dict.fromkeys(COLUMNS), **row}
     if seconds is None:
         return row
@@ -392,7 +392,7 @@ def roofline(row: dict, rates: dict, seconds: float) -> dict:
 
 
 def compare(row: dict, rows: list[dict]) -> dict:
-    """What is only known beside the other forms of the network: two of `COLUMNS`."""
+    """Compute the two columns of a row that need the network's other forms."""
     if row["library"] == "torch":
         return {}
     rates = {
@@ -410,7 +410,7 @@ def compare(row: dict, rows: list[dict]) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """The results as text: a row a form; notes, estimates of whole runs, and profiles."""
+    """Format the results as text: one row per form; notes, estimates of whole runs, profiles."""
 
     def cell(value, scale=1.0, form=".1f"):
         return "-" if value is None else format(value / scale, form)
@@ -455,11 +455,11 @@ def table(results: list[dict]) -> str:
 
 
 def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
-    """Every option that changes what is measured, defaults of the device filled in.
+    """Every option that changes what is measured, with the device's defaults filled in.
 
     Raises:
-        ValueError: an option that cannot be.
-        ImportError: PyTorch is asked for and not there.
+        ValueError: an option has a value that is not allowed.
+        ImportError: PyTorch is requested but not installed.
     """
     on_cpu = device.platform == "cpu"
 
@@ -472,7 +472,7 @@ def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
 
     known = networks.known_networks()
     forms = TORCH_FORMS[:1] if on_cpu else TORCH_FORMS
-    # A peak is seen where it is the highest so far: what needs less comes first.
+    # A peak can be measured only if it is the highest so far: smaller ones come first.
     dtypes = ["float32"] if on_cpu else ["bfloat16", "float32"]
     settings = {
         "networks": output.words(options, "networks", known),
@@ -495,15 +495,15 @@ def choose_settings(options: argparse.Namespace, device: jax.Device) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Options, measurements, table and JSON."""
+    """Parse options, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--networks", help="comma-separated; all that have a recipe by default")
     parser.add_argument("--batch", type=int, help="images; 64 by default, 8 on a CPU")
     parser.add_argument("--steps", type=int, default=5, help="rounds to time")
     parser.add_argument("--burst", type=int, help="steps a round; 10 by default, 1 on a CPU")
     parser.add_argument("--small", action="store_true", help="the recipes that tests train")
-    parser.add_argument("--dtypes", help="of computation; both by default, float32 on a CPU")
-    parser.add_argument("--loaders", help=f"of the loop; {','.join(LOADERS)} by default")
+    parser.add_argument("--dtypes", help="compute dtypes; both by default, float32 on a CPU")
+    parser.add_argument("--loaders", help=f"loaders of the loop; {','.join(LOADERS)} by default")
     parser.add_argument(
         "--torch",
         help=f"PyTorch's forms, or none; {','.join(TORCH_FORMS)} by default, eager on a CPU; also "
@@ -514,14 +514,14 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         nargs="?",
         const="runs/profile",
-        help="trace a step of each of ours into FOLDER, runs/profile by default, and add its time "
-        "by kind of kernel",
+        help="trace a step of each of our forms into FOLDER, runs/profile by default, and add "
+        "its time by kind of kernel",
     )
     parser.add_argument("--output", default="benchmarks/results/step.json", help="JSON file")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     options = parser.parse_args(arguments)
     with clear_errors(options.traceback):
-        # Two libraries share the device's memory: JAX must not take it all at the start.
+        # Two libraries share the device's memory, so JAX must not take all of it at the start.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         (device,) = choose_devices(0)[:1]
         settings = choose_settings(options, device)
@@ -539,10 +539,10 @@ def main(arguments: list[str] | None = None) -> None:
             content = output.record("benchmarks/step.py", settings, device, results)
             if settings["torch"] != "none":
                 content["versions"]["torch"] = importlib.metadata.version("torch")
-            output.write(content, options.output)  # What is measured is not lost with what follows.
+            output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # As train.py does.
+    keep_freed_memory()  # As in train.py.
     main()

@@ -1,12 +1,12 @@
 """The plain baseline and PMM in PyTorch, for `benchmarks/step.py` to measure our steps against.
 
-The same networks, losses and optimizer, written as PyTorch is written when it is to be fast:
-channels_last, a fused Adam, and Grad-CAM through a stage's head alone, never a second pass through
-the trunk as in the authors' program. `create` takes our variables, so that tests can show that both
-libraries compute the same.
+They are the same networks, losses and optimizer, written for speed in PyTorch: channels_last, a
+fused Adam, and Grad-CAM only through a stage's head, without the second pass through the trunk of
+the authors' program. `create` takes our variables, so that tests can show that both libraries
+compute the same.
 
-A step here does a little less than ours: no metrics but the loss, one learning rate, and random
-erasing only where a recipe has it.
+A step here does a little less than ours: the loss is its only metric, there is one learning rate,
+and random erasing is used only if a recipe has it.
 """
 
 import functools
@@ -23,7 +23,7 @@ try:
     import torch
 except ImportError as error:
     raise ImportError(
-        "the networks to compare with need PyTorch, which cannot be imported here: "
+        "the PyTorch networks need PyTorch, which cannot be imported: "
         "python -m pip install torch, or pass --torch=none"
     ) from error
 from torch import nn
@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`reid_jax.models.ResNet` of plain bottlenecks, to its last map."""
+    """`reid_jax.models.ResNet` with plain bottlenecks, up to its last map."""
 
     def __init__(self, config: ConfigDict):
         super().__init__()
@@ -116,7 +116,8 @@ class StageHead(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C, h, w) to embedding and logits.
 
-        Without `record` the batch's statistics are taken, as in training, and not remembered.
+        Without `record`, batch norm uses the batch's statistics, as in training, but does not store
+        them.
         """
         x = self.reduction(self.pool(features, (2, 3)))
         if record:
@@ -159,7 +160,7 @@ class PMM(nn.Module):
         )
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The map each stage reads before mixing."""
+        """The map that each stage reads before mixing."""
         features = self.trunk(images)
         extra = self.extra(features)
         return [features, extra, extra]
@@ -175,7 +176,7 @@ class PMM(nn.Module):
         for head, unmixed in zip(self.heads, self.maps(images), strict=True):
             features = unmixed
             if mask is not None:
-                # index_select gives up channels_last: it sees rows of locations and channels.
+                # index_select loses channels_last, so pass it rows of locations and channels.
                 rows = unmixed.permute(0, 2, 3, 1)
                 donors = rows.index_select(0, partners(labels)).permute(0, 3, 1, 2)
                 features = torch.where(mask[:, None], unmixed, donors)
@@ -197,13 +198,13 @@ def gradcam(head: StageHead, features: torch.Tensor, labels: torch.Tensor) -> to
 
     with torch.no_grad():
         features = features.detach()
-        # Not torch.autograd.grad: torch.compile would cut the step in twelve there.
+        # torch.compile would split the step into twelve parts at torch.autograd.grad.
         weights = torch.func.grad(evidence)(features).mean((2, 3))
         return F.relu(torch.einsum("bchw,bc->bhw", features, weights))
 
 
 def block_mask(cam: torch.Tensor, block: tuple[int, int], top_k: int) -> torch.Tensor:
-    """`reid_jax.mixing.block_mask`: (B, H, W) bool, False where blocks give way."""
+    """`reid_jax.mixing.block_mask`: (B, H, W) bool, False in the replaced blocks."""
     batch, height, width = cam.shape
     rows, columns = height // block[0], width // block[1]
     sums = cam.reshape(batch, rows, block[0], columns, block[1]).sum((2, 4)).flatten(1)
@@ -220,7 +221,7 @@ def partners(labels: torch.Tensor) -> torch.Tensor:
 
 
 def losses(outputs: list[tuple], labels: torch.Tensor, config: ConfigDict) -> dict:
-    """Each stage's losses, named as our step's metrics are.
+    """Each stage's losses, named as the metrics of our step.
 
     Args:
         outputs: embedding and logits of each stage.
@@ -237,7 +238,7 @@ def losses(outputs: list[tuple], labels: torch.Tensor, config: ConfigDict) -> di
 
 
 def triplet(embedding: torch.Tensor, labels: torch.Tensor, margin: float) -> torch.Tensor:
-    """Batch-hard triplet loss; the soft margin where `margin` is 0."""
+    """Batch-hard triplet loss, with the soft margin if `margin` is 0."""
     distances = torch.cdist(embedding, embedding)
     same = labels[:, None] == labels
     positive = distances.masked_fill(~same, -torch.inf).amax(1)
@@ -281,7 +282,7 @@ def augment(images: torch.Tensor, config: ConfigDict, statistics: torch.Tensor) 
         ratios = low + (high - low) * uniform(batch, 100)
         heights, widths = (areas * ratios).sqrt().round(), (areas / ratios).sqrt().round()
         fits = (heights < height) & (widths < width)
-        first = fits.int().argmax(1, keepdim=True)  # the first of those that fit
+        first = fits.int().argmax(1, keepdim=True)  # the first that fits
         sizes = (x.gather(1, first).view(-1, 1, 1, 1) for x in (heights, widths))
         return rectangle(*sizes) & fits.any(1).view(-1, 1, 1, 1)
 
@@ -295,18 +296,18 @@ def augment(images: torch.Tensor, config: ConfigDict, statistics: torch.Tensor) 
 
 
 def create(config: ConfigDict, variables: dict) -> nn.Module:
-    """The network that `config`, a recipe's `model`, describes, with our variables.
+    """Create the network that `config`, a recipe's `model`, describes, with our variables.
 
     Args:
-        config: of a baseline with a classifier, or of a PMM with three stages and Hard-Mix; with a
-            trunk of plain bottlenecks.
+        config: a baseline with a classifier, or a PMM with three stages and Hard-Mix; with a trunk
+        of plain bottlenecks.
         variables: `params` and `batch_stats` of our network, NumPy.
 
     Returns:
-        The network, channels_last, in training.
+        The network, channels_last, in training mode.
 
     Raises:
-        ValueError: variables of another network.
+        ValueError: the variables belong to another network.
     """
     num_classes = variables["params"]["heads_0"]["classifier"]["bias"].shape[0]
     network = NETWORKS[config.name](config, num_classes)
@@ -319,9 +320,9 @@ def create(config: ConfigDict, variables: dict) -> nn.Module:
     counters = {name for name in state if name.endswith("num_batches_tracked")}
     if values.keys() != state.keys() - counters:
         difference = sorted(values.keys() ^ (state.keys() - counters))
-        raise ValueError(f"variables of another network than {config.name}: {difference}")
+        raise ValueError(f"the variables do not belong to {config.name}: {difference}")
     for name, value in values.items():
-        # A matrix product of ours may be a convolution of 1x1.
+        # A matrix product of ours may be a 1x1 convolution here.
         state[name] = value.reshape(value.shape + (1,) * (state[name].ndim - value.ndim))
     network.load_state_dict(state)
     return network.to(memory_format=torch.channels_last).train()
@@ -342,7 +343,7 @@ def _value(path: tuple[str, ...], leaf: np.ndarray) -> torch.Tensor:
 
 
 def choose_device(platform: str) -> torch.device:
-    """PyTorch's name of the device that JAX runs on, set up for speed.
+    """PyTorch's name of JAX's device, with settings for speed.
 
     Raises:
         ValueError: PyTorch cannot use it.
@@ -360,17 +361,17 @@ def choose_device(platform: str) -> torch.device:
 
 
 def make_step(network: nn.Module, config: ConfigDict, form: str = "eager") -> Callable:
-    """The training step of a recipe.
+    """Create the training step of a recipe.
 
     Args:
         network: on its device.
         config: a whole recipe; reads `augment`, `loss` and `optim`.
-        form: words joined by `+`: `compiled`, by `torch.compile`, all but the optimizer, or
-            `tuned`, the same with `mode="max-autotune"`; `autocast`, in bfloat16.
+        form: words joined by `+`: `compiled`, by `torch.compile`, except the optimizer, or `tuned`,
+        the same with `mode="max-autotune"`; `autocast`, in bfloat16.
 
     Returns:
         step(images, labels) -> loss, with images (B, H, W, 3) uint8 and labels (B,) int64 on the
-        network's device. The loss is not waited for.
+        network's device. It does not wait for the loss.
     """
     words = form.split("+")
     optimizer = torch.optim.Adam(
@@ -403,7 +404,7 @@ def make_step(network: nn.Module, config: ConfigDict, form: str = "eager") -> Ca
 
 
 def run(step: Callable, images: torch.Tensor, labels: torch.Tensor, count: int) -> None:
-    """Makes `count` steps over a batch, and waits for them."""
+    """Make `count` steps over a batch, and wait for them."""
     for _ in range(count):
         step(images, labels)
     if images.is_cuda:
@@ -411,12 +412,12 @@ def run(step: Callable, images: torch.Tensor, labels: torch.Tensor, count: int) 
 
 
 def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy of `array` there."""
+    """Copy `array` to the device."""
     return torch.tensor(array, device=device)
 
 
 def reset_peak(device: torch.device) -> int | None:
-    """Begins a new count of `peak_bytes`: bytes held now, or None where nobody counts."""
+    """Restart the count of `peak_bytes`; return the bytes held now, or None without a count."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -424,5 +425,5 @@ def reset_peak(device: torch.device) -> int | None:
 
 
 def peak_bytes(device: torch.device, held: int | None) -> int | None:
-    """The most that was allocated since `reset_peak` beside what was held then."""
+    """The most bytes allocated since `reset_peak`, in addition to those held then."""
     return None if held is None else torch.cuda.max_memory_allocated(device) - held

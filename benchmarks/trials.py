@@ -1,9 +1,9 @@
-"""Collects short training runs into one JSON: what each had of settings, losses and scores.
+"""Collects short training runs into one JSON file, with settings, losses and scores.
 
     python benchmarks/trials.py runs/neck runs/warmup --output=benchmarks/results/trials.json
 
-For experiments that decide a recipe: the settings in which each run differs from the others, its
-logged losses and its evaluations. The last part of a path is kept and the rest is left out.
+For experiments that decide a recipe. The file has the settings in which each run differs from the
+others, its logged losses and its evaluations. Only the last part of each path is kept.
 """
 
 import argparse
@@ -89,8 +89,8 @@ def _curves(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the JSON that the command line names."""
-    parser = argparse.ArgumentParser(description="Collects short training runs into one JSON.")
+    """Write the JSON file that the command line names."""
+    parser = argparse.ArgumentParser(description="Collects short training runs into one JSON file.")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path, help="a workdir")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ extensions = [
 exclude_patterns = ["images", "conf.py", "pictures.py"]
 external_toc_path = "_toc.yml"
 
-# Pages are plain Markdown; links and anchors are those of code hosts.
+# Pages are plain Markdown; links and anchors work as on code hosts.
 myst_heading_anchors = 4
 myst_enable_extensions = ["smartquotes"]
 
@@ -59,7 +59,7 @@ _SECTIONS = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
-    """Marks the indented code of docstrings as code, which Sphinx expects."""
+    """Mark the indented code of docstrings as code, which Sphinx expects."""
     marked, section = [], False
     for i, line in enumerate(lines):
         indented = line.startswith("    ")
@@ -71,7 +71,7 @@ def as_restructured_text(app, what, name, obj, options, lines):
         if line.startswith("Attributes, "):
             line, section = "Attributes:", True
         if section or not indented:
-            # A star is a star, and `name_` is a name.
+            # Escape stars and the underscore of `name_`, which are markup otherwise.
             line = re.sub(r"(?<![`*\\])\*(?=\w)", r"\\*", line)
         marked.append(line)
     lines[:] = marked
@@ -84,7 +84,7 @@ def _in_code(marked):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Leaves out what Linen adds to every module."""
+    """Leave out the members that Linen adds to every module."""
     if name in ("setup", "name", "parent", "scope"):
         return True
     if inspect.isfunction(obj) and obj.__module__.startswith("flax"):
@@ -93,12 +93,13 @@ def skip(app, what, name, obj, skipped, options):
 
 
 def link_files(app, docname, source):
-    """Makes links to files outside `docs` downloads, which code hosts show in the repository."""
+    """Turn links to files outside `docs` into downloads; code hosts show these in the
+    repository."""
     source[0] = re.sub(r"\]\((\.\./[^)#]+)\)", r"](path:\1)", source[0])
 
 
 def setup(app):
-    """Connects what is above, `as_restructured_text` before `napoleon`."""
+    """Connect the functions above, `as_restructured_text` before `napoleon`."""
     app.connect("source-read", link_files)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=100)
     app.connect("autodoc-skip-member", skip)

@@ -25,17 +25,17 @@ from reid_jax.data import datasets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Pixels of a picture's width at most.
+# The largest width of a picture, in pixels.
 _WIDTH = 1100
 _QUALITY = 88
-# Of the report's picture: CSS pixels, and device pixels for each.
+# The size of the report's picture: CSS pixels, and device pixels for each.
 _WINDOW = (1064, 1141)
 _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> list[pathlib.Path]:
-    """Draws all pictures that the runs and the machine allow.
+    """Draw all pictures that the runs and the machine allow.
 
     Args:
         pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves and the report.
@@ -71,12 +71,12 @@ def browser() -> tuple[str, str] | None:
 
 
 def most_different(cams: np.ndarray, pids: np.ndarray, count: int) -> np.ndarray:
-    """The queries whose stages look at the most different places, one for each identity.
+    """Find the queries whose stages look at the most different places, one for each identity.
 
     Args:
         cams: (N, S, h, w), a Grad-CAM for each query and stage.
         pids: (N,), identities.
-        count: how many to choose.
+        count: number of queries to choose.
 
     Returns:
         (count,) indices, in the order of the queries: those with the largest distance between the
@@ -87,7 +87,7 @@ def most_different(cams: np.ndarray, pids: np.ndarray, count: int) -> np.ndarray
     alike = np.einsum("nsp,ntp->nst", flat, flat)
     first, second = np.triu_indices(cams.shape[1], k=1)
     alike = alike[:, first, second].max(axis=1)
-    alike[(flat.sum(axis=-1) == 0).any(axis=1)] = 1.0  # A stage that sees no evidence at all.
+    alike[(flat.sum(axis=-1) == 0).any(axis=1)] = 1.0  # A stage sees no evidence.
     order = np.argsort(alike, kind="stable")
     _, unique = np.unique(pids[order], return_index=True)
     return np.sort(order[np.sort(unique)[:count]])
@@ -129,7 +129,7 @@ def _save(figure, path: pathlib.Path) -> pathlib.Path:
 
 
 def _convert(source: pathlib.Path | io.BytesIO, path: pathlib.Path) -> pathlib.Path:
-    """A picture as JPEG, not wider than a page."""
+    """Convert a picture to JPEG, at most as wide as a page."""
     image = Image.open(source).convert("RGB")
     if image.width > _WIDTH:
         image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)))
@@ -138,7 +138,7 @@ def _convert(source: pathlib.Path | io.BytesIO, path: pathlib.Path) -> pathlib.P
 
 
 def _report(page: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """The upper part of a report, its queries in the order of their files."""
+    """Photograph the upper part of a report, with its queries in the order of their files."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.support.ui import Select
@@ -162,7 +162,7 @@ def _report(page: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
 
 
 def main() -> None:
-    """Draws what the command line asks for."""
+    """Draw the pictures that the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pmm", type=pathlib.Path, required=True, help="workdir of a run of PMM")
     parser.add_argument("--hbfp", type=pathlib.Path, help="workdir of a run of HBFP-Net")

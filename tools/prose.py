@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = ROOT / "tools" / "prose_allowed.json"
 
-# What begins a sentence: the start of a text, or the end of the sentence before.
+# The beginning of a sentence: the start of a text, or the end of the previous sentence.
 _START = r"(?:^|(?<=[.:;!?] )|(?<=[.!?]\) ))"
 _PLACE = "'if' for a condition; 'where' for a place only"
 _SPEECH = "code does not speak or know: 'reports', 'states', 'holds', 'returns', 'supports'"
@@ -84,19 +84,19 @@ class Finding(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """Prose on one line or several, joined by blanks; `starts` are where its lines start in it."""
+    """Prose on one or several lines, joined by blanks; `starts` are where its lines start in it."""
 
     line: int
     text: str
     starts: tuple[int, ...] = (0,)
 
     def line_at(self, place: int) -> int:
-        """The line of the file at a place of the text."""
+        """The line of the file for a position in the text."""
         return self.line + sum(start <= place for start in self.starts) - 1
 
 
 def findings(path: pathlib.Path) -> list[Finding]:
-    """What the rules find in a Markdown or Python file, in its order."""
+    """The findings in a Markdown or Python file, in its order."""
     text = path.read_text(encoding="utf-8")
     passages = _of_markdown(text) if path.suffix == ".md" else _of_python(text)
     found = []
@@ -122,7 +122,7 @@ def _of_markdown(text: str, first: int = 1) -> Iterator[Passage]:
         if "<!-- prose: o" in line:
             off = "prose: off" in line
         line = "" if off else re.sub(r"<!--.*?-->", "", line)
-        # An inline literal and a link stay a word, so that sentences keep their shape.
+        # Replace inline code and links by one word, so that sentences keep their structure.
         line = re.sub(r"`+[^`]*`+", "`x`", line)
         line = re.sub(r"(!?)\[([^\]]*)\]\([^)\s]*\)", r"\2", line)
         lines.append((number, line.strip().replace("**", "").replace("*", "")))
@@ -130,7 +130,7 @@ def _of_markdown(text: str, first: int = 1) -> Iterator[Passage]:
 
 
 def _paragraphs(lines: list[tuple[int, str]]) -> Iterator[Passage]:
-    """Joins lines that belong together. Each cell of a table is a passage of its own."""
+    """Join lines that belong together. Each cell of a table is a separate passage."""
     gathered: list[tuple[int, str]] = []
 
     def flush():
@@ -167,7 +167,8 @@ def _of_python(text: str) -> Iterator[Passage]:
 
 
 def _of_docstring(docstring: str, first: int) -> Iterator[Passage]:
-    """The prose of a docstring. Indented blocks after an empty line are code, but for sections."""
+    """The prose of a docstring. Indented blocks after an empty line are code, except in
+    sections."""
     lines, section = [], False
     margin = min(
         (len(line) - len(line.lstrip()) for line in docstring.splitlines()[1:] if line.strip()),
@@ -184,7 +185,7 @@ def _of_docstring(docstring: str, first: int) -> Iterator[Passage]:
             elif empty and not section:
                 code = True
             if section and indent > 0:
-                # An argument, `name: what it is`, begins a passage.
+                # Each argument, `name: description`, begins a passage.
                 named = re.match(r"\s*(?:\*{0,2}\w+(?:, \w+)*)(?: \([^)]*\))?: +", line)
                 if named:
                     lines.append((number, ""))
@@ -196,7 +197,7 @@ def _of_docstring(docstring: str, first: int) -> Iterator[Passage]:
 
 
 def _comments(text: str) -> Iterator[Passage]:
-    """Comments; lines that follow each other are one passage."""
+    """Comments; consecutive lines are one passage."""
     lines: list[tuple[int, str]] = []
     last = None
     for token in tokenize.generate_tokens(iter(text.splitlines(keepends=True)).__next__):
@@ -245,7 +246,7 @@ def check(paths: list[pathlib.Path]) -> list[str]:
 
 
 def update() -> None:
-    """Writes the present numbers of Python files."""
+    """Write the present numbers of Python files."""
     counts = {
         p.relative_to(ROOT).as_posix(): len(findings(p)) for p in files() if p.suffix == ".py"
     }
@@ -254,7 +255,7 @@ def update() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Checks the files that the command line names."""
+    """Check the files that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="default: every file")
     parser.add_argument("--update", action="store_true", help="write tools/prose_allowed.json")

@@ -31,7 +31,7 @@ Defaults are those at full size; a word such as `small` changes some. If recipes
 of each is given by the first half of its name.
 """
 
-# Recipes at full size by their names' first half.
+# Recipes at full size, by the first half of their names.
 RECIPES = {
     "pmm": lambda: common.pmm(top_k=3),
     "bdb": common.bdb,
@@ -42,7 +42,7 @@ RECIPES = {
 
 
 class Section(NamedTuple):
-    """A table of the page. `only` is the network or schedule that it is about, if it is one's."""
+    """A table of the page. `only` is the one network or schedule that it belongs to, if any."""
 
     title: str
     prefix: str
@@ -86,7 +86,7 @@ def page() -> str:
 
 
 def all_leaves() -> Iterator[tuple[str, Leaf]]:
-    """Every leaf on the page by its dotted name, in the order of the page."""
+    """Every leaf on the page by its dotted name, in the page's order."""
     for section in _SECTIONS:
         yield from _flat(section.table, section.prefix)
 
@@ -100,7 +100,7 @@ def _flat(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Leaf]]:
 
 
 def _defaults(name: str, recipes: dict[str, ConfigDict]) -> str:
-    """`1`, or `1` (pmm, bdb), `2` (hbfp): the value of every recipe that has the leaf."""
+    """Format defaults as `1`, or `1` (pmm, bdb), `2` (hbfp), for every recipe that has the leaf."""
     values: dict[str, list[str]] = {}
     for recipe, config in recipes.items():
         value: Any = config

@@ -78,7 +78,7 @@ print(gallery)
 
 
 def look(hits, queries):
-    """Draws queries and what a search has found for them."""
+    """Draw queries and what a search has found for them."""
 
     def pixels(paths):
         return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])

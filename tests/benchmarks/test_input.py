@@ -114,8 +114,8 @@ def test_table_and_progress(output):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--loaders=disk", r"unknown 'disk' in --loaders: there are \['tfdata', 'memory'\]"),
-        ("--pil=threads", r"unknown 'threads' in --pil: there are \['processes', 'dataloader'\]"),
+        ("--loaders=disk", r"unknown 'disk' in --loaders: choose from \['tfdata', 'memory'\]"),
+        ("--pil=threads", r"unknown 'threads' in --pil: choose from \['processes', 'dataloader'\]"),
         ("--workers=0", "--workers is 0; it must be at least 1"),
         ("--files=63", "--files is 63; it must be at least --batch, 64"),
     ],

@@ -133,7 +133,7 @@ def test_gradcam_and_mixing_cost_under_5_percent_of_pmms_step_at_full_size():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--networks=resnext", r"unknown network 'resnext' .* there are \['baseline', 'bdb', 'p"),
+        ("--networks=resnext", r"unknown network 'resnext' .* choose from \['baseline', 'bdb', 'p"),
         ("--batch=6", "--batch is 6; it must be two identities or more, 4 images of each"),
         ("--batch=4", "--batch is 4; it must be two"),
         ("--batch=0", "--batch is 0; it must be two"),

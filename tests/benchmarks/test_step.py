@@ -169,13 +169,13 @@ def test_table_and_progress(output):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--networks=resnext", r"unknown 'resnext' in --networks: there are \['baseline', 'bdb'"),
-        ("--dtypes=float32,float16", "unknown 'float16' in --dtypes: there are"),
+        ("--networks=resnext", r"unknown 'resnext' in --networks: choose from \['baseline', 'bdb'"),
+        ("--dtypes=float32,float16", "unknown 'float16' in --dtypes: choose from"),
         (
             "--loaders=disk",
-            r"unknown 'disk' in --loaders: there are \['device', 'memory', 'tfdata'\]",
+            r"unknown 'disk' in --loaders: choose from \['device', 'memory', 'tfdata'\]",
         ),
-        ("--torch=fast", r"unknown 'fast' in --torch: there are \['eager', 'compiled'"),
+        ("--torch=fast", r"unknown 'fast' in --torch: choose from \['eager', 'compiled'"),
         ("--batch=6", "--batch is 6; it must be two identities or more, 4 images of each"),
         ("--batch=0", "--batch is 0; it must be at least 1"),
         ("--steps=0", "--steps is 0; it must be at least 1"),

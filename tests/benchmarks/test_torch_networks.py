@@ -294,7 +294,7 @@ def test_triplet_of_a_hand_made_batch(margin, expected):
 
 
 def test_variables_of_another_network_are_refused():
-    with pytest.raises(ValueError, match=r"another network than pmm: .*extra"):
+    with pytest.raises(ValueError, match=r"do not belong to pmm: .*extra"):
         torch_networks.create(recipe("pmm").model, variables("baseline"))
 
 
