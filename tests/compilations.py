@@ -1,4 +1,4 @@
-"""Hears what XLA compiles."""
+"""Counts the programs that XLA compiles."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import jax
 
 @contextlib.contextmanager
 def count_compilations():
-    """A list that gets an element, its seconds, for each program compiled inside."""
+    """A list that receives the compile time, in seconds, of each program compiled inside."""
     events = []
 
     def listen(event, duration, **unused):

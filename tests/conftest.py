@@ -1,8 +1,9 @@
-"""Hostile settings for every test: what would pass silently elsewhere is an error here.
+"""Strict settings for every test: problems that pass silently elsewhere are errors here.
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
-pyproject.toml). Code is generated with little optimisation, for most of it runs once or twice. Not
-without any (level 0): there the CPU compiler of jaxlib 0.10.2 makes another Grad-CAM, not finite.
+pyproject.toml). Code is generated with little optimisation, because most of it runs once or twice.
+Optimisation is not off (level 0): with it, the CPU compiler of jaxlib 0.10.2 computes a different,
+non-finite Grad-CAM.
 """
 
 import atexit
@@ -17,7 +18,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Workers and the programs that tests start share what any of them compiled in this session.
+# Workers, and programs that tests start, share all programs compiled in this session.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="reid_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

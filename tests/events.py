@@ -1,4 +1,4 @@
-"""What TensorBoard shows, read without it."""
+"""Reads what TensorBoard shows, without TensorBoard."""
 
 import struct
 
@@ -6,9 +6,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 def shown(folder):
-    """(tag, step, value) of a folder's event files, less what a later start has purged; sorted.
+    """(tag, step, value) of a folder's event files, except those that a later start purged; sorted.
 
-    A folder as `MetricsWriter` leaves it: the names of the files end with the time of their start.
+    The folder is one of `MetricsWriter`: the names of its files end with the time of their start.
     """
     points = []
     for path in sorted(folder.iterdir(), key=lambda path: int(path.suffix[1:])):
@@ -16,7 +16,7 @@ def shown(folder):
         while len(data) >= 12:  # A record: length, its checksum, the event, its checksum.
             (length,) = struct.unpack("<Q", data[:8])
             if len(data) < length + 16:
-                break  # A kill cut it off.
+                break  # A kill truncated it.
             event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
             if event.session_log.status == SessionLog.START:
                 points = [point for point in points if point[1] < event.step]

@@ -1,4 +1,4 @@
-"""Runs that nobody has trained: a recipe, and weights drawn at random."""
+"""Runs without training: a recipe, and random weights."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from tests.test_configs import load
 
 
 def write(workdir, name, string="small", num_classes=4, steps=(0,), change=lambda config: None):
-    """Writes a run into a new folder, with a checkpoint of other weights for each of `steps`.
+    """Write a run into a new folder, with a checkpoint of other weights for each of `steps`.
 
     Returns:
         config, network, and the variables of the last step.

@@ -1,4 +1,4 @@
-"""The networks' building blocks again, in float64 NumPy, written from the papers."""
+"""The networks' building blocks in float64 NumPy, written from the papers."""
 
 import collections
 import math
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def random_variables(shapes, rng):
-    """float32 variables of these shapes, none of them zero or one as initialisation leaves some.
+    """float32 variables of these shapes, without the zeros and ones of initialisation.
 
-    Also much faster than initialisation, which XLA compiles for every shape anew.
+    This is also much faster than initialisation, which XLA compiles for every shape.
     """
 
     def draw(path, leaf):
@@ -35,9 +35,9 @@ def in_float64(tree):
 
 
 def conv2d(x, kernel, stride=1):
-    """(B, H, W, Cin) with kernel (k, k, Cin, Cout), zero-padded by (k - 1) // 2.
+    """Convolve (B, H, W, Cin) with a kernel (k, k, Cin, Cout), zero-padded by (k - 1) // 2.
 
-    A kernel (Cin, Cout) is one of 1x1.
+    A kernel (Cin, Cout) is a 1x1 kernel.
     """
     kernel = kernel[None, None] if kernel.ndim == 2 else kernel
     size = kernel.shape[0]
@@ -56,14 +56,14 @@ def max_pool_3x3_stride_2(x):
 
 
 def empty_stats():
-    """Statistics that training fills: every norm writes those of its batch."""
+    """Empty statistics, in which every norm stores those of its batch in training."""
     return collections.defaultdict(empty_stats)
 
 
 def batch_norm(x, params, stats=None):
-    """Over all axes but the last; with the batch's own statistics if `stats` is None or empty.
+    """Normalise over all axes except the last, with batch statistics if `stats` is None or empty.
 
-    Empty ones become the batch's mean and its unbiased variance, as PyTorch remembers them.
+    Empty statistics are set to the batch's mean and its unbiased variance, as in PyTorch.
     """
     axes = tuple(range(x.ndim - 1))
     if stats:
@@ -83,7 +83,7 @@ def relu(x):
 
 
 def instance_norm(x, params):
-    """Of (B, H, W, C): each channel of each image by its own mean and variance over H and W."""
+    """Normalise (B, H, W, C): each channel of each image by its own mean and variance."""
     y = np.zeros_like(x)
     for b, c in np.ndindex(x.shape[0], x.shape[3]):
         plane = x[b, :, :, c]
@@ -99,9 +99,9 @@ def ibn(x, params, stats=None):
 
 
 def block(x, params, stride=1, stats=None, stride_in_1x1=False):
-    """A block of ResNet: a bottleneck, or a basic block where there is no third convolution.
+    """A block of ResNet: a bottleneck, or a basic block if there is no third convolution.
 
-    IBN-a's, where the first norm has two parts. A bottleneck of v1.5 has its stride on the 3x3
+    If the first norm has two parts, it is IBN-a's. A bottleneck of v1.5 has its stride on the 3x3
     convolution, one of v1 on the first 1x1.
     """
 
@@ -149,9 +149,9 @@ def stage_head(x, params, pooling, stats=None):
 
 
 def pooled_head(x, params, pool, stats=None, cosine_scale=0):
-    """Embedding, descriptor and logits of a head with a neck where `params` has one.
+    """Embedding, descriptor and logits of a head, with a neck if `params` has one.
 
-    `pool` is a function of the map and of the parameters of its own.
+    `pool` is a function of the map and of its own parameters.
     """
     embedding = descriptor = pool(x, params.get("pool"))
     if "neck" in params:
@@ -186,7 +186,7 @@ def correlation(x, y, p):
 
 
 def softmax_of_columns(c):
-    """Of each matrix (N, N) of (B, N, N), column by column."""
+    """Softmax of each matrix (N, N) of (B, N, N), column by column."""
     out = np.zeros_like(c)
     for b in range(c.shape[0]):
         for j in range(c.shape[2]):

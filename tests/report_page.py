@@ -1,4 +1,4 @@
-"""A report of an evaluation that is small, quick and nasty, and how to read its page in Python."""
+"""A small, quick evaluation with hostile names, and a parser of its report."""
 
 import base64
 import html.parser
@@ -16,7 +16,7 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.report import write_report
 
-# Of a file's name, what HTML, scripts, JSON, terminals and UTF-8 would take for theirs.
+# Parts of file names with a meaning in HTML, scripts, JSON, terminals or UTF-8.
 NAMES = (
     "<script>hacked=1</script>.jpg",
     "</script><img src=x onerror=hacked=1>.jpg",
@@ -33,7 +33,7 @@ DTYPES |= {"starts": "<i4"}
 
 
 class Looks(nn.Module):
-    """Two stages that look at what is red, and at what is blue."""
+    """Two stages: one looks at red, the other at blue."""
 
     classifies = True
     stage_names = ("Stage I", "Stage II")
@@ -51,13 +51,13 @@ class Blind(nn.Module):
 
 
 class Evaluation:
-    """What `write_report` takes. Query 3 has no match; gallery image 2 is a distractor.
+    """An evaluation for `write_report`. Query 3 has no match; gallery image 2 is a distractor.
 
-    It is its own `evaluator`, with those attributes of `Evaluator` that reports use.
+    It is its own `evaluator`, with the attributes of `Evaluator` that reports use.
     """
 
     variables, rescore = {}, None
-    batch_size, block_size = 12, 64  # 10 images, rounded up to what four devices share.
+    batch_size, block_size = 12, 64  # 10 images, rounded up for four devices
 
     def __init__(self, queries=24, gallery=40, seed=0):
         self.evaluator, self.network, self.devices = self, Looks(), jax.devices()[:4]
@@ -75,7 +75,7 @@ class Evaluation:
         }
         self.pixels["query"][..., 1] = 40
         self.result = evaluate_ranking(self.query, self.gallery)
-        self.read = []  # How many images at a time.
+        self.read = []  # the number of images in each read
 
     @staticmethod
     def _descriptors(rng, count, folder):
@@ -100,7 +100,7 @@ class Evaluation:
         return -(-count // 4) * 4
 
     def write(self, folder, network=None, *, facts=None, said=None, **options):
-        """Writes a report of it, by default with Grad-CAM over four devices."""
+        """Write a report of it, by default with Grad-CAM over four devices."""
         self.network = network or Looks()
         return write_report(
             folder,

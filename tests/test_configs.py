@@ -48,7 +48,7 @@ STRINGS = {
 }
 RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
 
-# Leaves of the strong baseline, with which the papers' networks are as they were without them.
+# The strong baseline's leaves, with the values at which the papers' networks are unchanged.
 PLAIN_AUGMENT = {"crop_padding": 0, "brightness": 0, "contrast": 0, "saturation": 0}
 PLAIN_LOSS = {"triplet_weight": 1, "metric": "euclidean", "id_margin": 0}
 WHOLE_NETWORK = {"trunk_lr": 1, "frozen_epochs": 0}
@@ -101,7 +101,7 @@ def descriptor_size(model):
         return 3 * model.embedding_dim
     if model.name == "bdb":
         return model.global_dim + model.part_dim
-    width = 16 * model.trunk.width  # of res4; of res5 it is twice as much
+    width = 16 * model.trunk.width  # res4's; res5's is twice as large
     if model.name == "baseline":
         return 2 * width * (1 + model.stripes)
     return sum({"low": width, "middle": width, "high": 2 * width}[level] for level in model.levels)
@@ -187,7 +187,7 @@ def test_the_papers_settings(name, top_k):
 
 @pytest.mark.parametrize("name", ["bdb_market", "bdb_duke", "bdb_cuhk03"])
 def test_bdb_is_trained_as_pmm_is(name):
-    """Table 2 of PMM's paper compares both under one setting."""
+    """Table 2 of PMM's paper compares both under the same settings."""
     config, pmm = load(name), load(name.replace("bdb", "pmm"))
     assert (config.model.global_dim, config.model.part_dim) == (512, 1024)
     assert (config.model.drop_height, config.model.drop_width) == (0.33, 1.0)
@@ -222,10 +222,10 @@ def test_half_is_a_half_width_trunk_with_a_short_schedule(name, word, epochs):
     batch = ("identities_per_batch", "images_per_identity")
     assert [config.data[leaf] for leaf in batch] == [full.data[leaf] for leaf in batch]
     assert config.epochs == epochs
-    assert epochs % config.eval.every_epochs == 0  # the last epoch is evaluated
+    assert epochs % config.eval.every_epochs == 0  # The last epoch is evaluated.
     rate = create_schedule(config.optim, 10)
     rates = np.array([rate(jnp.int32(step)) for step in range(0, 10 * epochs, 5)])
-    # The whole schedule fits: the highest rate is reached, and the last epoch's is a low one.
+    # The whole schedule fits: the highest rate is reached, and the last epoch has a low one.
     assert np.isclose(rates.max(), config.optim.lr)
     assert 0 < rates[-1] < 0.2 * config.optim.lr
 
@@ -240,7 +240,7 @@ def test_half_divides_what_is_counted_in_cells_and_pixels():
 
 
 def test_half_is_of_any_row():
-    """A size changes what it must of a row, and leaves what makes the row."""
+    """A size changes the necessary leaves of a row, and keeps those that define the row."""
     for row, settings in common.HBFP_ROWS.items():
         assert settings.items() <= load("hbfp_cuhk03", f"{row},half").model.to_dict().items()
     for row in common.BASELINE_ROWS:
@@ -252,7 +252,7 @@ def test_half_is_of_any_row():
 
 
 def test_the_strong_recipe_has_what_the_papers_lack():
-    """What its parts are; how strong each is may change with what is measured."""
+    """Its parts are fixed; the strength of each may change with new measurements."""
     config, paper = load("strong_market"), load("baseline_market")
     assert config.model.name == "baseline"
     assert config.model.classifier

@@ -1,4 +1,4 @@
-"""A gallery against brute force in float64, and its file against every kind of damage."""
+"""A gallery compared with brute force in float64, and its file with every kind of damage."""
 
 import gc
 import pickle
@@ -21,7 +21,7 @@ from reid_jax.gallery import Gallery
 
 
 def random_gallery(rng, count, dim=4, integers=True):
-    """Few values, identities and cameras, so that ties and every filter occur. And its columns."""
+    """Few values, identities and cameras, so that ties and every filter occur; and its columns."""
     draw = rng.integers(-1, 2, (count, dim)) if integers else rng.standard_normal((count, dim))
     features = draw.astype(np.float32)
     pids, camids = rng.integers(-1, 5, count), rng.integers(0, 4, count)
@@ -36,7 +36,7 @@ def random_gallery(rng, count, dim=4, integers=True):
 
 
 def brute_force(features, query, valid, k):
-    """The valid images nearest to one query by a stable sort of float64 distances, and those."""
+    """The valid images nearest to a query by a stable sort of float64 distances; the distances."""
     distances = np.sqrt(np.square(features.astype(np.float64) - query).sum(axis=1))
     order = [i for i in np.argsort(distances, kind="stable") if valid[i]][:k]
     missing = k - len(order)
@@ -44,7 +44,7 @@ def brute_force(features, query, valid, k):
 
 
 def assert_found(hits, expected, columns):
-    """`expected` holds indices and distances of each query."""
+    """Compare with `expected`, which holds indices and distances of each query."""
     indices, distances = (np.array(part) for part in zip(*expected, strict=True))
     np.testing.assert_array_equal(hits.indices, indices)
     np.testing.assert_array_equal(hits.distances, distances.astype(np.float32))
@@ -114,7 +114,7 @@ def test_search_is_brute_force_on_real_numbers(rng, block_size):
     assert_found(
         hits, [brute_force(features, q, pids >= 0, 7) for q in query], (pids, camids, names)
     )
-    # An image that is there is its own nearest, at distance 0.
+    # An image of the gallery is its own nearest, at distance 0.
     np.testing.assert_array_equal(hits.indices[:5, 0], np.flatnonzero(pids >= 0)[:5])
     np.testing.assert_array_equal(hits.distances[:5, 0], 0)
     assert (hits.distances[5:] > 1).all()
@@ -172,13 +172,13 @@ def test_what_it_holds_is_shown_and_read_only(rng):
     for array in held:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
-    # What was handed out stays as it was.
+    # Arrays that were returned earlier do not change.
     gallery.add(features, pids=9)
     gallery.label(pids=[7] * 8)
     np.testing.assert_array_equal(held[1], [4, 5, 6, 0, 0])
     np.testing.assert_array_equal(gallery.pids, [7] * 8)
     np.testing.assert_array_equal(gallery.camids, [2, 2, 2, 0, 0, 0, 0, 0])
-    features[:] = 0  # Of the caller's arrays nothing is kept.
+    features[:] = 0  # The gallery has its own copy of the caller's arrays.
     assert (gallery.features != 0).all()
 
 
@@ -319,7 +319,7 @@ def test_the_package_alone_is_cheap_and_has_the_gallery():
 
 
 def test_threads_search_while_others_add_and_save(tmp_path):
-    """A filtered search once saw the identities of one moment and the rows of another."""
+    """A filtered search once combined identities of one moment with rows of another."""
     rng = np.random.default_rng(0)
     gallery = Gallery()
     gallery.add(rng.normal(size=(50, 8)), pids=1, camids=1)

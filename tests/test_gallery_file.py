@@ -52,7 +52,7 @@ def test_bytes_that_are_no_text_and_a_loaded_gallery_grows(rng, tmp_path):
     assert loaded.search(gallery.features[1], 1).names == ((loaded.names[1],),)
     loaded.add(gallery.features[:2], names=["more", "yet"])
     assert loaded.search(gallery.features[1], 2).indices.tolist() == [[1, 4]]
-    loaded.save(path)  # Over the one that it was read from.
+    loaded.save(path)  # It overwrites the file that it was read from.
     same(Gallery.load(path), loaded)
     assert len(gallery) == 3
 

@@ -27,7 +27,7 @@ def head_and_map(rng):
 @pytest.mark.parametrize("pooling", ["average", "max"])
 @pytest.mark.parametrize("train", [True, False])
 def test_equals_finite_differences_of_a_numpy_head(head_and_map, pooling, train):
-    """In training mode too, where batch norm lets the gradient cross images."""
+    """Also in training mode, in which batch norm lets the gradient cross images."""
     head, variables, features, labels = head_and_map(pooling)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     stats = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["batch_stats"])

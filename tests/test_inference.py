@@ -31,13 +31,13 @@ def model(run):
 
 @pytest.fixture(scope="module")
 def crops():
-    """Images of one size, that of the recipe."""
+    """Images of one size, the recipe's."""
     return np.random.default_rng(0).integers(0, 256, (11, 96, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def expected(run, crops):
-    """Descriptors of `crops`, without any of what is tested here."""
+    """Descriptors of `crops`, computed without the tested code."""
     _, _, network, variables = run
     with jax.numpy_dtype_promotion("standard"):
         return np.asarray(jax.jit(network.apply)(variables, normalize(crops)))
@@ -85,7 +85,7 @@ def test_any_number_of_images_is_one_compilation(run, crops):
     with count_compilations() as later:
         for count in (4, 5, 11):
             fresh.embed(crops[:count])
-    assert first  # The network, and the reshaping of what it gives.
+    assert first  # the network, and reshaping its output
     assert later == []
 
 
@@ -102,7 +102,7 @@ def test_gradcam_of_every_stage(run, model, crops):
 
 @pytest.fixture(scope="module")
 def hbfp(tmp_path_factory):
-    """A run of HBFP-Net, and its class activation maps of images, without what is tested here."""
+    """A run of HBFP-Net, and class activation maps of images, computed without the tested code."""
     workdir = tmp_path_factory.mktemp("runs") / "hbfp"
     with jax.numpy_dtype_promotion("standard"):
         _, network, variables = random_runs.write(workdir, "hbfp_synthetic")
@@ -118,7 +118,7 @@ def hbfp(tmp_path_factory):
 
 def test_class_activations_of_predicted_and_given_classes(hbfp, crops):
     workdir, expected = hbfp
-    model = reid_jax.load(workdir, batch_size=4)  # Five images are two batches.
+    model = reid_jax.load(workdir, batch_size=4)  # Five images form two batches.
     assert model.stage_names == ("Low", "Middle", "High")
     got = model.class_activations(crops[:5])
     assert got.shape == (5, 2, 3, 6, 4)
@@ -128,7 +128,7 @@ def test_class_activations_of_predicted_and_given_classes(hbfp, crops):
     close(of_classes, expected(crops[:5], classes))
     assert not np.allclose(got, of_classes)
     np.testing.assert_array_equal(of_classes, model.class_activations(list(crops[:5]), [*classes]))
-    # In whole batches, the second call of one face starts with its own classes.
+    # With whole batches, the second call of a face starts with its own classes.
     close(model.class_activations(crops[5:9], classes[:4]), expected(crops[5:9], classes[:4]))
     assert model.class_activations([]).shape == model.class_activations([], []).shape
     assert model.class_activations([], []).shape == (0, 2, 3, 6, 4)

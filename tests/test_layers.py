@@ -10,9 +10,9 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "reid_jax"
 
-# From the top floor down. A room imports only from rooms on lower floors: rooms of one floor do not
-# know each other. Files of a room may import each other, but not in a circle. A room of several
-# names is one of several files or folders; `__main__` is any file of that name, a command line.
+# From the top floor down. A room imports only from rooms on lower floors; rooms on one floor do not
+# import each other. Files of a room may import each other, but not in a circle. A room with several
+# names consists of several files or folders; `__main__` is any file of that name, a command line.
 FLOORS = (
     (("cli", "__main__", "pretrained"),),
     (("configs",),),
@@ -34,17 +34,17 @@ _ROOM = {name: room for floor in FLOORS for room in floor for name in room}
 
 
 def name_of(module):
-    """The name by which `FLOORS` has a module, given by its parts below the package."""
+    """The name in `FLOORS` of a module, given by its parts below the package."""
     return "__main__" if module[-1:] == ("__main__",) else module[0] if module else ""
 
 
 def modules(package):
-    """The files of the package by the parts of their names below it."""
+    """The files of the package, by the parts of their names below it."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
         found[parts[:-1] if parts[-1] == "__init__" else parts] = path
-    # The recipes lie beside the package and are modules of it.
+    # The recipes are in a folder beside the package, but are its modules.
     for path in sorted((package.parent / "configs").glob("[!_]*.py")):
         found["configs", path.stem] = path
     return found
@@ -72,7 +72,7 @@ def imports(path, module, known):
 
 
 def faults(package):
-    """What is wrong with the imports of a package, one text for each fault."""
+    """The forbidden imports of a package, one text for each."""
     known = modules(package)
     edges = {}
     for module, path in known.items():
@@ -113,7 +113,7 @@ def test_imports_go_down():
 
 
 def test_the_package_itself_imports_nothing_of_its_own_at_once():
-    """So that importing a lower room does not import the higher ones."""
+    """Importing a lower room does therefore not import the higher ones."""
     program = "import sys, reid_jax; print(*(n for n in sys.modules if n.startswith('reid_jax.')))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -63,7 +63,7 @@ def test_hard_distances_equal_brute_force(rng):
 
 
 def test_near_pairs_far_from_the_origin_keep_their_accuracy(rng):
-    """Where |a|^2 + |b|^2 - 2ab would cancel to noise in float32."""
+    """Here |a|^2 + |b|^2 - 2ab would cancel to noise in float32."""
     embeddings = (100 + 1e-3 * rng.normal(size=(8, 64))).astype(np.float32)
     labels = np.arange(8, dtype=np.int32) // 4
     e = embeddings.astype(np.float64)

@@ -93,7 +93,8 @@ def test_a_partner_may_live_on_another_device(rng):
 
 
 def test_cutmix_boxes_are_the_papers(rng):
-    """Sides sqrt(1 - lambda) of the image's, cut off at its border: boxes from the same draws."""
+    """Sides are sqrt(1 - lambda) of the image's, cut off at its border: boxes from the same
+    draws."""
     size = (12, 8)
     keys = jax.random.split(jax.random.key(3), 500)
     masks = np.asarray(jax.jit(mixing.cutmix_mask, static_argnums=1)(keys, size))
@@ -111,7 +112,7 @@ def test_cutmix_boxes_are_the_papers(rng):
 
 
 def test_cutmix_takes_the_share_that_its_box_has_inside_the_image():
-    """Without the border it would be 1/2; with it, it is less."""
+    """Without the border the share would be 1/2; with it, the share is smaller."""
     size = (96, 64)
     draw = jax.jit(mixing.cutmix_mask, static_argnums=1)
     masks = np.asarray(draw(jax.random.split(jax.random.key(0), 4000), size))

@@ -14,7 +14,7 @@ HBFP = common.hbfp().optim.to_dict()
 
 
 def rate_of_the_authors(epoch):
-    """The rule in the program's own terms, by 1-based epoch."""
+    """The rule as in the authors' program, by 1-based epoch."""
     if epoch < 50:
         return 1e-4 * (epoch // 5 + 1)
     if epoch < 200:
@@ -36,7 +36,8 @@ def test_no_warmup():
 
 
 def test_exponential_is_hbfps_rule():
-    """2e-4 for 200 epochs, then down to a thousandth of it at 500, and no further."""
+    """2e-4 for 200 epochs, then down to a thousandth of it at epoch 500, and constant
+    afterwards."""
     steps_per_epoch = 47
     schedule = create_schedule(ConfigDict(HBFP), steps_per_epoch)
     for step in range(0, 600 * steps_per_epoch, 13):
@@ -58,7 +59,7 @@ COSINE = {
 
 
 def cosine_in_float64(leaves, step, steps_per_epoch):
-    """The rate by the epochs made so far, written out."""
+    """The rate by the number of finished epochs, written out."""
     epoch = step / steps_per_epoch
     if epoch <= leaves["decay_from"]:
         share = 1.0
@@ -92,7 +93,7 @@ def test_cosine_equals_float64(change):
 
 
 def test_cosine_by_hand():
-    """The whole rate, half way the mean of both ends, and the end."""
+    """The full rate, the mean of both ends half way, and the end."""
     schedule = create_schedule(ConfigDict(COSINE), 10)
     for epoch, want in ((4, 3e-4), (6, 3e-4), (16, 1.515e-4), (26, 3e-6), (500, 3e-6)):
         np.testing.assert_allclose(schedule(jnp.int32(10 * epoch)), want, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""`reid-jax search` over synthetic pedestrians, with weights that nobody trained."""
+"""`reid-jax search` over synthetic pedestrians, with random weights."""
 
 import copy
 import functools
@@ -52,14 +52,14 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load():
-    """As `inference.load`, each model once."""
+    """`inference.load`, called once for each model."""
     real = inference.load
     return functools.cache(lambda workdir, checkpoint="latest": real(workdir, checkpoint))
 
 
 @pytest.fixture
 def here(place, tmp_path, monkeypatch, load):
-    """Another folder to write into, the current one."""
+    """Another, current folder to write into."""
     monkeypatch.setattr(inference, "load", load)
     for name in ("run", "pedestrians"):
         (tmp_path / name).symlink_to(place / name)
@@ -69,7 +69,7 @@ def here(place, tmp_path, monkeypatch, load):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What pictures are asked for."""
+    """The arguments with which pictures are drawn."""
     asked = []
     figure = visualize.ranked_list_figure
 
@@ -211,7 +211,7 @@ def test_identities_and_cameras_may_be_any_text(here, capsys, drawn):
 
 
 def test_a_number_is_an_identity_like_any_text(here, drawn):
-    """In file names of one's own 0 and -1 are no distractor and no junk."""
+    """In other layouts' file names, 0 and -1 mean neither distractor nor junk."""
     (here / "own").mkdir()
     for path, pid in zip(queries(), (0, -1, 5), strict=False):
         shutil.copy(path, here / "own" / f"{pid}_c0_1.jpg")
@@ -246,7 +246,7 @@ def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatc
     assert "10 images cannot be drawn: 'copy/" in said
     assert said.endswith("drew the nearest 10 into 'again.png'\n")
     assert np.ptp(drawn[1][0][1]) == 0
-    # Names tell who they are, whenever the gallery was described.
+    # The identities come from the names, even if the gallery was described earlier.
     hits = run("--query", *asked, "--gallery", "kept/a.gallery", "--layout", "market1501")
     assert set(hits.pids[0]) > {0}
 
@@ -257,7 +257,7 @@ def test_a_gallery_of_another_network_is_refused(here, capsys):
     with pytest.raises(ValueError, match=r"'of_step_2' are of another network \('baseline, step 2"):
         run(*asked, "--gallery", "of_step_2", "--checkpoint", 1)
     gallery = Gallery.load("of_step_2")
-    gallery.origin = ""  # Nobody says.
+    gallery.origin = ""  # unknown
     gallery.save("of_somebody")
     run(*asked, "--gallery", "of_somebody", "--checkpoint", 1)
     gallery = Gallery()
@@ -265,7 +265,7 @@ def test_a_gallery_of_another_network_is_refused(here, capsys):
     gallery.save("of_three")
     with pytest.raises(ValueError, match=r"'of_three' are of another network \('', 3 numbers"):
         run(*asked, "--gallery", "of_three")
-    # Images without names are found as well.
+    # Images without names are found, too.
     gallery = Gallery()
     gallery.add(described(queries()[:2]))
     gallery.save("nameless")

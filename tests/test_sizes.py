@@ -1,4 +1,4 @@
-"""No function, class or file of the package grows beyond what a reader can take in."""
+"""No function, class or file of the package grows too large for a reader."""
 
 import ast
 import pathlib
@@ -6,12 +6,12 @@ import pathlib
 PACKAGE = pathlib.Path(__file__).parents[1] / "reid_jax"
 FILE_LINES, CLASS_LINES, FUNCTION_LINES, PARAMETERS = 400, 200, 60, 8
 
-# Users call it, so its signature stays.
+# Users call it, so its signature is fixed.
 PUBLIC = {"Gallery.search"}
 
 
 def length(function):
-    """Lines of a function without its docstring."""
+    """The number of lines of a function without its docstring."""
     lines = function.end_lineno - function.lineno + 1
     if ast.get_docstring(function, clean=False) is not None:
         first = function.body[0]
@@ -20,14 +20,14 @@ def length(function):
 
 
 def parameters(function):
-    """How many parameters a function has, `self` and `cls` left out."""
+    """The number of parameters of a function, except `self` and `cls`."""
     arguments = function.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     return len(names) - (names[:1] in (["self"], ["cls"]))
 
 
 def excesses(source):
-    """What is too large in the text of a file."""
+    """The functions and classes in a source text that are too large."""
     lines = len(source.splitlines())
     if lines >= FILE_LINES:
         yield f"{lines} lines"

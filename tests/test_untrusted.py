@@ -1,7 +1,7 @@
-"""Files from others: runs and data sets that were made to do harm, read by real programs.
+"""Files from others: runs and data sets that try to do harm, read by real programs.
 
-A process of its own trains and evaluates, while an audit hook notes what Python opens for writing,
-starts or unpickles. Then it reads what was made to run code.
+A separate process trains and evaluates, while an audit hook records which files Python opens for
+writing, and what it starts or unpickles. Then it reads the files that try to run code.
 """
 
 import ast
@@ -23,12 +23,12 @@ from tests.test_configs import load
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Of a file's name, all that Markdown, HTML, formulas, terminals and UTF-8 would take for theirs.
+# Parts of file names with a meaning in Markdown, HTML, formulas, terminals or UTF-8.
 NAME = b"evil\n$x{$<script>alert(1)</script>|`ls`\x1b[31m\xff"
-if not sys.platform.startswith("linux"):  # Others refuse what is not UTF-8.
+if not sys.platform.startswith("linux"):  # Other systems reject names that are not UTF-8.
     NAME = NAME[:-1]
 
-# Audit events of what runs code.
+# Audit events of operations that run code.
 RUNS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")
 
 PROGRAM = r"""
@@ -173,14 +173,14 @@ print(json.dumps(["crafted", found, [[e, a] for e, a in seen if e in RUNS]]))
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """What the program notes, what it prints and the folder it ran in."""
+    """The events that the program records, its output, and the folder it ran in."""
     folder = tmp_path_factory.mktemp("untrusted")
     for name in ("home", "temporary", "here", "data"):
         (folder / name).mkdir()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("XDG_")},
         **{"HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary")},
-        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # Its fonts are not to be found anew.
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # saves the search for fonts
         **{"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     }
     done = subprocess.run(
@@ -197,16 +197,16 @@ def outcome(tmp_path_factory):
 
 
 def test_nothing_is_written_outside(outcome):
-    """Neither by Python, as the hook hears, nor by libraries, as the folders show."""
+    """Neither by Python, as the hook shows, nor by libraries, as the folders show."""
     seen, _, _, folder = outcome
     inside = (
         *(str(folder / "data"), os.environ["JAX_COMPILATION_CACHE_DIR"], os.devnull),
-        # Emptied again, as is seen below; and whether the folder is there is asked by making it.
+        # It is empty again, as checked below. Creating the folder is how its existence is tested.
         *(str(folder / "temporary"), matplotlib.get_cachedir()),
     )
     written = [entry for entry in seen if entry[0] not in RUNS]
     assert [entry for entry in written if not entry[1].startswith(inside)] == []
-    assert any(path.endswith("run/metrics.jsonl") for _, path in written)  # The hook hears.
+    assert any(path.endswith("run/metrics.jsonl") for _, path in written)  # The hook works.
     for empty in ("home", "temporary", "here"):
         assert list((folder / empty).iterdir()) == []
     run = folder / "data" / "run"
@@ -218,15 +218,15 @@ def test_nothing_is_written_outside(outcome):
 
 
 def test_no_file_runs_code(outcome):
-    """Pickles and names of functions in the place of every file of a run, and of an image."""
+    """Each file of a run, and an image, is replaced by pickles and names of functions."""
     seen, (found, run), _, folder = outcome
     assert not (folder / "data" / "canary").exists()
-    assert run == []  # Nothing was started or unpickled.
-    # TensorBoard's writer copies its records so.
+    assert run == []  # No process was started, and no pickle was loaded.
+    # TensorBoard's writer copies its records in this way.
     own = ("('tensorboardX.proto.event_pb2', 'Event')", "('builtins', 'object')")
     assert {what for event, what in seen if event in RUNS} <= set(own)
 
-    # Metadata that name a function are not looked at, or not known.
+    # Metadata that name a function are ignored or rejected.
     assert found["handlers"] == found["rich"] == ["read"]
     assert 'Unknown type: "pickle.loads"' in found["types"][0]
     errors = {
@@ -246,7 +246,7 @@ def test_no_file_runs_code(outcome):
 
 
 def test_names_are_escaped(outcome):
-    """In what is printed and in JSON; pictures have numbers."""
+    """In printed output and in JSON; pictures have numbers instead."""
     _, _, said, folder = outcome
     assert all(line.isprintable() for line in said)
     assert sum("evil" in line for line in said) == 1
@@ -260,13 +260,13 @@ def test_names_are_escaped(outcome):
     page = Page(folder / "data" / "run" / "eval" / "report.html")
     names = page.data["query"]["names"]
     assert all(name.isprintable() and name.startswith("query/script>|`ls`") for name in names)
-    assert [tag for tag, _ in page.elements].count("script") == 3  # Its own.
+    assert [tag for tag, _ in page.elements].count("script") == 3  # the page's own
     for picture in ("gradcam.png", "ranked_lists.png"):
         assert (folder / "data" / "run" / "eval" / picture).exists()
 
 
 def test_no_module_has_the_means():
-    """Nothing that unpickles is imported, NumPy's `load` and `eval` of texts are not called."""
+    """The package imports no unpickling module, and does not call NumPy's `load` or `eval`."""
     for path in sorted((ROOT / "reid_jax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -291,7 +291,7 @@ def test_a_recipe_from_others_draws_nothing(tmp_path):
             evaluate_run(
                 config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "eval")
             )
-    # A folder that the command line names is the user's, and would be drawn.
+    # A folder on the command line is the user's, and pedestrians would be drawn into it.
     (tmp_path / "file").touch()
     options = [f"--config.data.root={tmp_path / 'file' / 'in the way'}"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is built installs and works: in an empty folder, with no checkout in reach."""
+"""The built package installs and works in an empty folder, without access to a checkout."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import reid_jax
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = ("reid_jax", "configs", "pyproject.toml", "README.md", "LICENSE")
 
-# Starts a command of the installed package. The dependencies are those of this environment, the
-# package is not: whatever may lead to the checkout is taken off the path.
+# Starts a command of the installed package. The dependencies are those of this environment; the
+# package is not: all paths that may lead to the checkout are removed.
 RUN = """
 import pathlib, runpy, sys
 checkout, site = sys.argv[1:3]
@@ -74,7 +74,7 @@ def test_it_holds_the_package_the_recipes_and_their_files(wheel):
 
 @pytest.fixture
 def start(wheel, tmp_path):
-    """Starts a command of the installed wheel in the empty folder `empty`."""
+    """Start a command of the installed wheel in the empty folder `empty`."""
     site, folder = tmp_path / "site", tmp_path / "empty"
     folder.mkdir()
     pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
@@ -95,7 +95,7 @@ def start(wheel, tmp_path):
     return run
 
 
-# Pedestrians and images as few and as small as can be.
+# As few and as small pedestrians and images as possible.
 DATA = [
     *("--config.data.loader=memory", "--config.devices=1"),
     *("--config.data.synthetic.test_identities=2", "--config.data.synthetic.train_cameras=2"),

@@ -1,6 +1,7 @@
-"""What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX OUT`.
+"""The program of `test_hosts`, run as two processes: `python two_hosts.py PORT INDEX OUT`.
 
-It tells what it sees in the file OUT: libraries write to standard output, in the middle of lines.
+It writes its results to the file OUT, because libraries write to standard output in the middle of
+lines.
 """
 
 import os
@@ -18,16 +19,16 @@ from reid_jax.runtime.preemption import Preemption
 
 
 def check_talk(out):
-    """Everything that hosts tell each other, with parts of different sizes."""
+    """All communication between hosts, with parts of different sizes."""
     index = hosts.gather(None) and (0 if hosts.is_first() else 1)
-    hosts._BLOCK_BYTES = 16  # Several blocks, the last of them not full.
+    hosts._BLOCK_BYTES = 16  # several blocks, the last one not full
     assert hosts.count() == 2
     odd = np.array([-0.0, np.nan, 2.0**-1074, np.pi, 1e300])
     for rows in (odd[:, None] * [1, 2], np.arange(7) + 2**40, np.ones((3, 2, 2), bool)):
         own = rows[hosts.own_part(len(rows))]
         assert hosts.gather_rows(own).tobytes() == rows.tobytes()
         assert hosts.gather_rows(own).shape == rows.shape
-    lonely = hosts.gather_rows(np.arange(index * 5))  # Host 0 has nothing.
+    lonely = hosts.gather_rows(np.arange(index * 5))  # Host 0 has no rows.
     np.testing.assert_array_equal(lonely, np.arange(5))
     assert hosts.gather({"é": [index]}) == [{"é": [0]}, {"é": [1]}]
     assert hosts.from_first(lambda: [index, None]) == [0, None]
@@ -50,7 +51,7 @@ def check_talk(out):
 
 
 def check_images(out):
-    """Each host decodes its part of the files, and has the pixels and the faults of all."""
+    """Each host decodes its part of the files, and gets the pixels and errors of all."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, f"{i}.png") for i in range(5)]
         for i, path in enumerate(paths):
@@ -66,14 +67,14 @@ def check_images(out):
 
 
 def check_preemption(out):
-    """One host is asked to stop, and both stop after the same step."""
+    """One host receives the signal, and both stop after the same step."""
     with Preemption() as preemption:
         for step in range(1000):
             if step == 3 and not hosts.is_first():
                 os.kill(os.getpid(), signal.SIGTERM)
             if preemption.due(step):
                 break
-            hosts.gather(step)  # As a step does, it waits for the other.
+            hosts.gather(step)  # Like a step, it waits for the other host.
     assert 3 <= step < 999
     print(len(set(hosts.gather(step))), "step", file=out, flush=True)
 

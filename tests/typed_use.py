@@ -1,6 +1,6 @@
-"""How users call the package. The type checker reads this file, and nothing runs it.
+"""Typical calls of the package, for the type checker; the file is never run.
 
-If a type of the public interface is lost, `assert_type` is an error of the type checker in CI.
+If a type of the public interface is lost, the type checker reports an error at `assert_type` in CI.
 """
 
 from typing import assert_type

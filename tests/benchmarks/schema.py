@@ -1,4 +1,4 @@
-"""The schema of what benchmarks write, checked strictly."""
+"""Strict checks of the JSON that benchmarks write, against a schema."""
 
 import datetime
 import math
@@ -7,14 +7,14 @@ VERSIONS = dict.fromkeys(("python", "jax", "jaxlib", "flax", "optax", "numpy"), 
 
 
 def check(value, schema, where="record"):
-    """Fails where JSON is not as the schema says: keys in their order, exact types, finite numbers.
+    """Fail if JSON does not match the schema: order of keys, exact types, finite numbers.
 
     Args:
-        value: what was read.
-        schema: a type; None; a dict, of a schema by key; a list of one schema, for all that a list
-            holds; or a tuple of alternatives, of which one has to fit. A type written `{float}`
-            is of numbers above 0.
-        where: what messages call the value.
+        value: the JSON value.
+        schema: a type; None; a dict of schemas by key; a list with the schema of all its items; or
+        a tuple of alternatives, of which one has to match. A type written `{float}` means numbers
+        above 0.
+        where: the name of the value in messages.
     """
     if isinstance(schema, tuple):
         failures = []
@@ -46,13 +46,13 @@ def check(value, schema, where="record"):
 
 
 def check_record(content, settings, result, versions=VERSIONS):
-    """Fails where a record is not as `benchmarks.report.record` makes it.
+    """Fail if a record does not match `benchmarks.output.record`.
 
     Args:
-        content: what was read.
-        settings: their schema.
-        result: the schema of each of the results.
-        versions: their schema.
+        content: the record.
+        settings: the schema of its settings.
+        result: the schema of each of its results.
+        versions: the schema of its versions.
     """
     record = {
         **{"command": str, "date": str, "device": str, "platform": str, "cores": {int}},

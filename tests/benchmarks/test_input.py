@@ -22,23 +22,23 @@ SETTINGS = {
 }
 TIMED = {"milliseconds_per_image": {"minimum": {float}, "median": {float}}}
 TIMED |= {"images_per_second": {float}}
-# What rows of each sort have that others have not.
+# The columns that only rows of some kind have.
 SORTS = (
     {**TIMED, "speedup_over_pil": ({float}, None), "seconds_to_open": {float}},
     TIMED,
     {"note": str},
 )
 FILES = {"height": {int}, "width": {int}, "bytes_per_file": {float}, "loader": str, "work": str}
-# In the order of the columns; what a sort has not is null.
+# In the order of the columns. Columns that a kind lacks are null.
 ROWS = tuple({column: (FILES | own).get(column) for column in input.COLUMNS} for own in SORTS)
 
-# The script as a user starts it, but that workers, which import the main module, find none.
+# The script as a user starts it. Workers import the main module and must not start the script.
 PROGRAM = 'import runpy; runpy.run_path("benchmarks/input.py", run_name="__main__")'
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """What the script prints and writes."""
+    """Run the script; return what it prints and writes."""
     path = tmp_path_factory.mktemp("results") / "input.json"
     options = ["--small", "--files=4", "--batch=2", "--rounds=1", "--burst=2", "--workers=1"]
     options += ["--pil=processes"]  # PyTorch takes seconds to import, twice.

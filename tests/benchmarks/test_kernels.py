@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import kernels
 
-# As XLA prints them, with what a fusion computes inside it shortened.
+# As XLA prints them, with the computation inside a fusion shortened.
 PROGRAM = """
 ENTRY %main.9 {
   %conv.1 = f32[8,24,16,4]{3,2,1,0} convolution(%a, %b), window={size=3x3}, metadata={op_name="jit(f)/jvp(PMM.training)/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated" stack_frame_id=5}
@@ -70,13 +70,13 @@ def test_what_an_instruction_is_part_of(instruction, kind):
     ],
 )
 def test_kernels_of_a_graph_are_known_by_their_names(kernel, kind):
-    """A GPU's profiler says no more of them than which graph they are in, or nothing."""
+    """A GPU's profiler reports at most the graph that they belong to."""
     assert kinds({("while.6", kernel): 2.0}) == {kind: 2.0}
     assert kinds({(None, kernel): 2.0}) == {kind: 2.0}
 
 
 def test_shares_are_of_all_kernels_the_largest_first():
-    """A loop is noted beside what it contains, and not counted twice."""
+    """A loop is in the trace beside its content, and is not counted twice."""
     times = {("conv.1", "k"): 1.0, ("relu.1", "k"): 3.0, ("conv.1", "l"): 4.0}
     times["while.6", "while.6"] = 90.0
     assert kernels.summarize(collections.Counter(times), PROGRAM, PARAMS) == {
@@ -104,7 +104,7 @@ def event(name, milliseconds, **stats):
 
 
 def profile(**planes):
-    """Planes of lines of events, as `jax.profiler.ProfileData` has them."""
+    """Planes of lines of events, like `jax.profiler.ProfileData`."""
     return types.SimpleNamespace(
         planes=[
             types.SimpleNamespace(
@@ -132,7 +132,7 @@ def test_a_gpus_kernels_are_those_of_its_streams():
     assert kernels.kernel_times(data, "gpu") == times
 
 
-# Of the types that JAX's reader of traces makes, under Python 3.12.
+# A warning about the types of JAX's trace reader, under Python 3.12.
 @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")
 def test_a_trace_of_a_product(tmp_path):
     square = np.ones((512, 512), np.float32)

@@ -31,7 +31,7 @@ def versions(content):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """A run of the script with nothing to spare: what it prints and writes."""
+    """Run the script with `--spare=0`; return what it prints and writes."""
     path = tmp_path_factory.mktemp("results") / "memory.json"
     options = ["--small", "--rows=memory", "--spare=0"]
     done = subprocess.run(
@@ -47,7 +47,7 @@ def output(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_peak_above_its_limit_fails(output):
-    """A small run takes more than is expected of it, for compilers and libraries."""
+    """A small run needs more than the expected size, for compilers and libraries."""
     content, done = output
     schema.check_record(content, SETTINGS, ROWS, versions(content))
     (row,) = content["results"]
@@ -61,14 +61,14 @@ def test_a_peak_above_its_limit_fails(output):
     line = done.stdout.splitlines()[-1].split()
     assert (line[0], line[-1]) == ("memory", f"{row['peak_bytes'] / 2**20:,.0f}")
 
-    # What is expected is all that is known.
+    # The expected size is the sum of the known parts.
     assert {name: row[name] for name in memory.SMALL} == memory.SMALL
     images = 48 + 8 + 40
     assert row["images_bytes"] == images * 96 * 64 * 3
     assert row["descriptors_bytes"] == 4 * 48 * 3 * 16
     assert row["expected_bytes"] == sum(row[f"{part}_bytes"] for part in memory.PARTS)
     assert 100 * 2**20 < row["program_bytes"] < row["peak_bytes"]
-    # With what the script spares by default it would not have failed.
+    # With the default of --spare it would not have failed.
     assert memory.excesses([memory.judge(row, 2048)]) == []
     for private in (str(ROOT), os.uname().nodename):
         assert private not in json.dumps(content)
@@ -94,7 +94,7 @@ def test_limits():
     assert memory.excesses([judged]) == []
     above = judged | {"peak_bytes": judged["limit_bytes"] + 1}
     assert memory.excesses([judged, above])[0].startswith("device: the peak, 1,098 MiB, is above")
-    # Where the kernel does not count there is nothing to judge.
+    # If the kernel does not count, there is no limit to test.
     unknown = row | {"peak_bytes": None}
     assert memory.judge(unknown, 10)["limit_bytes"] is None
     assert memory.excesses([unknown]) == []

@@ -36,13 +36,13 @@ OTHER_ROW = ROW | {"breakdown": None, "bfp_and_pooling_share": None}
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """What the script prints and writes, started as a user starts it."""
+    """Run the script as a user starts it; return what it prints and writes."""
     path = tmp_path_factory.mktemp("results") / "networks.json"
     options = ["--small", "--networks=baseline", "--batch=8", "--steps=1", f"--output={path}"]
     done = subprocess.run(
         [sys.executable, "benchmarks/networks.py", *options],
         cwd=ROOT,
-        # Quick to compile: what is compiled runs twice.
+        # Optimise little: the compiled programs run only twice.
         env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
         capture_output=True,
         text=True,
@@ -53,7 +53,7 @@ def output(tmp_path_factory):
 
 
 def count_parameters(name):
-    """Of the state that a run on synthetic pedestrians begins with."""
+    """Count the parameters of the initial state of a run on synthetic pedestrians."""
     config = importlib.import_module(f"reid_jax.configs.{name}_synthetic").get_config("small")
     network = models.create(config.model, config.data.synthetic.train_identities)
     optimizer = optax.sgd(0.1)
@@ -75,7 +75,7 @@ def test_json(output):
     times = result["milliseconds_per_step"]
     assert times["minimum"] == times["median"]  # one step
     assert result["parameters"] == count_parameters("baseline")
-    assert result["peak_bytes"] is None  # a CPU has no such count
+    assert result["peak_bytes"] is None  # A CPU has no such count.
     # Parameters and both of Adam's moments, float32, are there during the step.
     assert result["planned_bytes"] > 3 * 4 * result["parameters"]
     for private in (str(ROOT), str(path.parent), os.uname().nodename):
@@ -113,7 +113,7 @@ def test_costs_on_paper(name):
     lowered, _, _ = networks.prepare(config, jax.devices()[0])
     costs = networks.count_costs(config, lowered.cost_analysis()["flops"])
     assert costs["parameters"] == count_parameters(name)
-    # Forward, and the gradients of maps and of weights; PMM's and HBFP's extras are small.
+    # Forward, and the gradients of maps and of weights; the extras of PMM and HBFP are small.
     assert 2.5 < costs["step_flops_per_image"] / costs["forward_flops_per_image"] < 3.5
     assert costs["breakdown"] is costs["bfp_and_pooling_share"] is None
 
@@ -149,7 +149,7 @@ def test_mistakes_are_named_before_anything_is_measured(arguments, message, tmp_
 
 
 def test_steps_are_timed_on_real_states(monkeypatch):
-    """One warm-up, each step from the state before it, and each waited for."""
+    """One warm-up step; each step starts from the previous state, and is waited for."""
     clock = iter([0.0, 100.0, 200.0, 201.0, 300.0, 303.0])
     monkeypatch.setattr(networks.time, "perf_counter", lambda: next(clock))
     states = []
@@ -178,7 +178,7 @@ def test_a_peak_belongs_to_what_raised_it():
 
 
 def taps(size, kernel, stride):
-    """Products of a convolution along one axis, without those with its padding."""
+    """Products of a convolution along one axis, excluding those with its padding."""
     padding = (kernel - 1) // 2
     return sum(
         0 <= output * stride + tap - padding < size
@@ -203,7 +203,7 @@ def bottleneck(height, width, channels, features, stride, shortcut):
 
 
 def resnet50():
-    """Multiply-adds of the stem, and of the whole, over a 384x128 image; parameters."""
+    """Multiply-adds of the stem and of the whole trunk for a 384x128 image; parameters."""
     stem = taps(384, 7, 2) * taps(128, 7, 2) * 3 * 64
     total, parameters = stem, 7 * 7 * 3 * 64 + 2 * 64
     height, width, channels = 96, 32, 64
@@ -232,7 +232,7 @@ def bfp(x, y, correlation=512, perception=2048, locations=24 * 8):
 
 @pytest.fixture(scope="module")
 def full():
-    """HBFP-Net's costs at full size, which take no compiling."""
+    """HBFP-Net's costs at full size, which are computed without compiling."""
     with jax.numpy_dtype_promotion("standard"):
         config = networks.recipe("hbfp", small=False, batch=8, dtype="float32")
         step, _, batch = networks.prepare(config, jax.devices()[0])
@@ -248,13 +248,13 @@ def test_bfp_and_pooling_are_under_35_percent_of_the_step(full):
     np.testing.assert_allclose(sum(parts.values()), step)
     assert full["bfp_and_pooling_share"] == pytest.approx((parts["bfp"] + parts["pooling"]) / step)
     assert 0.2 < full["bfp_and_pooling_share"] < 0.35
-    # No part was missed, and none counted twice.
+    # No part is missing or counted twice.
     assert 0 < parts["rest"] < 0.01 * step
 
 
 @pytest.mark.slow
 def test_counts_at_full_size_are_those_made_by_hand(full):
-    """A multiply-add is two flops; backward passes are two more of each but the stem's, one."""
+    """A multiply-add is two flops. A backward pass has two for each, the stem's only one."""
     stem, trunk, trunk_parameters = resnet50()
     assert trunk_parameters == 23_508_032  # torchvision's, without its classifier
     low, high = bottleneck(24, 8, 1024, 256, 1, False), bottleneck(24, 8, 2048, 512, 1, False)
@@ -266,11 +266,11 @@ def test_counts_at_full_size_are_those_made_by_hand(full):
         "bfp": pairs[0][0] + pairs[1][0],
     }
     for part, count in products.items():
-        # Norms and activations are on top.
+        # Norms and activations come in addition.
         assert 1.0 <= full["breakdown"][part] / (3 * 2 * count) < 1.02, part
     classifiers = (1024 + 1024 + 2048) * 751
     forward = 2 * (trunk + products["second_pass"] + products["bfp"])
-    # Inference reads no classifier, and lowering drops what nothing reads.
+    # Inference does not use the classifier, and lowering drops unused operations.
     assert 1.0 <= full["forward_flops_per_image"] / forward < 1.02
     blocks = 5 * low[1] + first[1] + 2 * high[1]
     assert full["parameters"] == (

@@ -36,7 +36,7 @@ def ours(paths):
 
 
 def test_options_are_those_of_a_recipe():
-    """But for those that no paper's recipe uses, which are off."""
+    """Except leaves that no paper's recipe uses, which are off."""
     others = {"crop_padding", "brightness", "contrast", "saturation"}
     assert set(PLAIN) | others == set(recipe().augment)
     assert not any(recipe().augment[name] for name in others)

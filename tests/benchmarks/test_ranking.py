@@ -24,7 +24,7 @@ MEASURED = COUNTS | {
 }
 PARTS = {"distance_seconds": {float}, "ranking_seconds": {float}}
 OVER_PEERS = {"time_over_peers": ({float}, None), "memory_over_peers": ({float}, None)}
-# What rows of each sort have that others have not.
+# The columns that only rows of some kind have.
 SORTS = (
     MEASURED | PARTS | OVER_PEERS | {"growth": ({float}, None)},
     MEASURED | OVER_PEERS,  # re-ranked
@@ -39,7 +39,7 @@ def versions(content):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """What the script prints and writes, started as a user starts it."""
+    """Run the script as a user starts it; return what it prints and writes."""
     path = tmp_path_factory.mktemp("results") / "ranking.json"
     options = ["--small", "--rows=market", "--methods=ours,numpy", "--repeats=1"]
     done = subprocess.run(
@@ -102,7 +102,7 @@ def settings(**changed):
 
 
 def test_every_row(monkeypatch):
-    """All tasks in this process: names, sizes, agreement, and what is compared with what."""
+    """All tasks in this process: names, sizes, agreement, and the comparisons."""
     monkeypatch.setattr(ranking, "measure_alone", ranking.measure)
     rows = list(ranking.measure_rows(settings()))
     rows = [{**row, **ranking.compare(row, rows)} for row in rows]
@@ -119,7 +119,7 @@ def test_every_row(monkeypatch):
 
 @pytest.mark.parametrize("method", ranking.METHODS["market"])
 def test_repeats_are_counted_and_summed_up(method, monkeypatch):
-    """Medians, of parts too; the peak is what is held beyond the descriptors."""
+    """Medians, also of parts; the peak is the memory in addition to the descriptors."""
     runs, now = [], [0.0]
     lengths = {0: 9.0, 1: 1.0, 2: 3.0, 3: 8.0}  # the warm-up's first
 
@@ -190,7 +190,8 @@ def test_peers_rank_as_we_do(library, seed):
 
 
 def test_peers_scores_by_hand():
-    """The first of the row is the query's own camera's; matches are then second and third."""
+    """The first of the row is from the query's own camera; the matches are then second and
+    third."""
     query = Descriptors(np.zeros((1, 1), np.float32), np.array([7]), np.array([1]))
     pids, camids = np.array([7, 7, 0, 7]), np.array([2, 1, 1, 3])
     gallery = Descriptors(np.zeros((4, 1), np.float32), pids, camids)
@@ -265,9 +266,7 @@ def test_descriptors_depend_on_the_seed_alone():
         np.testing.assert_array_equal(getattr(gallery, name), getattr(longer, name)[:1500])
     for other, own in zip(draw(1, 0), (query, gallery), strict=True):
         assert not np.isin(other.features, own.features).any()
-    with pytest.raises(
-        ValueError, match="there must be at least 4 queries, and as many gallery images"
-    ):
+    with pytest.raises(ValueError, match="there must be at least 4 queries, and as many"):
         ranking.synthetic_descriptors(0, queries=13, gallery=15, dim=3, extra=9)
 
 
@@ -275,7 +274,7 @@ def test_peak_is_what_is_held_beside_what_was():
     if ranking.begin_peak() is None:
         pytest.skip("the kernel does not count")
     assert ranking.end_peak(None) is ranking.end_peak(2**60) is None
-    before = np.ones(2**24)  # 128 MiB, freed before: none of it counts
+    before = np.ones(2**24)  # 128 MiB, freed before the count, so they do not count
     del before
     held = ranking.begin_peak()
     kept = np.ones(2**22)
@@ -291,7 +290,7 @@ def test_memory_where_nobody_counts(tmp_path):
 
 
 def test_time_of_distances_is_that_of_blocks(monkeypatch):
-    """What is done with a block is not counted, and afterwards nothing is."""
+    """Work with a block is not timed, and afterwards the timer is removed."""
     now = [0.0]
 
     def blocks(count):

@@ -28,7 +28,7 @@ SETTINGS = {
 TIMED = {"milliseconds_per_step": {"minimum": {float}, "median": {float}}}
 TIMED |= {"images_per_second": {float}}
 KIND = {"kind": str, "milliseconds": {float}, "share": {float}}
-# What rows of each sort have that others have not.
+# The columns that only rows of some kind have.
 SORTS = {
     "step": {
         **TIMED,
@@ -47,12 +47,12 @@ SORTS = {
     "skipped": {"note": str},
 }
 NAMES = dict.fromkeys(("network", "library", "form", "dtype"), str)
-# In the order of the columns; what a sort has not is null.
+# In the order of the columns. Columns that a kind lacks are null.
 ROWS = tuple(
     {column: (NAMES | own).get(column) for column in step.COLUMNS} for own in SORTS.values()
 )
 
-# The script as a user starts it, where there is no TensorFlow.
+# The script as a user starts it, in an environment without TensorFlow.
 PROGRAM = """
 import runpy, sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
@@ -62,14 +62,14 @@ runpy.run_path("benchmarks/step.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """What the script prints and writes, and the folder of its traces."""
+    """Run the script; return what it prints and writes, and the folder of its traces."""
     folder = tmp_path_factory.mktemp("results")
     path = folder / "step.json"
     options = ["--small", "--networks=pmm", "--batch=8", "--steps=1", f"--torch={TORCH}"]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *options, f"--profile={folder}", f"--output={path}"],
         cwd=ROOT,
-        # Quick to compile: what is compiled runs a few times.
+        # Optimise little: the compiled programs run only a few times.
         env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
         capture_output=True,
         text=True,
@@ -202,7 +202,7 @@ def test_without_pytorch_its_installation_is_named(tmp_path, monkeypatch, capsys
 
 
 def test_forms_take_turns():
-    """In each round all of them, each for so many steps; the first round is not counted."""
+    """In each round, every form makes its steps; the first round is not counted."""
     calls, seconds = [], {"a": iter([50.0, 6.0, 8.0]), "b": iter([40.0, 2.0, 4.0])}
 
     def run(name, count):
@@ -225,7 +225,7 @@ def test_the_clock_starts_and_stops_with_the_steps(monkeypatch):
 
 
 def test_a_turn_of_the_loop_begins_with_steps_that_are_not_counted(monkeypatch):
-    """Batches are its own, and none is left: nothing is read ahead in others' turns."""
+    """A turn uses all of its own batches, without reading ahead during other turns."""
     now, taken, left = [0.0], [], []
     monkeypatch.setattr(step.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(step, "LEAD", 2)
@@ -306,7 +306,7 @@ def test_a_skipped_form_has_a_row_and_a_note():
 
 
 def test_the_whole_run_is_the_papers():
-    """400 epochs of 47 steps, from the median of the measured steps, on whatever device."""
+    """400 epochs of 47 steps, from the median of the measured steps, for any device."""
     config = networks.recipe("pmm", small=False, batch=64, dtype="float32")
     settings = {"small": False, "batch": 64}
     assert step.whole_run(config, settings) == 400 * 47
@@ -319,7 +319,7 @@ def test_the_whole_run_is_the_papers():
 
 
 def test_rates_are_of_work_that_is_done():
-    """A product's flops, and a copy's bytes, read and written."""
+    """The flops of a product, and the bytes that a copy reads and writes."""
     rates = step.rate_runs(list(models.DTYPES), True, jax.devices()[0])
     assert {name: work for name, (_, work) in rates.items()} == {
         **dict.fromkeys(models.DTYPES, 2 * 256**3),

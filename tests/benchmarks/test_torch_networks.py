@@ -28,7 +28,7 @@ STATISTICS = torch.tensor([MEAN, STD])
 
 @functools.cache
 def recipe(name):
-    """A tiny network, nothing augmented. Of the blocks, only PMM's extra one has no projection."""
+    """A tiny network without augmentation. Only PMM's extra block has no projection."""
     config = networks.recipe(name, small=True, batch=8, dtype="float32")
     config.augment.flip = 0.0
     if name == "pmm":
@@ -54,14 +54,14 @@ def variables(name):
 
 @functools.cache
 def our_step(name):
-    """Gradients of the step that `train.py` takes, its new batch statistics, and its metrics."""
+    """Gradients of a step of `train.py`, its new batch statistics, and its metrics."""
     config, before = recipe(name), variables(name)
     network, optimizer = models.create(config.model, 5), optax.sgd(1.0)
     step = make_step(network, optimizer, optax.constant_schedule(1.0), config, axis_name=None)
     params, batch_stats = before["params"], before["batch_stats"]
     state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
     batch = {"image": pixels(), "label": LABELS}
-    # The trunk's gradients as training has them; the rest quick to compile, for it runs once.
+    # Compile the trunk's gradients as training does. The rest runs once, so optimise it little.
     options = {"xla_backend_optimization_level": 0} if name == "pmm" else None
     state, metrics = jax.jit(step).lower(state, batch).compile(options)(state, batch)
     gradients = jax.tree.map(lambda old, new: old - np.asarray(new), params, state.params)
@@ -78,7 +78,7 @@ def as_torch(params, batch_stats, name):
 
 @pytest.fixture
 def our_partners(monkeypatch):
-    """The partners that our first step draws: PyTorch's random numbers are others."""
+    """The partners that our first step draws, because PyTorch draws other random numbers."""
     key = stream_key(recipe("pmm").seed, "mix", 0)
     stages = iter((1, 2))
 
@@ -103,9 +103,9 @@ def test_descriptors_are_ours(name):
 
 @pytest.mark.parametrize("name", ["baseline", "pmm"])
 def test_losses_gradients_and_statistics_are_ours(name, our_partners):
-    """Of one step in training: Grad-CAM and mixing with the same partners included.
+    """For one training step, including Grad-CAM and mixing with the same partners.
 
-    PyTorch computes in float64: near a kink, two roundings may take different sides.
+    PyTorch computes in float64: near a kink, two roundings may end on different sides.
     """
     config = recipe(name)
     gradients, batch_stats, metrics = our_step(name)
@@ -125,7 +125,7 @@ def test_losses_gradients_and_statistics_are_ours(name, our_partners):
         difference = (parameter.grad - gradient).abs().max()
         assert difference < 2e-4 * gradient.abs().max() + 1e-6, key
 
-    # Each mean and variance moved once: Grad-CAM's repeated head left nothing.
+    # Each mean and variance was updated once, so Grad-CAM's repeated head left no trace.
     moved = torch_networks.create(
         config.model, {"params": before["params"], "batch_stats": batch_stats}
     )
@@ -178,7 +178,7 @@ def test_one_pass_through_the_trunk():
 
 
 def gradients_of(form, monkeypatch):
-    """PMM's loss, gradients and heads' dtypes in a form; partners are the first that may be."""
+    """PMM's loss, gradients and heads' dtypes in a form; partners are the first possible ones."""
     monkeypatch.setattr(
         torch_networks, "partners", lambda labels: (labels[:, None] != labels).int().argmax(1)
     )
@@ -197,7 +197,7 @@ def test_autocast_computes_in_bfloat16_what_float32_computes(monkeypatch):
     near_loss, near, near_dtypes = gradients_of("autocast", monkeypatch)
     assert (dtypes, near_dtypes) == ({torch.float32}, {torch.bfloat16})
     assert loss != near_loss == pytest.approx(loss, rel=0.05)
-    # Autocast keeps copies of weights: none was made where gradients are off, in Grad-CAM.
+    # Autocast caches copies of weights. In Grad-CAM, gradients are off and no copy is made.
     assert all(gradient is not None and gradient.any() for gradient in near.values())
     for key in ("heads.0.reduction.weight", *(f"heads.{i}.classifier.weight" for i in range(3))):
         cosine = torch.cosine_similarity(gradients[key].flatten(), near[key].flatten(), dim=0)
@@ -206,7 +206,7 @@ def test_autocast_computes_in_bfloat16_what_float32_computes(monkeypatch):
 
 @pytest.mark.parametrize("form", ["compiled", "tuned+autocast"])
 def test_the_compiler_sees_one_graph(form, monkeypatch):
-    """Traced as `torch.compile` traces it, and run as it was traced: to compile takes longer."""
+    """Trace as `torch.compile` does, and run the trace. Compiling would take longer."""
     compile, options = torch.compile, []
 
     def traced(function, *, fullgraph, mode=None):
@@ -252,7 +252,7 @@ def test_cutout_is_one_square_of_zeros_anywhere_inside():
 
 
 def test_erased_rectangles_are_ours():
-    """As many, of sizes and places from the same distribution; what remains is unchanged."""
+    """Their number, sizes and places have the same distribution; the rest is unchanged."""
     config = recipe("pmm").copy_and_resolve_references()
     config.augment.erasing_probability = 0.5
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What a collection of trials holds, on runs written by hand."""
+"""The content of a collection of trials, for runs written by hand."""
 
 import json
 

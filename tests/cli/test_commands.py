@@ -1,4 +1,4 @@
-"""`reid-jax`: which command is carried out, and help that imports next to nothing."""
+"""`reid-jax`: the selected command is run, and help imports very little."""
 
 import pathlib
 import subprocess
@@ -42,7 +42,7 @@ def test_help_is_printed_at_once_and_without_jax(program):
     assert "reid_jax" in imported
     assert imported.isdisjoint(HEAVY)
     assert done.stdout.startswith("usage: ")
-    # A quarter of a second alone on the machine; other work may run beside the tests.
+    # A quarter of a second on an idle machine; other work may run beside the tests.
     assert seconds < 10
 
 

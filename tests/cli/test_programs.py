@@ -1,4 +1,4 @@
-"""The two programs, as a user starts them, with what a user gets wrong."""
+"""The two programs as a user starts them, including mistakes of users."""
 
 import json
 import pathlib
@@ -39,7 +39,7 @@ def test_eval_knows_the_leaves_of_a_run(tmp_path):
 
 
 def fail(program, *arguments):
-    """What a program that stops says: one line on what is wrong, and one on how to find more."""
+    """Run a program that fails. It prints one line on the error and one on how to find out more."""
     done = subprocess.run(
         [sys.executable, program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -50,7 +50,7 @@ def fail(program, *arguments):
 
 @pytest.mark.slow
 def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
-    """What the README shows: a run, its workdir alone, then folders with names of their own."""
+    """The steps of the README: a run, evaluation of its workdir, then folders with other names."""
     workdir, pedestrians, own = tmp_path / "run", tmp_path / "pedestrians", tmp_path / "own"
     data = [f"--config.data.root={pedestrians}", "--config.data.synthetic.test_identities=3"]
     start("train.py", f"--workdir={workdir}", *SMALL, *data, "--config.epochs=1")
@@ -64,7 +64,7 @@ def test_train_then_evaluate_on_files_of_ones_own(tmp_path):
                 shutil.copy(path, own / split / name)
 
     queries = sorted((pedestrians / "query").iterdir())
-    # One box a query, the query itself: multi-query changes nothing.
+    # One box per query, the query itself: multi-query changes no result.
     shutil.copytree(pedestrians / "query", pedestrians / "gt_bbox")
     start(
         "eval.py",

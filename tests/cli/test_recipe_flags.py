@@ -14,7 +14,7 @@ DEFAULT = "pmm_market"
 
 
 def parse(*arguments):
-    """The recipe that arguments make, and the arguments that are no flags."""
+    """The recipe that arguments describe, and the arguments that are not flags."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     rest = define_from_recipe(["program", *arguments], DEFAULT, values)
@@ -101,7 +101,7 @@ def test_a_value_of_another_type_names_its_leaf(argument):
 
 
 def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
-    """By path, it finds what the recipes share in the installed package."""
+    """A recipe loaded by path finds the common parts of recipes in the installed package."""
     (tmp_path / "own.py").write_text((CONFIGS / "pmm_cuhk03.py").read_text())
     monkeypatch.chdir(tmp_path)
     values, _ = parse("--config=own.py:labeled")

@@ -21,7 +21,7 @@ def draw(rng):
 
 @pytest.fixture
 def kinds(tmp_path, draw):
-    """Files of every kind: paths and the RGB of what they were saved from."""
+    """Files of every kind: their paths, and the RGB images they were saved from."""
     saved = {}
 
     def save(name, image, **options):
@@ -55,7 +55,7 @@ def kinds(tmp_path, draw):
 
 @pytest.fixture
 def root(tmp_path, draw):
-    """Four identities to train on, four of two cameras to find; four images of each there."""
+    """Four identities for training and four to find under two cameras, with four images of each."""
     for folder, pids, camids in zip(FOLDERS, ((1, 3, 5, 7), *2 * [(2, 4, 6, 8)]), (
         (1, 2), (1,), (1, 2)
     ), strict=True):  # fmt: skip

@@ -11,7 +11,7 @@ def recipe(root, **leaves):
 
 
 def spoil(folder, start):
-    """Empties the images whose names start so; their paths."""
+    """Empty the images whose names begin with `start`, and return their paths."""
     paths = sorted(path for path in folder.iterdir() if path.name.startswith(start))
     for path in paths:
         path.write_bytes(b"")

@@ -47,7 +47,7 @@ AREA, ASPECT = (0.02, 0.4), (0.3, 3.33)
 
 
 def erase(count, probability, height=96, width=32, area=AREA, aspect=ASPECT, seed=3):
-    """Where random erasing made `count` images zero: (count, height, width) bool."""
+    """Where random erasing set `count` images to zero: (count, height, width) bool."""
     keys = jax.random.split(jax.random.key(seed), count)
 
     @jax.jit
@@ -68,7 +68,7 @@ def sides(holes):
 
 
 def erase_by_turns(rng, count, height, width):
-    """Heights and widths as the authors' program draws them: again until a rectangle fits."""
+    """Heights and widths as in the authors' program, which draws until a rectangle fits."""
     found = []
     while len(found) < count:
         area, aspect = rng.uniform(*AREA) * height * width, rng.uniform(*ASPECT)
@@ -123,7 +123,7 @@ def crops(rng, padding, count, height=7, width=5):
 
 
 def test_a_crop_is_the_image_shifted_with_zeros_where_it_was_not(rng):
-    """Each crop is one of the 49 of the padded image, and all are about as frequent."""
+    """Each crop is one of the 49 of the padded image, and all are about equally frequent."""
     image, out = crops(rng, padding=3, count=4000)
     padded = np.zeros((13, 11, 3), np.float32)
     padded[3:10, 3:8] = image
@@ -153,7 +153,7 @@ def pixels_of(rng, count=1, height=6, width=4):
 
 
 def test_color_jitter_equals_float64(rng):
-    """Also where values are clipped, with the factors that its key draws."""
+    """Also for clipped values, with the factors drawn from its key."""
     _, (image,) = pixels_of(rng)
     strengths = np.array([0.9, 0.7, 0.8])
     clipped = 0
@@ -169,7 +169,7 @@ def test_color_jitter_equals_float64(rng):
 
 
 def test_each_strength_is_of_its_own_factor(rng):
-    """Seen from outside: brightness keeps ratios, contrast the mean luma, saturation each luma."""
+    """Brightness keeps ratios, contrast keeps the mean luma, saturation keeps each luma."""
     pixels = rng.integers(90, 130, (1, 6, 4, 3)).astype(np.uint8)  # no value is clipped
     (image,) = augment.normalize(jnp.array(pixels))
     mean, std = np.array(augment.MEAN), np.array(augment.STD)
@@ -219,7 +219,7 @@ CONFIG = ConfigDict(
 
 
 def test_erasing_and_cutout_are_drawn_apart(rng):
-    """Of each combination a quarter of the images; erasing alone leaves other holes than cutout."""
+    """Each combination has a quarter of the images, and the holes of erasing and cutout differ."""
     images = np.full((2000, 12, 8, 3), 255, np.uint8)
     config = ConfigDict({**CONFIG, "erasing_area": (0.02, 0.02), "erasing_aspect": (0.5, 0.5)})
     out = jax.jit(lambda x: augment.augment(jax.random.key(4), x, config))(images)
@@ -248,7 +248,7 @@ def test_augmentation_does_not_depend_on_the_number_of_devices(rng, config):
 
 
 def test_recipes_without_crop_and_colours_draw_what_they_drew_before(rng):
-    """Bit for bit: flip, erasing and cutout keep the keys that they had before."""
+    """Bit for bit: flip, erasing and cutout use the same keys as before."""
     pixels = rng.integers(0, 256, (16, 12, 8, 3)).astype(np.uint8)
     key = jax.random.key(9)
 
@@ -265,13 +265,13 @@ def test_recipes_without_crop_and_colours_draw_what_they_drew_before(rng):
 
 
 def only(**leaves):
-    """A recipe that does nothing but these."""
+    """A recipe with only these augmentations."""
     nothing = {"flip": 0.0, "erasing_probability": 0.0, "cutout_probability": 0.0}
     return ConfigDict({**CONFIG, **nothing, **leaves})
 
 
 def test_colours_and_crop_are_drawn_apart_from_flip_erasing_and_cutout(rng):
-    """No two of them share random numbers: their draws are independent."""
+    """No two of them share random numbers, so their draws are independent."""
     count = 4000
     pixels = np.tile(rng.integers(60, 200, (1, 6, 6, 3)).astype(np.uint8), (count, 1, 1, 1))
     key = jax.random.key(1)
@@ -299,7 +299,7 @@ def test_colours_and_crop_are_drawn_apart_from_flip_erasing_and_cutout(rng):
 
 
 def test_what_is_cropped_has_its_new_colours_and_the_rest_is_the_mean_colour(rng):
-    """Crop comes after the colours, whose contrast would change with the border's share."""
+    """The crop comes after the colours, because a border would change the contrast's mean."""
     pixels = rng.integers(0, 256, (32, 6, 4, 3)).astype(np.uint8)
     key = jax.random.key(3)
     colours = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5}

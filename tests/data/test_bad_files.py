@@ -1,4 +1,4 @@
-"""Files of every kind and in every state: good ones are the same pixels to all, bad ones named."""
+"""Files of every kind and in every state: all loaders agree on good ones and name bad ones."""
 
 import io
 import json
@@ -30,14 +30,14 @@ KINDS = {
 
 
 def read(kind, paths):
-    """What a loader delivers: (N, H, W, 3)."""
+    """The images of a loader: (N, H, W, 3)."""
     opened = KINDS[kind]([str(path) for path in paths], SIZE)
     (batch,) = opened.batches([np.arange(len(paths), dtype=np.int32)])
     return np.array(batch)
 
 
 def problems(*paths):
-    """What `visit` finds wrong, by the path's place."""
+    """The problems that `visit` finds, by the index of the path."""
     found = decoding.visit([str(path) for path in paths], lambda *_: None)
     assert all(text.isprintable() for _, text in found)
     return dict(found)
@@ -54,14 +54,14 @@ def chunk(name, data):
 
 
 def png(width, height, depth, colour, rows, *chunks, interlace=0):
-    """A PNG file of raw rows, and of whatever a header says."""
+    """A PNG file with these raw rows and any values in its header."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
     body = (*chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(body)
 
 
 def interlaced(image):
-    """The RGB image as an Adam7 PNG, which Pillow reads and does not write."""
+    """The RGB image as an Adam7 PNG, which Pillow reads but does not write."""
     pixels = np.asarray(image)
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
               (1, 0, 2, 1))  # fmt: skip
@@ -74,7 +74,7 @@ def interlaced(image):
 
 
 def odd_files(rng, image):
-    """Bytes of good files that decoders might not agree about, and the names of exact copies."""
+    """Bytes of good files on which decoders might disagree, and the names of exact copies."""
     width, height = image.size
 
     def rows(length):
@@ -138,7 +138,7 @@ def test_odd_files_are_the_same_to_all_loaders(tmp_path, rng, draw):
 def test_tfdata_holds_what_tensorflow_would_not_decode_alike_as_pillow_decodes_it(
     tmp_path, draw, monkeypatch
 ):
-    """Whatever the reason: the kind of a file does not tell."""
+    """For any reason: the kind of a file does not show how TensorFlow decodes it."""
     paths = [str(tmp_path / f"{i}.jpg") for i in range(3)]
     for path in paths:
         draw(*SIZE).save(path)
@@ -163,12 +163,12 @@ def test_orientation_is_what_pillow_makes_of_it(draw, orientation):
 
 
 def with_exif(data, exif):
-    """The JPEG with a segment of EXIF data."""
+    """Insert a segment of EXIF data into the JPEG."""
     segment = b"Exif\0\0" + exif
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
 
 
-# One tag, the orientation "mirrored", of a type and a number of values that it should not have.
+# One tag, the orientation "mirrored", of a wrong type and with a wrong number of values.
 _TAG = st.builds(
     lambda order, kind, count, value: b"".join(
         (b"II*\0" if order == "<" else b"MM\0*", struct.pack(order + "I", 8),
@@ -198,7 +198,7 @@ def test_damaged_metadata_harm_no_image(exif):
 def test_pillows_warnings_are_kept_from_the_user(tmp_path, draw):
     paths = [tmp_path / name for name in ("exif.jpg", "bomb.png", "text.jpg")]
     paths[0].write_bytes(with_exif(encode(draw(*SIZE), "JPEG"), b"II*\0\x08\0\0\0\x09\0"))
-    paths[1].write_bytes(png(10_000, 10_000, 8, 2, b""))  # more than Pillow opens in silence
+    paths[1].write_bytes(png(10_000, 10_000, 8, 2, b""))  # more pixels than Pillow opens silently
     paths[2].write_text("no image")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -211,7 +211,7 @@ def test_pillows_warnings_are_kept_from_the_user(tmp_path, draw):
 
 
 def with_size(jpeg, height, width):
-    """A JPEG whose header says another size."""
+    """A JPEG with another size in its header."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
@@ -247,7 +247,7 @@ def test_images_at_the_limit_are_good(tmp_path):
 
 def test_an_enormous_file_is_bad_before_anything_is_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.jpg", "wb") as file:
-        file.truncate(2**28 + 1)  # a hole, that takes no space
+        file.truncate(2**28 + 1)  # a sparse file, which takes no space
     monkeypatch.setattr(decoding, "open", lambda *_: pytest.fail("opened"), raising=False)
     assert problems(tmp_path / "a.jpg") == {0: "has 268,435,457 bytes; the limit is 268,435,456"}
 
@@ -310,7 +310,7 @@ def test_names_of_any_letters(kind, tmp_path, capsys):
     for i, name in enumerate(NAMES):
         try:
             Image.new("RGB", (9, 9), (20 * i, 0, 0)).save(tmp_path / name, "PNG")
-        except OSError:  # Such names exist under Linux alone.
+        except OSError:  # Only Linux allows such names.
             continue
         paths.append(os.path.join(tmp_path, name))
         colours.append(20 * i)
@@ -324,7 +324,7 @@ def test_names_of_any_letters(kind, tmp_path, capsys):
         message = str(caught.value)
         assert f"{shown(path)} (is empty)" in message
         assert message.isprintable()
-        print(message)  # Neither refused by a stream nor more than a line.
+        print(message)  # A stream accepts it, and it is one line.
     assert len(capsys.readouterr().out.splitlines()) == len(paths)
 
 
@@ -359,7 +359,7 @@ def test_links_are_followed_to_files_and_to_nothing_else(tmp_path, draw):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_a_pipe_does_not_hang_the_check(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    # Who opened it nonetheless would find it open for writing, and empty after a moment.
+    # A program that opens it nonetheless finds it open for writing, and empty after a moment.
     end = os.open(tmp_path / "pipe.jpg", os.O_RDWR)
     timer = threading.Timer(0.5, os.close, [end])
     timer.start()
@@ -385,7 +385,7 @@ def test_an_unreadable_file_is_named(tmp_path, draw, monkeypatch):
     assert problems(*paths) == {1: "Permission denied"}
 
 
-# What Pillow would hand to decoders of its own, to a program even.
+# Files that Pillow would pass to its other decoders, even to a program.
 OTHERS = {
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
     "ppm": b"P6 1 1 255 \0\0\0",
@@ -431,7 +431,7 @@ BASE = base_files()
 
 
 def corrupted(data, cut, changes):
-    """The bytes, cut off at a share of their length, with some changed."""
+    """The bytes, truncated to a share of their length, with some changed."""
     data = bytearray(data[: round(cut * len(data))])
     for at, value in changes:
         if data:
@@ -488,7 +488,7 @@ def test_every_cut_is_bad_or_loses_no_pixel(file, tmp_path):
         np.testing.assert_array_equal(rest, pixels[len(data)])
 
 
-# A process of its own, whose highest need nothing else has raised.
+# A separate process, so that earlier tests do not affect the highest memory use.
 PEAK = """
 import json, resource, sys
 from reid_jax.data import decoding
@@ -515,5 +515,5 @@ def test_headers_that_lie_take_no_memory(tmp_path, draw):
     command = [sys.executable, "-c", PEAK, *paths]
     found, grown = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert found == 16
-    # Four claim what the limit allows: one is there at a time, 4 bytes a pixel as Pillow has them.
+    # Four files claim the limit. One at a time is in memory, with Pillow's 4 bytes per pixel.
     assert grown * 1024 < 2 * 4 * 8192**2

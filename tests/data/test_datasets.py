@@ -68,7 +68,7 @@ def test_fingerprint_is_of_the_training_images_wherever_they_are(root):
 
     before = fingerprint()
     assert before["count"] == 16
-    # What is not trained on does not matter.
+    # Checks of training data ignore the rest.
     spoil(root / FOLDERS[1], "0002")
     assert fingerprint() == before
     moved = root.rename(root.with_name("moved"))
@@ -88,6 +88,6 @@ def test_fingerprint_is_of_the_training_images_wherever_they_are(root):
     assert fingerprint()["count"] == 15
     seen.append(fingerprint()["sha256"])
     assert len(set(seen)) == 5
-    # A file that is not there is found when images are read.
+    # A missing file is found when images are read.
     renamed.symlink_to("nowhere")
     assert fingerprint()["count"] == 16

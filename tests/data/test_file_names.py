@@ -1,4 +1,4 @@
-"""Folders and lists with names of any kind give a data set, or an error that names the culprit."""
+"""Folders and lists with names of any kind give a data set, or an error that names the cause."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ FOLDERS = {
     ),
     "folder": layouts.FOLDERS,
 }
-# Names that the layouts know, numbers of any length and digits of any script in them.
+# Names that the layouts support, with numbers of any length and digits of any script.
 _NUMBER = st.one_of(
     st.integers(0, 3).map("{:04}".format), st.integers(-1, 10**14).map(str), st.just("٣"),
     st.from_regex(r"\d{1,12}", fullmatch=True),
@@ -29,7 +29,7 @@ _FORMS = {
     "cuhk03": "{}_c{}_{}",
     "folder": "{}_c{}_{}",
 }
-# Anything that a file may be called, bytes that are no text among it.
+# Any possible name of a file, including bytes that are not text.
 _ANY = st.text(
     st.one_of(
         st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)),
@@ -37,7 +37,7 @@ _ANY = st.text(
     ),
     min_size=1,
     max_size=12,
-).map(lambda name: os.fsdecode(os.fsencode(name)))  # as a folder lists it
+).map(lambda name: os.fsdecode(os.fsencode(name)))  # as `os.listdir` returns it
 
 
 def names(layout):
@@ -55,7 +55,7 @@ def is_good(split):
 
 
 def read(layout, root):
-    """The data set, or the message of one of the errors that are promised."""
+    """The data set, or the message of one of the documented errors."""
     try:
         dataset = layouts.read(layout, root)
     except (ValueError, FileNotFoundError) as error:
@@ -90,7 +90,7 @@ def test_folders(layout):
     def any_names(split_names):
         with tempfile.TemporaryDirectory() as root:
             written = []
-            # A data set that is good but for what is added.
+            # A data set that is good except for the added files.
             for folder, pid, camid in zip(FOLDERS[layout], (1, 2, 2), (1, 1, 2), strict=True):
                 path = pathlib.Path(root, folder)
                 path.mkdir()

@@ -38,7 +38,7 @@ OWN = {
 
 @pytest.fixture
 def tree(tmp_path):
-    """A function that makes empty files: only names are read."""
+    """A function that creates empty files, because only names are read."""
 
     def make(folders):
         for folder, names in folders.items():
@@ -104,7 +104,8 @@ def test_cuhk03(tree):
 def test_folder_numbers_text_over_all_splits(tree):
     dataset = layouts.read("folder", tree(OWN))
     assert names(dataset.train) == ["anna_c10_2.jpg", "anna_c2_1.jpg", "bob_c1_1.jpg"]
-    # anna, bob, carl, zoe; cameras "1", "10", "2". From 1: ranking takes 0 for a distractor.
+    # anna, bob, carl, zoe; cameras "1", "10", "2". From 1, because ranking treats 0 as a
+    # distractor.
     np.testing.assert_array_equal(dataset.train.pids, [1, 1, 2])
     np.testing.assert_array_equal(dataset.train.camids, [2, 3, 1])
     np.testing.assert_array_equal(dataset.query.pids, [4])
@@ -341,7 +342,7 @@ def test_extra_images_behind_links_are_there_once(tree):
         "itself": "itself", "dangling.jpg": "nowhere", "file.jpg": "a/1.jpg",
     }.items():  # fmt: skip
         (extra / link).symlink_to(target)
-    # A dangling link is found to be no image when images are read.
+    # A dangling link is reported when images are read.
     wanted = ["a/1.jpg", "again/3.jpg", "b/2.jpg", "dangling.jpg", "file.jpg"]
     assert layouts.read_extra(extra).paths == tuple(str(extra / name) for name in wanted)
 
@@ -354,7 +355,7 @@ def test_extra_images_that_are_not_there(tree, tmp_path):
         layouts.read_extra(root)
 
 
-# Names alone --------------------------------------------------------------------------------------
+# Only names ---------------------------------------------------------------------------------------
 
 
 def test_names_tell_wherever_files_are():

@@ -17,7 +17,7 @@ def test_loaders_give_the_same_bits(kinds, size):
 
 @pytest.mark.parametrize("shape", [SIZE, (12, 5), (24, 31), (90, 33), (7, 10), (1, 1), (24, 90)])
 def test_loaders_give_the_same_bits_of_files_of_one_size(tmp_path, rng, draw, shape):
-    """Their resizing is compiled, but for the last, which is much larger than what is asked for."""
+    """Resizing is compiled, except for the last size, which is much larger than the target."""
     extremes = Image.fromarray(255 * rng.integers(0, 2, (*shape, 3), np.uint8))
     paths = [tmp_path / name for name in ("extremes.png", "white.png", "a.jpg", "b.jpg")]
     pictures = [extremes, Image.new("RGB", shape[::-1], "white"), draw(*shape), draw(*shape)]
@@ -30,7 +30,7 @@ def test_loaders_give_the_same_bits_of_files_of_one_size(tmp_path, rng, draw, sh
 def test_batches_come_in_the_order_asked_for(tmp_path, loader):
     paths = []
     for i in range(12):
-        # Files of unequal cost, so that parallel work ends out of order.
+        # Files of unequal cost, so that parallel work finishes out of order.
         side = 400 if i % 3 == 0 else 8
         paths.append(str(tmp_path / f"{i}.png"))
         Image.new("RGB", (side, side), (i, 2 * i, 3 * i)).save(paths[-1])

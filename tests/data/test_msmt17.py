@@ -6,7 +6,7 @@ import pytest
 
 from reid_jax.data import layouts
 
-# By hand: identities from 0 in both halves, three of them to train on and two to find again.
+# By hand: identities count from 0 in both halves, three for training and two to find.
 LISTS = {
     "list_train.txt": [
         "0001/0001_000_01_0303morning_0017_2.jpg 1",
@@ -30,7 +30,7 @@ V1, V2 = ("train", "test"), ("mask_train_v2", "mask_test_v2")
 
 
 def make(root, lists=LISTS, folders=V1):
-    """Writes the lists and empty files for what `LISTS` names."""
+    """Write the lists and empty files for the entries of `LISTS`."""
     for name, lines in lists.items():
         (root / name).write_text("".join(f"{line}\n" for line in lines))
     for name, lines in LISTS.items():
@@ -71,7 +71,7 @@ def test_no_number_is_two_people_or_a_distractor(tmp_path, caplog):
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 1, 2])
     np.testing.assert_array_equal(dataset.query.pids, [4, 5])
     np.testing.assert_array_equal(dataset.gallery.pids, [4, 4, 5])
-    assert not caplog.text  # that identities are in training and in query
+    assert not caplog.text  # no warning of identities in both training and query
 
 
 def test_empty_lines_and_line_ends_of_another_system(tmp_path):
@@ -117,7 +117,7 @@ def test_line_of_another_form(tmp_path, name, line):
 def test_line_that_leads_out_of_the_folder(tmp_path, path):
     root = make(tmp_path)
     path = path.format(root=root)
-    (root / "0_0_1_0").touch()  # It is there, and nothing of the data set.
+    (root / "0_0_1_0").touch()  # It exists, but is not part of the data set.
     (root / "list_query.txt").write_text(f"{path} 0\n")
     with pytest.raises(ValueError, match=r"list_query\.txt', line 1: .* leads out of 'test'"):
         layouts.read("msmt17", root)

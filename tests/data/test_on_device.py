@@ -51,7 +51,7 @@ def test_every_device_holds_all_images_and_is_sent_none_again(paths):
     with jax.transfer_guard_device_to_device("disallow"):
         with count_compilations() as events:
             next(batches)
-        assert events  # The listener hears.
+        assert events  # The listener works.
         with count_compilations() as events:
             assert len(list(batches)) == 3
     assert events == []
@@ -71,7 +71,7 @@ def fake(limit):
 
 
 def test_images_that_do_not_fit_are_an_error_before_a_file_is_read():
-    """All devices must hold them, and half of each is the network's."""
+    """All devices must hold them, and half of each is reserved for the network."""
     message = (
         r"data\.loader is device, but 1,000 images of 6x4 take 72,000 bytes, and abacus has "
         r"143,999, .*--config\.data\.loader=memory or --config\.data\.loader=tfdata"

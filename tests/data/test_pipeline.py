@@ -10,7 +10,7 @@ LABELS = np.repeat(np.arange(5, dtype=np.int32), 3)
 
 @pytest.fixture(params=["memory", "tfdata"])
 def opened(request, tmp_path):
-    """Fifteen images, image i of the grey level i."""
+    """Fifteen images; image i has grey level i."""
     paths = [str(tmp_path / f"{i}.png") for i in range(15)]
     for i, path in enumerate(paths):
         Image.new("RGB", (4, 6), (i, i, i)).save(path)

@@ -113,7 +113,7 @@ def test_far_steps_cost_what_near_ones_do():
         sampler(step)
         return time.perf_counter() - started
 
-    # Walking there would take 10^9 permutations.
+    # Iterating up to that epoch would take 10^9 permutations.
     assert seconds(far, 10**9) < 100 * max(seconds(near, 0), 1e-3)
 
 

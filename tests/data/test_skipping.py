@@ -13,7 +13,7 @@ def test_an_error_is_the_default(root):
     assert config.on_bad_image == "error"
     config.root = str(root)
     (path,) = spoil(root / FOLDERS[0], "0001_c1s1_000000")
-    dataset = datasets.load(config, pytest.fail)  # Nothing is decoded twice.
+    dataset = datasets.load(config, pytest.fail)  # No image is decoded twice.
     assert dataset.skipped == ()
     assert path in dataset.train.paths
     with pytest.raises(ValueError, match=r"1 of 16 files .*is empty.*on_bad_image=skip") as caught:
@@ -24,7 +24,7 @@ def test_an_error_is_the_default(root):
 def test_bad_images_are_left_out_of_every_split(root):
     whole = datasets.load(recipe(root))
     assert whole.skipped == ()
-    # An identity that goes with all its images, and a part of another.
+    # An identity that loses all its images, and a part of another.
     bad = spoil(root / FOLDERS[0], "0003") + spoil(root / FOLDERS[1], "0004_c1s1_000001")
     bad += spoil(root / FOLDERS[2], "0006_c2s1_000001")
     lines = []

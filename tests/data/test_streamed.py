@@ -24,7 +24,7 @@ def open_streamed(paths, size=SIZE):
 
 @pytest.fixture
 def paths(tmp_path, draw):
-    """Files of many kinds and of unequal cost, so that parallel work ends out of order."""
+    """Files of many kinds and of unequal cost, so that parallel work finishes out of order."""
     made = [tmp_path / f"{i}.{'jpg' if i % 2 else 'png'}" for i in range(9)]
     for i, path in enumerate(made):
         draw(*((300, 120) if i % 3 == 0 else (13 + i, 31 - i))).save(path)
@@ -47,7 +47,7 @@ def test_the_bits_are_those_of_memory(paths, rng):
     for batch, other in zip(got, expected, strict=True):
         assert batch.dtype == np.uint8
         np.testing.assert_array_equal(batch, other)
-        batch[:] = 0  # Memory of its own, that may be written to.
+        batch[:] = 0  # Batches have their own, writable memory.
     assert not any(np.shares_memory(got[0], batch) for batch in got[1:])
     assert list(opened.batches([])) == []
 
@@ -103,7 +103,7 @@ def test_only_a_few_batches_are_read_ahead(paths, monkeypatch):
     batches = opened.batches(indices())
     for taken in range(1, 6):
         next(batches)
-        time.sleep(0.02)  # Time in which a reader without a bound would run away.
+        time.sleep(0.02)  # Long enough for an unlimited reader to run far ahead.
         assert asked == taken + 2
         assert len(decoded) <= 4 * asked
     batches.close()
@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, draw):
         assert batch.nbytes == batch_bytes
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Three under way, one just made and one in our hands.
+    # Three in progress, one finished and one that the caller holds.
     assert batch_bytes < peak < 8 * batch_bytes
 
 

@@ -41,7 +41,7 @@ sys.stdout.buffer.write(batch["image"][0].tobytes())
     np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8), expected.ravel())
 
 
-# A process of its own: memory that earlier tests gave back would be used again and not seen.
+# A separate process, in which memory freed by earlier tests is not reused unseen.
 GROWTH = """
 import os, sys
 import numpy as np
@@ -67,7 +67,7 @@ print(resident_bytes() - before)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 def test_encoded_bytes_are_held_once(tmp_path, rng):
     path = str(tmp_path / "a.jpg")
-    # Noise hardly compresses: a file of about a megabyte, cheap to decode.
+    # Noise hardly compresses: the file has about a megabyte, and is cheap to decode.
     Image.fromarray(rng.integers(0, 256, (560, 800, 3), np.uint8)).save(path, quality=95)
     copies = math.ceil(160e6 / os.path.getsize(path))
     command = [sys.executable, "-c", GROWTH, path, str(copies)]

@@ -21,7 +21,7 @@ def walk_through():
 
 
 def apply(diff, folder):
-    """Makes a change: `# FILE`, then hunks below `@@ @@` whose old text is in the file once."""
+    """Make a change: `# FILE`, then hunks below `@@ @@` whose old text is in the file once."""
     name, *hunks = diff.split("@@ @@\n")
     path = folder / name.strip().removeprefix("# ")
     text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Links, anchors, and the names of files, tests and settings that pages mention exist."""
+"""Links, anchors, and the names of files, tests and settings on the pages exist."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ _FILE = re.compile(r"(?:reid_jax|configs|tests|benchmarks|docs)/[\w/.-]+\.\w+")
 
 
 def broken_links(page):
-    """The relative links of a page that lead nowhere."""
+    """The relative links of a page whose target does not exist."""
     text = prose(page.read_text(encoding="utf-8"))
     for target in _LINK.findall(re.sub(r"`[^`\n]*`", "", text)):
         if re.match(r"[a-z]+:", target):
@@ -41,7 +41,7 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
 
 
 def found(file):
-    """Whether there is such a file; `reliability.md` leaves `tests/` out."""
+    """Whether there is such a file. `reliability.md` omits `tests/`."""
     return (ROOT / file).exists() or (ROOT / "tests" / file).exists()
 
 
@@ -53,7 +53,7 @@ def test_files_that_a_page_names_exist(name):
 
 
 def has_test(path, pattern):
-    """Whether a file has a function of such a name."""
+    """Whether a file has a function with such a name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     return any(fnmatch(name, pattern) for name in names)

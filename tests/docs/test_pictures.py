@@ -1,4 +1,4 @@
-"""The pictures of the documentation are drawn, small: two runs with random weights."""
+"""The pictures of the documentation, drawn small from two runs with random weights."""
 
 import json
 
@@ -43,15 +43,15 @@ def test_every_picture_is_drawn(workdirs, tmp_path):
     for path in written:
         with Image.open(path) as image:
             assert 600 < image.width <= 1350
-            assert np.asarray(image.convert("L")).std() > 5  # Something is drawn.
+            assert np.asarray(image.convert("L")).std() > 5  # The picture is not empty.
 
 
 def test_queries_whose_stages_differ_are_chosen():
     cams = np.ones((5, 2, 2, 2), np.float32)
-    cams[1] = [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]  # No place in common.
-    cams[2] = [[[1, 1], [0, 0]], [[0, 1], [0, 0]]]  # One.
-    cams[3] = cams[1]  # The identity of 1.
-    cams[4] = 0  # No evidence.
+    cams[1] = [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]  # no place in common
+    cams[2] = [[[1, 1], [0, 0]], [[0, 1], [0, 0]]]  # one place in common
+    cams[3] = cams[1]  # of the same identity as 1
+    cams[4] = 0  # no evidence
     pids = np.array([7, 8, 9, 8, 10])
     np.testing.assert_array_equal(pictures.most_different(cams, pids, 2), [1, 2])
     np.testing.assert_array_equal(pictures.most_different(cams, pids, 3), [0, 1, 2])

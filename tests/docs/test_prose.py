@@ -1,4 +1,4 @@
-"""The prose checker: the house's own examples, places in files, and the project itself."""
+"""The prose checker: examples of the style guide, places in files, and the project itself."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 from tests.docs.pages import ROOT
 from tools import prose
 
-# From the style guide: what not to write, and what to write.
+# From the style guide: sentences to avoid, and how to write them.
 BAD = (
     "There is no switch for it, where none is installed.",
     "No row is sorted. Of a checkpoint that is damaged a warning tells.",

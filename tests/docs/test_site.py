@@ -42,7 +42,7 @@ def test_notebooks_show_pictures(site, name):
 
 @pytest.mark.slow
 def test_no_page_is_wider_than_a_window(site):
-    """On a telephone and on a desk: wide tables and code scroll by themselves."""
+    """On a telephone and on a desktop: wide tables and code scroll within the page."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):

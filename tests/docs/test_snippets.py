@@ -19,12 +19,12 @@ from sybil.parsers.markdown import (
     SkipParser,
 )
 
-# Pages that begin without the runs of `world`, since they make their own.
+# Pages that begin without the runs of `world`, because they create their own.
 FRESH = ("docs/quickstart.md", "docs/training.md")
 
 
 def run_commands(example):
-    """Evaluates a block of commands."""
+    """Run a block of commands."""
     world.shell(str(example.parsed), example.namespace["folder"])
 
 
@@ -43,12 +43,12 @@ def examples(name):
 
 
 def to_run(name):
-    """How many blocks of a page are not skipped."""
+    """The number of blocks of a page that are not skipped."""
     skips = [isinstance(example.parsed, tuple) for example in examples(name)]
     return len(skips) - 2 * sum(skips)
 
 
-# `test_contributing.py` runs the page that is left out.
+# `test_contributing.py` runs the page that is missing here.
 PAGES = [name for name in NAMES if name != "docs/contributing.md" and to_run(name)]
 
 
@@ -73,7 +73,7 @@ def test_blocks_of_a_page_run(name, built, tmp_path, monkeypatch, standard_promo
         example.namespace["folder"] = folder
         try:
             example.evaluate()
-            ran += not isinstance(example.parsed, tuple)  # A directive is one.
+            ran += not isinstance(example.parsed, tuple)  # Directives are tuples.
         except SkipTest:
             pass
     assert ran == to_run(name)

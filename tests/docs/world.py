@@ -1,8 +1,8 @@
 """A folder in which the documentation's commands and code run, with tiny data and networks.
 
 Every command runs as it is printed, with one exception: `reid-jax train` gets `TINY` settings after
-its own, so that a run takes seconds. Folders have the names and layouts that the pages give them;
-their images are synthetic pedestrians.
+its own, so that a run takes seconds. Folders have the names and layouts used on the pages; their
+images are synthetic pedestrians.
 """
 
 import itertools
@@ -43,11 +43,11 @@ python() {{ command {sys.executable} "$@"; }}
 
 
 def shell(script, folder):
-    """Runs a block of commands in a folder. Raises AssertionError with its output if one fails."""
+    """Run a block of commands in a folder. Raise AssertionError with its output if one fails."""
     scripts = str(pathlib.Path(sys.executable).parent)
     environment = os.environ | {
         "PATH": scripts + os.pathsep + os.environ["PATH"],
-        # One device compiles in half the time that the tests' four take.
+        # Compiling for one device takes half as long as for the tests' four.
         "XLA_FLAGS": "--xla_backend_optimization_level=1",
         "JAX_PLATFORMS": "cpu",
     }
@@ -65,7 +65,7 @@ def shell(script, folder):
 
 
 def build(folder):
-    """Fills an empty folder with all that pages take for granted."""
+    """Fill an empty folder with all that the pages assume."""
     market = folder / "Market-1501-v15.09.15"
     shell(
         f"python -m reid_jax.data.synthetic {market.name} --train_identities=8 "
@@ -89,7 +89,7 @@ def build(folder):
             shutil.copy(image, folder / name)
     files.write(folder / "resnet50-timm.safetensors", files.arrays("bottleneck"))
     files.write(folder / "pmm.safetensors", files.arrays("pmm"))
-    # What the first command of the README leaves: a run and its pedestrians.
+    # The result of the first command of the README: a run and its pedestrians.
     shutil.copytree(market, folder / "data" / "synthetic-pedestrians")
     recipe = f"--config=pmm_market --config.data.root={market.name}"
     shell(f"reid-jax train {recipe} --workdir=runs/market", folder)
@@ -97,7 +97,7 @@ def build(folder):
 
 
 def _rename(market, out, name, folders=("bounding_box_train", "query", "bounding_box_test")):
-    """Copies the people of a folder in the layout of Market-1501 under names of another layout."""
+    """Copy the images of a folder in Market-1501's layout, with names of another layout."""
     sources = ("bounding_box_train", "query", "bounding_box_test")
     for source, folder in zip(sources, folders, strict=True):
         (out / folder).mkdir(parents=True)

@@ -36,7 +36,7 @@ def images(rng):
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 4), (1, 16), (4, 4), (4, 8)])
 def test_no_image_is_lost_and_none_is_added(images, devices, batch_size):
-    """The split is in two parts, of which the first has an image more than is asked for."""
+    """The split has two parts, of which the first has one image more than is requested."""
     face = descriptor_face(Means(), jax.devices()[:devices])
     parts = [(Array(images[:8]), 7), (Array(images[7:]), 4)]
     got = extract(face, {}, parts, batch_size)
@@ -47,7 +47,7 @@ def test_no_image_is_lost_and_none_is_added(images, devices, batch_size):
 
 
 class LeftHalf(nn.Module):
-    """A network that tells an image from its mirror image."""
+    """A network that distinguishes an image from its mirror image."""
 
     def __call__(self, images):
         return images[:, :, :2].mean(axis=(1, 2))
@@ -91,7 +91,7 @@ def test_long_extraction_says_how_far_it_is(images, monkeypatch):
 
 
 def test_few_batches_are_under_way(images):
-    """Of many images, only some are decoded and on the devices at a time."""
+    """With many images, only some are decoded and on the devices at a time."""
     asked, taken = [], []
 
     class Counting(Array):

@@ -43,7 +43,7 @@ def first(gallery, count):
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_an_index_that_grows_ranks_as_one_of_the_whole_gallery(rng, offset, monkeypatch):
     query, gallery = (random_set(rng, n, dim=24, integers=False) for n in (6, 300))
-    gallery.features[40:] += np.float32(offset)  # What comes later lies elsewhere.
+    gallery.features[40:] += np.float32(offset)  # Later images are elsewhere.
     query.features[3:] += np.float32(offset)
     looked_at = []
     exactly = distances.squared_distances
@@ -64,7 +64,7 @@ def test_an_index_that_grows_ranks_as_one_of_the_whole_gallery(rng, offset, monk
             np.testing.assert_array_equal(
                 found[i], brute_force_order(query, first(gallery, count), i)[0][:10]
             )
-    # Those that are new, and all where as many have come as there were.
+    # Only the new images, and all of them once there are as many new ones as before.
     assert looked_at == [30, 20, 9, 60, 50, 300]
 
 

@@ -15,14 +15,14 @@ QUERY_PIDS, QUERY_CAMIDS = [7, 7, 9, 7], [1, 2, 1, 1]
 
 @pytest.fixture
 def query():
-    # Features that would be noticed if they were read.
+    # Values that would change the result if they were read.
     pids, camids = (np.array(numbers, np.int32) for numbers in (QUERY_PIDS, QUERY_CAMIDS))
     return Descriptors(np.full((4, 6), np.nan, np.float32), pids, camids)
 
 
 @pytest.fixture
 def boxes(rng):
-    """Boxes in any order, of very different lengths, and some of nobody asked for."""
+    """Boxes in any order, of very different lengths, some of which belong to no query."""
     pids = np.array([9, 7, 7, 7, 8, 7, 9, 9, 7], np.int32)
     camids = np.array([1, 1, 2, 1, 1, 1, 2, 1, 1], np.int32)
     scale = 10.0 ** rng.integers(-6, 6, (9, 1))
@@ -53,11 +53,11 @@ def by_hand(boxes, how, normalize):
     num_boxes=st.integers(0, 20),
 )
 def test_ranks_equal_brute_force(seed, how, num_queries, num_boxes):
-    """Pooled by hand and ranked by sorting, with ties, junk and distractors in the gallery."""
+    """Compare with pooling by hand and sorting, with ties, junk and distractors in the gallery."""
     rng = np.random.default_rng(seed)
     query = random_set(rng, num_queries, first_pid=1)
     boxes = random_set(rng, num_boxes, scale=4)
-    boxes = Descriptors(  # Every query has one at least.
+    boxes = Descriptors(  # Every query has at least one.
         np.concatenate([boxes.features, query.features]),
         np.concatenate([boxes.pids, query.pids]),
         np.concatenate([boxes.camids, query.camids]),
@@ -82,7 +82,7 @@ def test_pooled_as_defined(query, boxes, how, normalize):
     np.testing.assert_allclose(pooled.features, by_hand(boxes, how, normalize), rtol=1e-6)
     np.testing.assert_array_equal(pooled.pids, QUERY_PIDS)
     np.testing.assert_array_equal(pooled.camids, QUERY_CAMIDS)
-    # The maximum is a value that was there, so it is not rounded.
+    # The maximum is one of the values, so it is not rounded.
     if how == "max" and not normalize:
         np.testing.assert_array_equal(pooled.features, by_hand(boxes, how, normalize))
 
@@ -96,7 +96,7 @@ def test_one_box_is_its_own_pool(query, boxes):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("how", multi_query.QUERY_POOLINGS)
 def test_the_order_of_boxes_changes_no_bit(rng, how, normalize):
-    # Terms that cancel: summed in another order, even in float64, other digits are left.
+    # Terms that cancel: another order of summation, even in float64, leaves other digits.
     features = (rng.normal(size=(40, 30)) * 10.0 ** rng.integers(-12, 12, (40, 30))).astype("f4")
     features[20:] = -features[:20] * np.float32(1 + 2e-7)
     who = np.zeros(40, np.int32)

@@ -111,7 +111,7 @@ def test_equals_brute_force_with_ties_junk_distractors_and_unmatched(
 @pytest.mark.parametrize("block_size", [50, 1024, distances.BLOCK_SIZE])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 def test_equals_brute_force_on_real_numbers(rng, block_size, offset):
-    # The offset leaves the distances as they are, and |g|^2 - 2 q.g in float32 without a digit.
+    # The offset does not change the distances, but |g|^2 - 2 q.g in float32 loses all digits.
     query, gallery = (random_set(rng, n, dim=96, integers=False, num_pids=50) for n in (40, 2100))
     query, gallery = (
         Descriptors(s.features + np.float32(offset), s.pids, s.camids) for s in (query, gallery)
@@ -216,12 +216,12 @@ def test_nothing_is_computed_of_images_that_are_not_kept(rng, monkeypatch):
     keep = np.zeros(5000, bool)
     keep[2000:2040] = True
     nearest(query, gallery, 3, keep=keep, block_size=1024)
-    assert rows == [(4, 1024)]  # One tile, and as few queries as a power of two has.
+    assert rows == [(4, 1024)]  # One tile, with as few queries as a power of two allows.
 
 
 @pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-12])
 def test_rescored_near_ties_are_decided_in_float64(rng, noise, monkeypatch):
-    # The offsets undo the distances but for a noise that float32 does not show.
+    # The offsets cancel the distances except for a noise that float32 does not resolve.
     query, gallery = (random_set(rng, n, dim=96, integers=False, num_pids=50) for n in (20, 1500))
     offsets = noise * rng.standard_normal((20, 1500))
     for i in range(20):
@@ -237,7 +237,7 @@ def test_rescored_near_ties_are_decided_in_float64(rng, noise, monkeypatch):
 
 
 def test_near_ties_are_decided_in_float64(rng):
-    # All of the gallery lies on a sphere around the query, out of round by less than float32 shows.
+    # The gallery lies on a sphere around the query, with deviations that float32 does not resolve.
     directions = rng.standard_normal((200, 64))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     gallery = descriptors(10 * directions, rng.integers(0, 20, 200), np.zeros(200))
@@ -250,8 +250,8 @@ def test_near_ties_are_decided_in_float64(rng):
 
 
 def test_hand_example():
-    # Gallery on a line, the query at 0. In order of distance: junk, the query's own camera (both
-    # ignored), a distractor, a match, another identity tied with a match behind it, a match.
+    # Gallery on a line, with the query at 0. In order of distance: junk, the query's own camera
+    # (both ignored), a distractor, a match, another identity tied with a later match, a match.
     query = descriptors([[0], [0]], [1, 9], [0, 0])
     gallery = descriptors([[4], [-5], [5], [1], [2], [3]], [1, 2, 1, -1, 1, 0], [1, 1, 2, 1, 0, 1])
     ranks = match_ranks(query, gallery)
@@ -282,7 +282,7 @@ def test_hand_example():
 
 
 def test_few_images_are_as_near_as_the_matches():
-    # One match and two images tied with it stand far back in a gallery that is further.
+    # One match and two images tied with it are at the end of a gallery that is further away.
     features = np.full((200, 1), 9)
     features[[120, 150, 180]] = [[1], [-1], [1]]
     pids = np.full(200, 2)

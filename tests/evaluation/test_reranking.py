@@ -84,20 +84,20 @@ def test_equals_the_dense_program(seed, num_queries, num_gallery, k1, k2, weight
         valid = (gallery.pids != -1) & ~(own & (gallery.camids == query.camids[i]))
         ranked = indices[i, : valid.sum()]
         np.testing.assert_array_equal(np.sort(ranked), np.flatnonzero(valid))
-        # In the order of the dense program but for what differs there by rounding alone.
+        # In the order of the dense program, except for differences due only to rounding.
         assert np.all(np.diff(expected[i, ranked]) > -1e-14)
         np.testing.assert_allclose(values[i, : valid.sum()], expected[i, ranked], atol=1e-7)
         np.testing.assert_array_equal(ranks[i], np.flatnonzero(own[ranked]) + 1)
 
 
 def test_hand_example():
-    # On a line: 0 1 3 | 10. With k1 = 1 the query at 0 and the image at 1 have each other alone,
-    # and 3's nearest is 1, whose nearest is not 3.
+    # On a line: 0 1 3 | 10. With k1 = 1 the query at 0 and the image at 1 are each other's only
+    # neighbours; 3's nearest is 1, whose nearest is not 3.
     query = Descriptors(np.float32([[0]]), np.int32([1]), np.int32([0]))
     gallery = Descriptors(np.float32([[1], [3], [10]]), np.int32([1, 2, 3]), np.int32([1, 1, 1]))
     scale, offset = k_reciprocal(query, gallery, k1=1, k2=1, weight=0.5)(0)
     assert scale == 0.5 / 100
-    a, b = 1 / (1 + np.exp(-1 / 100)), np.exp(-1 / 81) / (1 + np.exp(-1 / 81))  # of image 0
+    a, b = 1 / (1 + np.exp(-1 / 100)), np.exp(-1 / 81) / (1 + np.exp(-1 / 81))  # for image 0
     shared = min(a, b) + min(1 - a, 1 - b)
     np.testing.assert_allclose(offset, [0.5 * (1 - shared / (2 - shared)), 0.5, 0.5], rtol=1e-14)
 
@@ -137,7 +137,7 @@ def test_weight_1_is_the_plain_order(integers):
 
 
 def test_equal_images_everywhere():
-    # A collapsed network: all lists are of the first images, and no distance is divided by zero.
+    # A collapsed network: all lists hold the first images, and no distance is divided by zero.
     features = np.full((40, 4), 0.1, np.float32)
     pids = np.full(40, 2, np.int32)
     query = Descriptors(features[:3], pids[:3], np.zeros(3, np.int32))
@@ -149,7 +149,7 @@ def test_equal_images_everywhere():
 
 
 def test_neighbours_and_the_furthest_are_exact(rng):
-    # On a sphere around the first image, out of round by less than float32 shows.
+    # On a sphere around the first image, with deviations that float32 does not resolve.
     features = rng.standard_normal((300, 48))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     features[0] = 0

@@ -1,4 +1,4 @@
-"""Exported networks, run by processes to which this package does not exist."""
+"""Exported networks, run by processes that cannot import this package."""
 
 import hashlib
 import importlib.util
@@ -26,8 +26,9 @@ needs_onnx = pytest.mark.skipif(
     reason="needs jax2onnx and onnxruntime: python -m pip install -e '.[export]'",
 )
 
-# Each program gets a folder of folders with a file of the format and images, and leaves what the
-# file says of one and of seven of them, and what it says of images that it is not for.
+# Each program gets a folder. Each of its subfolders holds a file of the format and images. The
+# program saves the file's results for one and for seven images, and for images that it does not
+# support.
 BLOCK = """
 import json, pathlib, sys
 import numpy as np
@@ -76,14 +77,14 @@ print(json.dumps(refused))
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A folder with an export of each network, and what each should say of the images there."""
+    """A folder with an export of each network, and the expected results for its images."""
     root = tmp_path_factory.mktemp("exported")
     images = np.random.default_rng(0).integers(0, 256, (7, 96, 64, 3), np.uint8)
     np.save(root / "images.npy", images)
     expected = {}
     with jax.numpy_dtype_promotion("standard"):
         for name in NAMES:
-            both = name in ("baseline", "bdb")  # Flip and length of BDB and the baseline.
+            both = name in ("baseline", "bdb")  # flip and length for BDB and the baseline
 
             def change(config, both=both):
                 config.eval.flip = config.eval.normalize = both
@@ -101,7 +102,7 @@ def exported(tmp_path_factory):
 
 
 def away(root, kind, program):
-    """Runs a program without this package, and returns what it refused."""
+    """Run a program without this package, and return the errors that it met."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", BLOCK + program + END, str(root), kind],
         cwd=root,
@@ -151,7 +152,7 @@ def test_one_module_for_all_platforms_without_gathers_and_places(exported):
         module = jax.export.deserialize(bytearray(content))
         assert module.platforms == ("cpu", "cuda", "tpu")
         assert str(module.in_avals[0].shape[0]) == "b"
-        # What indexing becomes where the batch's size is symbolic: slow, and bad to convert.
+        # Indexing becomes a gather if the batch's size is symbolic: slow, and hard to convert.
         assert "gather" not in module.mlir_module()
         assert b".py" not in content
 
@@ -181,7 +182,7 @@ def test_facts(exported):
 
 
 def test_a_network_in_bfloat16(tmp_path):
-    """Each file has passed the program's own comparison, with the network in that dtype."""
+    """Each file has passed the exporter's own comparison with the network in that dtype."""
 
     def change(config):
         config.model.dtype = "bfloat16"
@@ -201,7 +202,7 @@ def test_a_network_in_bfloat16(tmp_path):
 
 @pytest.mark.parametrize("bad", ["file", "full", "below a file"])
 def test_a_bad_folder_is_told_before_the_work(tmp_path, bad, capsys):
-    """Before the run is read, which does not exist."""
+    """The error comes before the run is read: the run does not exist."""
     out = tmp_path / "out"
     if bad == "full":
         out.mkdir()
@@ -240,7 +241,8 @@ def test_unknown_formats(exported, tmp_path, formats):
 
 
 def test_without_the_converter(exported, tmp_path, monkeypatch, capsys):
-    """It is left out and said; where it is asked for, an error that says what installs it."""
+    """By default it is omitted with a message; on request it is an error with the install
+    command."""
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     workdir = str(exported[0] / "runs" / "baseline")
     with pytest.raises(SystemExit, match=r"ImportError: ONNX needs .*pip install .*\[export\]"):

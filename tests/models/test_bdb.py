@@ -29,7 +29,7 @@ def variables(images):
 
 
 def rows_dropped(key):
-    """Of a 6x4 map under 2x4 cells, by what the function does to a map of ones."""
+    """The number of rows of a 6x4 map that 2x4 cells drop, found with a map of ones."""
     left = np.asarray(batch_drop(key, jnp.ones((1, 6, 4, 1)), (2, 4)))[0, :, :, 0]
     assert np.all((left == 0).sum(axis=1) % 4 == 0)  # whole rows
     (rows,) = np.nonzero(left[:, 0] == 0)
@@ -92,7 +92,7 @@ def test_all_images_lose_the_same_rectangle_at_a_uniform_place():
     drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
     assert np.all(drawn == drawn[:, :1, :, :, :1])
     maps = drawn[:, 0, :, :, 0]
-    # The dropped cells are one rectangle of the size asked for, wherever its first cell is.
+    # The dropped cells are one rectangle of the requested size, wherever its first cell is.
     first = [np.argwhere(image == 0)[0] for image in maps]
     for image, (top, left) in zip(maps, first, strict=True):
         assert np.all(image[top : top + 2, left : left + 3] == 0)

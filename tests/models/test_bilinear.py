@@ -18,7 +18,7 @@ both_ways = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["e
 
 
 def close(got, want, tolerance=1e-5):
-    """Relative to the size of the whole array, whose elements are sums that may cancel."""
+    """Compare relative to the whole array, because its elements are sums that may cancel."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
@@ -73,7 +73,7 @@ def test_correlation_maps_equal_loops(pooled, transform):
 @both_ways
 def test_perceive_equals_loops(rng, transform):
     x, y = (normal(rng, BATCH, LOCATIONS, L_PRIME) for _ in range(2))
-    # Columns that sum to something else show on which axis the sum is.
+    # Columns with a different sum show along which axis the sum is.
     c_x, c_y = (normal(rng, BATCH, LOCATIONS, LOCATIONS) for _ in range(2))
     got = transform(perceive)(x, y, c_x, c_y)
     wants = reference.perceive(*(np.float64(array) for array in (x, y, c_x, c_y)))
@@ -93,7 +93,7 @@ def test_two_locations_by_hand():
 
 
 def test_columns_sum_to_one(pooled):
-    """Of both maps; C_y is the softmax of the transpose's columns, not C_x transposed."""
+    """In both maps. C_y is the softmax of the transpose's columns, not C_x transposed."""
     c_x, c_y = correlation_maps(*pooled)
     for c in (c_x, c_y):
         np.testing.assert_allclose(c.sum(axis=1), np.ones((BATCH, LOCATIONS)), rtol=1e-6)
@@ -138,7 +138,7 @@ def test_gradients_of_the_formulas_equal_finite_differences(rng):
 
 @pytest.fixture(scope="module")
 def applied(variables, maps):
-    """The module's outputs and new statistics: by face, and whether compiled."""
+    """The module's outputs and new statistics, for both faces, eager and compiled."""
 
     def apply(train):
         def run(variables, x, y):
@@ -156,7 +156,7 @@ def applied(variables, maps):
 @pytest.mark.parametrize("compiled", [True, False], ids=["jit", "eager"])
 @pytest.mark.parametrize("train", [True, False])
 def test_the_module_equals_loops(variables, maps, applied, train, compiled):
-    """Equations 1 to 5, and batch norm after each linear map, of the batch or running."""
+    """Equations 1 to 5, with batch norm after each linear map, with batch or running statistics."""
     double = reference.in_float64(variables)
     stats = None if train else double["batch_stats"]
     wants = reference.bfp(*map(np.float64, maps), double["params"], stats)
@@ -167,7 +167,7 @@ def test_the_module_equals_loops(variables, maps, applied, train, compiled):
 
 
 def test_batch_statistics_are_those_of_each_linear_map(variables, maps, applied):
-    """Six batch norms, no more; U's by hand."""
+    """There are six batch norms; U's is checked by hand."""
     _, updates = applied[True, True]
     stats = updates["batch_stats"]
     assert set(stats) == {"u", "v", "u_prime", "v_prime", "p_x", "p_y"}
@@ -196,7 +196,7 @@ def test_swapped_maps_and_parameters_swap_the_outputs(variables, maps, applied, 
 
 @pytest.fixture(scope="module")
 def gradient():
-    """Of a scalar of the module's outputs by parameters and both maps, by dtype of computation."""
+    """The gradient of a scalar of the outputs, by parameters and maps, for each compute dtype."""
 
     def of(dtype):
         def value(params, x, y, stats, weights):
@@ -217,7 +217,7 @@ def gradient():
 @pytest.mark.parametrize("kind", ["normal", "zero", "constant", "large", "one large", "negative"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradients_are_finite(variables, maps, gradient, standard_promotion, dtype, kind):
-    """In parameters and maps, where batch norm sees no variance and sigmoids saturate, too."""
+    """In parameters and maps, also if batch norm sees no variance and sigmoids saturate."""
     change = {
         "normal": lambda x: x,
         "zero": np.zeros_like,
@@ -251,7 +251,7 @@ def test_gradients_of_the_formulas_are_finite(pooled, dtype, scale):
 
 
 def test_correlation_maps_are_float32_sums_of_bfloat16(pooled):
-    """With p = 1 nothing is rounded before the sum over L."""
+    """With p = 1, no value is rounded before the sum over L."""
     x, y = (jnp.asarray(array, jnp.bfloat16) for array in pooled[:2])
     p = np.ones(L, np.float32)
     wants = reference.correlation_maps(np.float64(x), np.float64(y), np.float64(p))
@@ -280,14 +280,14 @@ def test_correlation_maps_of_a_bfloat16_module_are_float32(
         assert error < 0.05
 
 
-# The paper's sizes for low and middle: they are only compiled for.
+# The paper's sizes for low and middle: the program is only compiled.
 FULL = {"batch": 2, "height": 24, "width": 8, "channels": 1024, "L": 512, "L'": 2048}
 FULL_LOCATIONS = FULL["height"] * FULL["width"]
-L_N_N = FULL["L"] * FULL_LOCATIONS**2  # of a single image
+L_N_N = FULL["L"] * FULL_LOCATIONS**2  # for a single image
 
 
 def compiled_gradient():
-    """(shapes in the compiled gradient program of BFP, the bytes it holds beside in- and output)"""
+    """(shapes in BFP's compiled gradient program, its bytes in addition to inputs and outputs)"""
     module = BFP(FULL["L"], FULL["L'"])
     shape = (FULL["batch"], FULL["height"], FULL["width"], FULL["channels"])
     x = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -43,7 +43,7 @@ def variables(images):
 
 
 def wanted(variables, images, train, levels=ALL, pairs=PAIRS, hierarchy=True):
-    """In float64: the trunk's maps, those that BFP informed, and those that are pooled."""
+    """In float64: the trunk's maps, those informed by BFP, and those that are pooled."""
     double = reference.in_float64(variables)
     params, stats = double["params"], double["batch_stats"]
 
@@ -77,7 +77,8 @@ def wanted(variables, images, train, levels=ALL, pairs=PAIRS, hierarchy=True):
 
 
 def pooled_in_float64(maps, lambdas=LAMBDAS):
-    """Each map pooled; no value may be so near a threshold that float32 could choose otherwise."""
+    """Pool each map. Fails if a value is so near a threshold that float32 could choose
+    otherwise."""
     for x in maps:
         low, spread = x.min(axis=(1, 2), keepdims=True), np.ptp(x, axis=(1, 2), keepdims=True)
         for threshold in set(lambdas) - {0.0, 1.0}:
@@ -125,7 +126,7 @@ def test_inference_equals_numpy_in_float64(variables, images):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("neck", ["none", "batch_norm"])
 def test_reduction_and_neck_are_those_of_every_head(images, reduction, neck):
-    """Of the trunk's maps without BFP, which the leaves have nothing to do with."""
+    """The trunk's maps without BFP are used, because the leaves do not affect BFP."""
     network = tiny(pairs=(), hierarchy=False, reduction=reduction, neck=neck)
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
     variables = reference.random_variables(shapes, np.random.default_rng(2))
@@ -167,8 +168,8 @@ def test_with_another_trunk_the_second_pass_has_its_blocks(images, block, ibn):
     close(got, np.concatenate(pooled_in_float64(maps), axis=1))
 
 
-# The rows of tables 2 and 3: levels that are trained, pairs that inform each other, whether there
-# is the hierarchy, and how many of LAMBDAS.
+# The rows of tables 2 and 3: the trained levels, the pairs that inform each other, whether there is
+# a hierarchy, and the number of LAMBDAS.
 ROWS = {
     "middle+high": ("middle high", "", False, 1),
     "low+middle+high": ("low middle high", "", False, 1),
@@ -197,7 +198,7 @@ def ablated(row):
 
 
 def parameters_of(variables, network, images):
-    """The part of the whole network's variables that a row has; its heads are the first ones."""
+    """The variables of a row, out of the whole network's; its heads are the first ones."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
     level_of_head = [ALL.index(level) for level in network.levels]
 
@@ -212,7 +213,7 @@ def parameters_of(variables, network, images):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not ROWS[row][2]])
 def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
-    """A level of no pair is the trunk's own map."""
+    """A level without a pair uses the trunk's own map."""
     settings = ablated(row)
     network = tiny(**settings)
     given = parameters_of(variables, network, images)
@@ -239,7 +240,8 @@ def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
     for column, level in enumerate(settings["levels"]):
         same = np.array_equal(cams[:, 0, column], cams[:, -1, column])
         assert same == (level not in paired)
-        # Average pooling pools what BFP gave: the mean of the map is the logit but for the bias.
+        # Average pooling reads the output of BFP: the mean of the map is the logit without the
+        # bias.
         bias = given["params"][f"heads_{column}"]["classifier"]["bias"][predicted[column]]
         means = np.float64(cams[:, -1, column]).mean(axis=(1, 2))
         np.testing.assert_allclose(means + bias, logits[column].max(axis=1), rtol=1e-4)
@@ -248,7 +250,7 @@ def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
 def classified(variables, pooled, lambdas=LAMBDAS):
     """In float64: each head's logits (B, classes), and its classifier's weights (C, classes).
 
-    No two logits may be so near each other that float32 could predict otherwise.
+    Fails if two logits are so near each other that float32 could predict another class.
     """
     heads = reference.in_float64(variables["params"])
     logits, weights = [], []
@@ -262,7 +264,7 @@ def classified(variables, pooled, lambdas=LAMBDAS):
 
 
 def check_cams(got, trunk, informed, weights, classes):
-    """Maps of these classes, (B,) for each level; a network without pairs has one row of them."""
+    """Check the maps of these classes, (B,) per level; a network without pairs has one row."""
     nothing_informed = all(x is y for x, y in zip(trunk, informed, strict=True))
     rows = [
         [
@@ -278,7 +280,7 @@ def check_cams(got, trunk, informed, weights, classes):
 
 
 def test_class_activations_are_those_of_the_trunk_and_of_bfp(variables, images):
-    """Figure 5 of the whole network: classes predicted from what the second pass gave, maps not."""
+    """Figure 5: the second pass gives the predicted classes; the maps are from before it."""
     trunk, informed, pooled = wanted(variables, images, train=False)
     logits, weights = classified(variables, pooled)
     predicted = [x.argmax(axis=1) for x in logits]
@@ -290,7 +292,7 @@ def test_class_activations_are_those_of_the_trunk_and_of_bfp(variables, images):
 
 
 def flat(tree):
-    """Leaves' shapes by path."""
+    """The shapes of leaves by path."""
     return {
         "/".join(key.key for key in path): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -298,7 +300,7 @@ def flat(tree):
 
 
 def bfp_shapes(d_1, d_2):
-    """Of one BFP's parameters at the paper's L = 512 and L' = 2048 (equations 1, 2, 4 and 5)."""
+    """Shapes of a BFP's parameters for the paper's L = 512 and L' = 2048 (equations 1, 2, 4, 5)."""
     linear = {
         "u": (d_1, 512),
         "v": (d_2, 512),
@@ -316,7 +318,7 @@ def bfp_shapes(d_1, d_2):
     return shapes
 
 
-# ResNet-50 without classifier; its layer4; a block of its layer3 but the first.
+# ResNet-50 without classifier; its layer4; any block of its layer3 except the first.
 RESNET50, RES5, RES4_BLOCK = 23_508_032, 14_964_736, 1_117_184
 # Masks + p + U and V + U' and V' + P_x and P_y, each linear map with its batch norm.
 BFP_LOW_MIDDLE = 2 * 1_025 + 512 + 2 * 525_312 + 2 * 2_101_248 + 2 * 2_099_200
@@ -326,7 +328,7 @@ BFP_MIDDLE_HIGH = (
 
 
 def full_size(recipe, row):
-    """The network of a recipe's row and its variables' shapes, for 751 identities."""
+    """The network of a recipe's row, and its variables' shapes for 751 identities."""
     config = importlib.import_module(f"reid_jax.configs.{recipe}").get_config(row)
     network = models.create(config.model, 751)
     network.check(config.data.image_size)
@@ -375,7 +377,7 @@ def test_the_tables_rows_are_those():
     assert sorted(common.BASELINE_ROWS) == ["ls", "ls+cutout", "triplet"]
     _, variables = full_size("hbfp_market", "")
     count = sum(math.prod(shape) for shape in flat(variables["params"]).values())
-    assert count == 70_766_865  # added up by hand
+    assert count == 70_766_865  # computed by hand
 
 
 @pytest.mark.parametrize("row", common.BASELINE_ROWS)
@@ -391,7 +393,7 @@ def test_a_baseline_row_has_its_parameters(row):
 @pytest.mark.parametrize("block", ["bottleneck", "basic"])
 @pytest.mark.parametrize("ibn", [False, True])
 def test_the_second_pass_starts_from_a_trunk_that_was_replaced(images, block, ibn):
-    """As a pretrained one would be: weights and batch statistics, block by block."""
+    """As with a pretrained trunk: weights and batch statistics, block by block."""
     network = tiny(block=block, ibn=ibn)
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
     variables, other = (
@@ -408,7 +410,7 @@ def test_the_second_pass_starts_from_a_trunk_that_was_replaced(images, block, ib
     }
     jax.tree.map(np.testing.assert_array_equal, given, untouched)
     assert started.keys() == given.keys()
-    # What is copied has the shapes that the second pass has.
+    # The copies have the shapes of the second pass.
     jax.tree.map(lambda x, y: np.testing.assert_equal(x.shape, y.shape), started, dict(shapes))
     for kind, tree in started.items():
         assert tree.keys() == given[kind].keys()
@@ -424,7 +426,7 @@ def test_without_hierarchy_a_run_starts_from_what_it_was_given(variables, images
     jax.tree.map(np.testing.assert_array_equal, network.start(given), given)
 
 
-# What trains; the second pass has one block of each.
+# The trained configuration; the second pass has one block of each stage.
 SHALLOW = (1, 1, 2, 1)
 SECOND = {"second_res4_0": "layer3_1", "second_res5_0": "layer4_0"}
 
@@ -433,7 +435,7 @@ def training_config():
     config = common.hbfp()
     config.augment.cutout_size = 16
     config.optim.lr = 1e-3
-    config.optim.weight_decay = 0.0  # it would move parameters that no gradient reaches
+    config.optim.weight_decay = 0.0  # It would change parameters without a gradient.
     return config
 
 
@@ -462,7 +464,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def created():
-    """A run's first state as the trainer makes it, a copy of it, and its leaves' buffers."""
+    """A run's first state, created as in the trainer, a copy of it, and its leaves' buffers."""
     with jax.numpy_dtype_promotion("standard"):
         network, optimizer, _ = build(AXIS)
         state = create_state(network, optimizer, SIZE, seed=0)
@@ -496,7 +498,7 @@ def test_a_created_state_has_two_copies_of_the_trunks_blocks(created):
     for tree in (state.params, state.batch_stats):
         for name, original in SECOND.items():
             jax.tree.map(np.testing.assert_array_equal, tree[name], tree["trunk"][original])
-    # Not what initialisation alone would give: it draws each block from a key of its own.
+    # Initialisation would give different values, because it draws each block with its own key.
     kernels = [
         block["conv1"]["kernel"] for block in state.params["trunk"].values() if "conv3" in block
     ]
@@ -528,14 +530,14 @@ def test_metrics_are_the_three_levels_losses(trajectories):
     parts = [metrics[f"loss/{loss}_{level}"] for loss in ("id", "triplet") for level in (1, 2, 3)]
     np.testing.assert_allclose(metrics["loss"], sum(parts), rtol=1e-6)
     assert "loss/id_4" not in metrics
-    # A classifier that starts near zero knows nothing: log C, whatever the smoothing.
+    # A classifier near zero predicts all classes equally: the loss is log C for any smoothing.
     for level in (1, 2, 3):
         assert abs(metrics[f"loss/id_{level}"] - math.log(4)) < 0.1
 
 
 @pytest.mark.slow
 def test_four_devices_train_as_one_does(trajectories):
-    """Batch statistics and mining are those of the whole batch, in the second pass too."""
+    """Batch statistics and mining use the whole batch, also in the second pass."""
     one, four = trajectories[1], trajectories[4]
     assert one["metrics"][0].keys() == four["metrics"][0].keys()
     for name, value in one["metrics"][0].items():
@@ -557,7 +559,7 @@ def test_four_devices_train_as_one_does(trajectories):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_state_is_donated(created, trajectories, count):
-    """No two leaves are one buffer, although the second pass starts with the trunk's values."""
+    """No two leaves share a buffer, although the second pass starts with the trunk's values."""
     assert len(set(created["buffers"])) == len(created["buffers"])
     assert trajectories[count]["deleted"] == [True, True]
 

@@ -1,4 +1,4 @@
-"""The pooled head: poolings, neck, classifiers, and what of each is a loss or a descriptor."""
+"""The pooled head: poolings, neck, classifiers, and its outputs for losses and descriptor."""
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ POOLS = {
 
 @pytest.fixture(scope="module")
 def features():
-    """As after a ReLU, not at all of mean zero."""
+    """Features as after a ReLU, whose mean is far from zero."""
     return np.random.default_rng(0).gamma(2.0, size=(6, 4, 2, 5)).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ def test_a_neck_takes_the_batchs_statistics_in_training_and_remembers_them(featu
     before, after = variables["batch_stats"]["neck"], updates["batch_stats"]["neck"]
     close(after["mean"], 0.9 * before["mean"] + 0.1 * embedding.mean(axis=0))
     close(after["var"], 0.9 * before["var"] + 0.1 * embedding.var(axis=0, ddof=1))
-    # At inference an image's descriptor does not depend on the others of its batch.
+    # At inference, an image's descriptor does not depend on the rest of its batch.
     both = head.apply(variables, features, train=False).descriptor
     one = head.apply(variables, features[2:3], train=False).descriptor
     np.testing.assert_allclose(one, both[2:3], rtol=1e-5)
@@ -111,7 +111,7 @@ def test_what_a_stage_hands_on(features):
     assert output.embedding is None
     close(output.described, features.mean(axis=(1, 2)))
     assert PooledHead(None).apply({}, features, train=True).logits is None
-    # A stage without a descriptor of its own is described by its embedding.
+    # The embedding is the descriptor of a stage without a separate one.
     embedding, descriptor = jnp.ones((2, 3)), jnp.zeros((2, 4))
     assert StageOutput(embedding, None).described is embedding
     assert StageOutput(embedding, None, descriptor=descriptor).described is descriptor

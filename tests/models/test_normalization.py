@@ -54,7 +54,7 @@ def test_gradients_equal_differences_of_float64(case):
 
 
 def test_gradient_of_a_gradient_equals_flaxs(case, standard_promotion):
-    """Grad-CAM's formula has one inside the step's."""
+    """Grad-CAM has a gradient inside the gradient of the step."""
     x, scale, bias, dy = case
     variables = {"params": {"scale": scale, "bias": bias}}
 
@@ -102,13 +102,13 @@ def test_four_devices_compute_what_one_does(case):
         for device in value:
             np.testing.assert_allclose(device, expected, rtol=1e-5)
     for value, expected in zip(gradients[1:], want_gradients[1:], strict=True):
-        # Each device has its own images' share.
+        # Each device has the part of its own images.
         np.testing.assert_allclose(value.sum(axis=0), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("train", [True, False])
 def test_module_computes_and_remembers_as_flaxs_does(case, train):
-    """But for the variance: Flax's remembers the biased one."""
+    """Except the running variance: Flax's is biased."""
     x, scale, bias, _ = case
     variables = {
         "params": {"scale": jnp.array(scale), "bias": jnp.array(bias)},
@@ -128,7 +128,7 @@ def test_module_computes_and_remembers_as_flaxs_does(case, train):
 
 
 def unbiased(x):
-    """The variance of each channel as PyTorch remembers it, of the sum of squares by n - 1."""
+    """The variance of each channel as in PyTorch's running variance, with a divisor of n - 1."""
     values = np.float64(x).reshape(-1, x.shape[-1])
     return np.square(values - values.mean(0)).sum(0) / (len(values) - 1)
 
@@ -136,7 +136,8 @@ def unbiased(x):
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("size", [(8, 3, 2, 5), (4, 1, 1, 5), (4, 5)])
 def test_the_remembered_variance_is_unbiased_over_all_devices(rng, devices, size):
-    """Of 48 and of 4 numbers a channel: a device that counted its own would be wrong by much."""
+    """For 48 and 4 values per channel: the count of one device would give a very different
+    result."""
     x = rng.normal(2, 0.5, size).astype(np.float32)
     before = {"mean": jnp.full(5, 1.5), "var": jnp.full(5, 0.5)}
     variables = {"params": {"scale": jnp.ones(5), "bias": jnp.zeros(5)}, "batch_stats": before}
@@ -159,7 +160,7 @@ def test_the_remembered_variance_is_unbiased_over_all_devices(rng, devices, size
 
 
 def test_one_number_a_channel_is_remembered_as_of_no_variance():
-    """There is no unbiased one; PyTorch refuses such a batch."""
+    """An unbiased variance does not exist; PyTorch rejects such a batch."""
     x = jnp.full((1, 2), 3.0)
     norm = BatchNorm(train=True)
     variables = norm.init(jax.random.key(0), x)
@@ -204,7 +205,7 @@ def test_the_backward_pass_keeps_the_map_and_no_other_array_of_its_size(case):
 
 @pytest.fixture
 def ibn_case(case):
-    """Variables of IBN-a's norm of five channels, two of them by instance, and a map."""
+    """Variables of IBN-a's norm with five channels, two of them instance-normalised, and a map."""
     x, scale, bias, dy = case
     variables = {
         "params": {
@@ -228,7 +229,7 @@ def test_ibn_computes_and_remembers_as_float64(ibn_case, train):
     remembered["var"] = 0.9 * 0.5 + 0.1 * unbiased(rest)
     if not train:
         remembered = stats["batch"]
-    assert updates["batch_stats"].keys() == {"batch"}  # instances leave nothing to remember
+    assert updates["batch_stats"].keys() == {"batch"}  # Instance norm has no running statistics.
     for name, value in remembered.items():
         np.testing.assert_allclose(updates["batch_stats"]["batch"][name], value, rtol=1e-5)
 
@@ -290,7 +291,7 @@ def test_ibn_on_four_devices_computes_what_one_does(ibn_case):
         assert got.shape == (4, 3)
         np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), rtol=1e-5)
     for got, want in zip(*map(jax.tree.leaves, (shares, params)), strict=True):
-        # Each device has its own images' share.
+        # Each device has the part of its own images.
         np.testing.assert_allclose(got.sum(axis=0), want, rtol=1e-4, atol=1e-5)
 
 
@@ -312,13 +313,13 @@ def test_ibn_of_bfloat16_is_normalised_in_float32(ibn_case):
 
 
 def test_a_map_that_hardly_varies_about_a_large_mean(rng):
-    """As an image of one colour has; the mean of squares less the mean's square would be noise."""
+    """As for an image of one colour. Mean of squares minus squared mean would be only noise."""
     x = (30 + 1e-2 * rng.normal(size=(2, 4, 3, 2))).astype(np.float32)
     params = {"scale": np.array([1.5, 0.5], np.float32), "bias": np.array([0.1, 0.2], np.float32)}
     got = InstanceNorm().apply({"params": params}, x)
     want = reference.instance_norm(x.astype(np.float64), reference.in_float64(params))
     np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
-    # One that does not vary at all becomes the bias, and its gradients are finite.
+    # A constant map becomes the bias, and its gradients are finite.
     flat = jnp.full((2, 4, 3, 2), 7.0)
     y, backward = jax.vjp(lambda x: InstanceNorm().apply({"params": params}, x), flat)
     np.testing.assert_allclose(y, np.broadcast_to(params["bias"], flat.shape), rtol=1e-6)

@@ -64,7 +64,7 @@ def test_training_equals_numpy_in_float64(variables, images, trained):
 
 
 def _gradient_of_true_logits(features, head, pooling):
-    """By central differences over what the head sees of the map: its pooled values."""
+    """By central differences over the head's input: the pooled values of the map."""
     batch, height, width, channels = features.shape
     flat = features.reshape(batch, -1, channels)
     pooled = flat.mean(axis=1) if pooling == "average" else flat.max(axis=1)
@@ -128,7 +128,7 @@ def test_later_stages_send_nothing_through_the_cam_to_earlier_heads(variables, i
 
 
 def test_batch_statistics_are_updated_once(variables, images, trained):
-    """Although a head's logits are evaluated for the loss and again for its Grad-CAM."""
+    """Once, although a head's logits are computed for the loss and again for its Grad-CAM."""
     params = reference.in_float64(variables["params"])
     res5 = reference.resnet(images.astype(np.float64), params["trunk"], (1, 2, 2, 1))
     reduction = params["heads_0"]["reduction"]
@@ -149,7 +149,7 @@ def test_mixing_changes_later_stages_only(variables, images, trained):
 
 
 def test_cutout_sets_the_ranked_blocks_to_zero(variables, images):
-    """Stage II of two: Grad-CAM of stage I by finite differences, its blocks gone from the map."""
+    """Stage II of two: its map lacks the blocks of stage I's Grad-CAM by finite differences."""
     network = tiny(mixing="cutout", stages=2)
 
     @jax.jit
@@ -226,7 +226,7 @@ def test_image_mixing_does_not_depend_on_the_number_of_devices(kind, variables, 
 
 
 def test_stages_are_trained_on_mixed_images(variables, images):
-    """As PMM without mixing is on the same images mixed beforehand; all stages know of it."""
+    """As for PMM without mixing on images mixed beforehand; all stages have the mixture."""
     labels = jnp.array(LABELS)
 
     @jax.jit
@@ -252,7 +252,7 @@ def test_stages_are_trained_on_mixed_images(variables, images):
 
 
 def test_stages_have_partners_of_their_own():
-    """Stage II and III fold their number into the key."""
+    """Stages II and III fold their number into the key."""
     labels = jnp.arange(32, dtype=jnp.int32)
     keys = [jax.random.fold_in(jax.random.key(5), stage) for stage in (1, 2)]
     first, second = (mixing.partners(key, labels) for key in keys)

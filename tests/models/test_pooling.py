@@ -15,13 +15,13 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-8}
 
 @jax.jit
 def pooled_by_lambda(features):
-    """(5, B, C): for each of LAMBDAS alone."""
+    """(5, B, C): pooled with each of LAMBDAS separately."""
     return jnp.stack([generalized_pool(features, (threshold,)) for threshold in LAMBDAS])
 
 
 @jax.jit
 def gradients_by_lambda(features):
-    """(5, B, H, W, C): of each pooled value by the values of its channel."""
+    """(5, B, H, W, C): the gradient of each pooled value by the values of its channel."""
 
     def total(features, threshold):
         return generalized_pool(features, (threshold,)).astype(jnp.float32).sum()
@@ -30,14 +30,14 @@ def gradients_by_lambda(features):
 
 
 def flags_by_lambda(features):
-    """Which values equation 6 keeps of channels that are not constant, in float64."""
+    """The values that equation 6 keeps, for channels that are not constant, in float64."""
     values = np.asarray(features, np.float64)
     low, high = values.min(axis=(1, 2), keepdims=True), values.max(axis=(1, 2), keepdims=True)
     return np.stack([(values - low) / (high - low) >= threshold for threshold in LAMBDAS])
 
 
 def channels(*rows):
-    """One image with one channel a row, whose locations have the row's values."""
+    """One image with one channel per row; its locations have the row's values."""
     return np.float32(rows).T.reshape(1, -1, 1, len(rows))
 
 
@@ -73,7 +73,7 @@ def test_ends_are_average_and_max_pooling_to_the_bit(features, pool, dtype, thre
     got, want = pool(x, (threshold,)), simple(x)
     assert got.dtype == want.dtype == x.dtype
     np.testing.assert_array_equal(got, want)
-    # 16 integers, whose sum and mean are exact: the bits of NumPy, too.
+    # 16 integers, whose sum and mean are exact, so NumPy gives the same bits.
     whole = jnp.round(4 * x)[:, :4]
     exact = np.asarray(whole, np.float32)
     want = exact.mean(axis=(1, 2)) if threshold == 0 else exact.max(axis=(1, 2))
@@ -101,7 +101,7 @@ def test_spreads_at_the_edges_of_float32_are_finite():
 @both_dtypes
 @both_ways
 def test_values_at_the_threshold_are_kept(pool, dtype):
-    """Integers 0 to 10, shifted."""
+    """Integers from 0 to 10, shifted."""
     shifts = np.array([0, -5, -10, 7])
     x = jnp.asarray(channels(*(np.arange(11) + shift for shift in shifts)), dtype)
     for threshold, least in ((0.0, 0), (0.3, 3), (0.5, 5), (0.7, 7), (1.0, 10)):
@@ -117,9 +117,9 @@ def test_values_at_the_threshold_are_kept(pool, dtype):
 @pytest.mark.parametrize("threshold", [0.2, 0.3, 0.5, 0.7])
 @both_ways
 def test_no_rounding_drops_a_value_at_the_threshold(pool, threshold):
-    """Integers 0 to n, where 1 / n is no float32: k / n >= k / n all the same."""
+    """Integers from 0 to n, where 1 / n is not a float32: still, k / n >= k / n."""
     sizes = [size for size in range(2, 200) if abs(threshold * size % 1 - 0.5) > 0.4999]
-    # More zeros change nothing above a threshold of 0.
+    # More zeros do not change the result for a threshold above 0.
     x = channels(*(np.pad(np.arange(size + 1), (199 - size, 0)) for size in sizes))
     want = [np.arange(round(threshold * size), size + 1).mean() for size in sizes]
     np.testing.assert_allclose(pool(x, (threshold,))[0], want, rtol=1e-6)
@@ -134,7 +134,7 @@ def test_ties_at_the_maximum_share():
 
 
 def test_negative_values_by_hand():
-    """Normalised to 0, 0.5, 0.25, 1; what is averaged is the values themselves."""
+    """Normalised to 0, 0.5, 0.25, 1; the mean is over the original values."""
     x = channels([-9, -5, -7, -1], [-8, -4, -6, 0])
     want = [[-5.5, -4.5], [-3, -2], [-3, -2], [-1, 0], [-1, 0]]
     np.testing.assert_allclose(pooled_by_lambda(x)[:, 0], want, rtol=1e-6)
@@ -148,7 +148,7 @@ def test_several_lambdas_are_summed(features):
 
 
 def test_channels_and_images_are_normalised_apart(features):
-    """Scaling one channel of one image changes nothing elsewhere."""
+    """Scaling one channel of one image changes only its own result."""
     scaled = features.copy()
     scaled[1, :, :, 2] *= 100
     before, after = (np.array(compiled_pool(x, LAMBDAS)) for x in (features, scaled))
@@ -175,7 +175,7 @@ def test_the_gradient_is_one_by_the_number_kept(features, dtype):
     assert got.dtype == x.dtype
     got = np.asarray(got, np.float64)
     np.testing.assert_array_equal(got != 0, flags)
-    # After the ReLU many values are tied at the least, none of which lambda > 0 keeps.
+    # After the ReLU many values are tied at the minimum, and lambda > 0 drops all of them.
     np.testing.assert_allclose(
         got, flags / flags.sum(axis=(2, 3), keepdims=True), rtol=TOLERANCE[dtype]
     )
@@ -210,7 +210,7 @@ def gem(features, p):
 
 @jax.jit
 def gem_gradients(features, p, weights):
-    """Of a weighted sum of the pooled values, by features and by p."""
+    """The gradient of a weighted sum of the pooled values, by features and by p."""
 
     def total(features, p):
         return (weights * gem(features, p).astype(jnp.float32)).sum()
@@ -220,7 +220,7 @@ def gem_gradients(features, p, weights):
 
 @pytest.fixture(scope="module")
 def positive():
-    """Values as after a ReLU, but none below the least that counts."""
+    """Values as after a ReLU, but at least the smallest value that counts."""
     return np.random.default_rng(4).gamma(1.0, size=(2, 3, 2, 4)).astype(np.float32) + 0.01
 
 
@@ -245,7 +245,7 @@ def test_the_generalized_mean_and_its_gradients_equal_float64(positive, dtype, p
     atol = tolerance * np.abs(want).max()
     np.testing.assert_allclose(np.asarray(by_x, np.float64), want, rtol=tolerance, atol=atol)
     want = reference.numerical_gradient(lambda ps: total(double, ps[0]), np.array([p]))
-    # Its terms, one a channel, cancel; in bfloat16 the gradient that arrives here is rounded.
+    # Its terms, one per channel, cancel; in bfloat16 the incoming gradient is rounded.
     np.testing.assert_allclose(by_p, want[0], rtol=10 * tolerance, atol=10 * tolerance)
 
 
@@ -254,7 +254,7 @@ def test_the_exponent_starts_at_3_and_goes_from_average_to_max(positive):
     np.testing.assert_array_equal(variables["params"]["p"], [3.0])
     np.testing.assert_array_equal(GeneralizedMean().apply(variables, positive), gem(positive, 3.0))
     np.testing.assert_allclose(gem(positive, 1.0), average_pool(positive), rtol=1e-5)
-    # (1 / 6)^(1 / p) of the maximum is the least that it can be.
+    # The minimum is (1 / 6)^(1 / p) of the maximum.
     for p in (30.0, 1000.0, 1e5):
         got, largest = np.asarray(gem(positive, p)), positive.max(axis=(1, 2))
         assert np.all(got <= largest * (1 + 1e-5))
@@ -264,7 +264,7 @@ def test_the_exponent_starts_at_3_and_goes_from_average_to_max(positive):
 @pytest.mark.parametrize("p", [-3.0, 0.0, 1e-3, 0.3, 1.0, 3.0, 50.0, 1e4])
 @both_dtypes
 def test_values_and_gradients_of_the_generalized_mean_are_finite(dtype, p):
-    """Zeros, negative values, and powers that float32 cannot hold."""
+    """Zeros, negative values, and powers beyond the range of float32."""
     x = channels([0, 0, 0], [-1, -2, -3], [0, -5, 7], [1e30, 0, 1], [1e-30, 1e30, 1e30])
     x = jnp.asarray(x, dtype)
     got = np.asarray(gem(x, p), np.float64)

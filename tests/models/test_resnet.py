@@ -9,8 +9,8 @@ from reid_jax.models.resnet import ResNet, kaiming_fan_out
 from tests import reference
 from tests.test_configs import load
 
-# Leaves of trunks beside the papers': kinds of blocks, each plain or of IBN-a, wide bottlenecks
-# behind a stem of another width, and strides of v1.
+# Leaves of trunks other than the papers': kinds of blocks, each plain or with IBN-a, wide
+# bottlenecks behind a stem of another width, and strides of v1.
 OTHERS = {
     "basic": {"block": "basic"},
     "basic-ibn": {"block": "basic", "ibn": True},
@@ -22,7 +22,7 @@ of_each_trunk = pytest.mark.parametrize("leaves", OTHERS.values(), ids=OTHERS.ke
 
 
 def randomised(variables, rng):
-    """Variables in which nothing is zero or one by chance of initialisation."""
+    """Variables without the zeros and ones of initialisation."""
 
     def change(path, x):
         noise = rng.normal(size=x.shape)
@@ -83,13 +83,13 @@ def test_compiled_gradients_equal_differences_of_float64(rng, gradients, path):
         ends.append((reference.resnet(images.astype(np.float64), moved, (1, 2, 2, 1)) * dy).sum())
     want = (ends[0] - ends[1]) / 2e-6
     slope, length = (leaf(got) * direction).sum(), np.linalg.norm(leaf(got))
-    # Near a kink of a maximum two roundings may take different sides: one such is 0.3 % here.
+    # Near a kink of a maximum two roundings may end on different sides; one such is 0.3 % here.
     assert abs(slope - want) < 1e-2 * length, (slope, want)
 
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Of the trunk in training: variables, images, a cotangent and the parameters' gradients."""
+    """In training: the trunk's variables, images, a cotangent and the parameters' gradients."""
     rng = np.random.default_rng(1)
     trunk = ResNet(depths=(1, 1, 1, 1), width=4)
     images = rng.normal(size=(4, 48, 32, 3)).astype(np.float32)
@@ -113,7 +113,7 @@ def gradients():
     ids=[*OTHERS, "basic-2-2-2-3"],
 )
 def test_other_trunks_equal_numpy_in_float64(rng, leaves):
-    """In inference, in training, and in the statistics that training leaves."""
+    """In inference, in training, and in the running statistics after training."""
     trunk = ResNet(width=6, **leaves)
     images = rng.normal(size=(3, 48, 32, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda: trunk.init(jax.random.key(0), images, train=False))
@@ -153,7 +153,7 @@ def test_other_trunks_equal_numpy_in_float64(rng, leaves):
 )
 @pytest.mark.parametrize("ibn", [False, True])
 def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, count, ibn):
-    """Without the classifier; IBN-a's norms have as many as those that they replace."""
+    """Without the classifier; IBN-a's norms have as many parameters as those that they replace."""
     trunk = ResNet(depths=depths, block=block, ibn=ibn)
     images = jax.ShapeDtypeStruct((1, 384, 128, 3), np.float32)
     maps, shapes = jax.eval_shape(
@@ -164,7 +164,7 @@ def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, cou
     low, high = (256, 512) if block == "basic" else (1024, 2048)
     assert [m.shape for m in maps] == [(1, 24, 8, low), (1, 24, 8, low), (1, 24, 8, high)]
     assert trunk.features == high
-    # The first block of res2 has a projection where channels change alone.
+    # The first block of res2 has a projection if the number of channels changes.
     assert ("downsample_conv" in params["layer1_0"]) == (block == "bottleneck")
     names = {"conv1", "bn1", "conv2", "bn2", "downsample_conv", "downsample_bn"}
     names |= {"conv3", "bn3"} if block == "bottleneck" else set()
@@ -189,7 +189,7 @@ def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, cou
         ({"base_width": 128}, 66_834_240),  # wide_resnet50_2
         ({"base_width": 128, "depths": (3, 4, 23, 3)}, 124_837_696),  # wide_resnet101_2
         ({"stride_in_1x1": True}, 23_508_032),  # ResNet-50's: strides have no weights
-        # ResNet-18's and those of one more block in res5.
+        # ResNet-18's parameters, and those of one more block in res5.
         ({"block": "basic", "depths": (2, 2, 2, 3)}, 11_176_512 + 2 * (9 * 512**2 + 2 * 512)),
         # A wider stem has a kernel, a norm, and two 1x1 convolutions that read its map.
         ({"stem_width": 96}, 23_508_032 + 32 * (7 * 7 * 3 + 2 + 64 + 256)),
@@ -197,7 +197,7 @@ def test_resnet18_34_101_and_152_have_torchvisions_parameters(block, depths, cou
     ],
 )
 def test_wide_trunks_and_other_stems_have_the_parameters_that_they_should(leaves, count):
-    """torchvision's wide ResNets without their classifiers; maps have the channels of others."""
+    """torchvision's wide ResNets without their classifiers; maps have the usual channels."""
     trunk = ResNet(**leaves)
     images = jax.ShapeDtypeStruct((1, 384, 128, 3), np.float32)
     maps, shapes = jax.eval_shape(
@@ -212,7 +212,7 @@ def test_wide_trunks_and_other_stems_have_the_parameters_that_they_should(leaves
 @pytest.mark.parametrize("name", models.NETWORKS)
 @of_each_trunk
 def test_every_network_takes_every_trunk(name, leaves):
-    """Shapes of descriptor, Grad-CAM and training; the extra block is one more of res5's."""
+    """Shapes of descriptor, Grad-CAM and training; the extra block is like one of res5."""
     config = load(f"{name}_market")
     config.model.trunk.update({"depths": (1, 1, 2, 2), **leaves})
     network = models.create(config.model, 751)
@@ -236,7 +236,7 @@ def test_every_network_takes_every_trunk(name, leaves):
     assert all(output.logits.shape == (2, 751) for output in outputs)
     shapes = jax.tree.map(lambda x: x.shape, variables)
     assert jax.tree.map(lambda x: x.shape, updates["batch_stats"]) == shapes["batch_stats"]
-    jax.tree.map(lambda x, y: None, network.start(shapes), shapes)  # of one structure
+    jax.tree.map(lambda x, y: None, network.start(shapes), shapes)  # The structures are equal.
     if name in ("bdb", "pmm"):
         assert shapes["params"]["extra"] == shapes["params"]["trunk"]["layer4_1"]
 

@@ -1,4 +1,4 @@
-"""Trunks against PyTorch's: blocks of torchvision's ResNets and of IBN-Net's, by their names."""
+"""Trunks compared with PyTorch's: blocks of torchvision's ResNets and of IBN-Net's, by name."""
 
 import re
 
@@ -35,8 +35,8 @@ class IBN(nn.Module):
 class Block(nn.Module):
     """A bottleneck or a basic block.
 
-    `first` is whether a bottleneck's stride is on its first convolution, not on the 3x3; `inner`
-    its channels between the 1x1 convolutions.
+    `first` is whether a bottleneck's stride is on its first convolution instead of the 3x3; `inner`
+    is the number of channels between its 1x1 convolutions.
     """
 
     def __init__(self, basic, ibn, first, channels, features, inner, stride):
@@ -68,7 +68,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """To the maps of res4's first block, of res4 and of res5."""
+    """A trunk that returns the maps of res4's first block, of res4 and of res5."""
 
     def __init__(self, depths, width, stem, wide, basic, ibn, first):
         super().__init__()
@@ -104,7 +104,7 @@ def torch_name(path):
 
 
 def as_torch(tree):
-    """Arrays of ours by PyTorch's names, in its layout, in float64."""
+    """Our arrays by PyTorch's names, in its layout, in float64."""
     found = {}
     for path, value in flatten_dict(tree).items():
         value = np.float64(value)
@@ -116,7 +116,7 @@ def as_torch(tree):
 
 
 def close(got, want, tolerance=1e-5):
-    """Compares an array of ours with a tensor."""
+    """Compare one of our arrays with a tensor."""
     want = want.detach().numpy()
     assert got.shape == want.shape
     assert np.linalg.norm(got - want) <= tolerance * np.linalg.norm(want)
@@ -137,7 +137,7 @@ TRUNKS = {
 
 @pytest.fixture(params=TRUNKS.values(), ids=TRUNKS.keys())
 def pair(request, rng):
-    """A trunk, its variables, PyTorch's of the same weights in float64, and images."""
+    """A trunk, its variables, PyTorch's trunk with the same weights in float64, and images."""
     leaves, depths, width = request.param, (1, 1, 2, 1), 6
     trunk = ResNet(depths=depths, width=width, strides=STRIDES, **leaves)
     images = rng.normal(size=(3, 64, 32, 3)).astype(np.float32)
@@ -169,7 +169,7 @@ def test_inference_is_pytorchs(pair):
 
 
 def test_training_is_pytorchs(pair, rng):
-    """Maps, gradients, and the means and unbiased variances that are remembered."""
+    """Maps, gradients, and the running means and unbiased variances."""
     trunk, variables, theirs, images = pair
 
     @jax.jit
@@ -192,7 +192,7 @@ def test_training_is_pytorchs(pair, rng):
         close(channels_first(x), tensor)
     gradients, updates = as_torch(gradients), as_torch(updates["batch_stats"])
     for name, parameter in theirs.named_parameters():
-        # ReLU and maximum have kinks, where roundings may choose sides.
+        # Near kinks of ReLU and maximum, roundings may end on different sides.
         close(gradients.pop(name).numpy(), parameter.grad, 1e-3)
     assert not gradients
     remembered = {

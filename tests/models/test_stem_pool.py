@@ -49,7 +49,7 @@ def test_equals_xlas_select_and_scatter(rng, dtype):
 
 
 def test_the_gradient_is_the_same_compiled_together_with_what_makes_the_map(rng):
-    """XLA computes a cheap map anew wherever it is read, and may round it otherwise there."""
+    """XLA recomputes a cheap map at every use, and may round it differently there."""
     images = jnp.array(rng.normal(size=(8, 48, 32, 3)), jnp.float32)
     kernel = jnp.array(rng.normal(size=(3, 3, 3, 8)), jnp.float32)
     dy = jnp.array(rng.normal(size=(8, 24, 16, 8)), jnp.float32)

@@ -19,7 +19,7 @@ SIZE = (96, 64)  # maps have 6x4 cells
 LABELS = np.array([0, 0, 1, 1, 2, 2, 4, 4], np.int32)
 STRIDES = (1, 2, 2, 1)
 STRONG = {"pooling": "gem", "neck": "batch_norm", "stripes": 3}
-# Each part by itself, and with others.
+# Each part separately, and combinations.
 SETTINGS = [
     STRONG,
     {"pooling": "max", "stripes": 2},
@@ -44,13 +44,13 @@ def variables_of(network, seed=2):
 
 
 def parts_of(features, stripes):
-    """The map, and from its top the rows of each stripe, cut by hand."""
+    """The map, and the rows of each stripe from its top, cut by hand."""
     rows = features.shape[1] // max(stripes, 1)
     return [features] + [features[:, i * rows : i * rows + rows] for i in range(stripes)]
 
 
 def heads_in_float64(features, params, stats, settings):
-    """Embedding, descriptor and logits of every head, of res5."""
+    """Embedding, descriptor and logits of every head, computed from res5."""
     pool, scale = POOLS[settings.get("pooling", "average")], settings.get("cosine_scale", 0)
     return [
         reference.pooled_head(
@@ -77,7 +77,7 @@ def close(got, want):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_both_faces_equal_numpy_in_float64(images, settings):
-    """Every head has logits; only the whole map has an embedding, and so a triplet loss."""
+    """Every head has logits; only the whole map's has an embedding, and so a triplet loss."""
     network = tiny(**settings)
     variables = variables_of(network)
 
@@ -185,7 +185,7 @@ LOSSES = {
 
 
 def still_config():
-    """The strong recipe, whose images are as they are, with losses that tests pin."""
+    """The strong recipe without augmentation, with losses that tests check."""
     config = common.strong()
     config.augment.update(
         {"flip": 0.0, "crop_padding": 0, "erasing_probability": 0.0, "cutout_probability": 0.0}
@@ -197,7 +197,7 @@ def still_config():
 
 
 def stepper(axis_name=None):
-    """The step of a tiny strong network, and its state before."""
+    """The step of a tiny strong network, and its initial state."""
     config, network = still_config(), tiny(axis_name, **STRONG)
     schedule = schedules.create_schedule(config.optim, 10)
     optimizer = optimizers.create_optimizer(config.optim, schedule, 10)
@@ -213,7 +213,7 @@ def pixels():
 
 
 def losses_in_float64(features, params):
-    """By name: the losses of the batch `LABELS` from res5 and the heads' parameters."""
+    """Losses of the batch `LABELS` by name, from res5 and the heads' parameters."""
     heads = heads_in_float64(features, params, None, STRONG)
     embedding = heads[0][0]
     distances = np.sqrt(((embedding[:, None] - embedding[None]) ** 2).sum(axis=2))
@@ -236,7 +236,7 @@ def total(losses):
 
 
 def test_a_step_equals_numpy_in_float64(pixels, standard_promotion):
-    """Losses, statistics of necks, and the gradients of all parameters of the heads."""
+    """Losses, statistics of necks, and the gradients of all of the heads' parameters."""
     config, step, state = stepper()
     after, metrics = jax.jit(step)(state, {"image": pixels, "label": LABELS})
 
@@ -251,7 +251,7 @@ def test_a_step_equals_numpy_in_float64(pixels, standard_promotion):
     assert {"accuracy_1", "accuracy_4", "ordered_1"} <= metrics.keys()
     assert "ordered_2" not in metrics
 
-    moments = after.opt_state[1].mu  # after one step 0.1 of the gradient
+    moments = after.opt_state[1].mu  # 0.1 of the gradient, after one step
     decay = config.optim.weight_decay
     for i in range(4):
         head = params[f"heads_{i}"]

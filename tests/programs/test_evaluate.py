@@ -1,4 +1,4 @@
-"""Evaluation of a run under the protocols that eval.py offers."""
+"""Evaluation of a run with the protocols of eval.py."""
 
 import copy
 import functools
@@ -31,7 +31,7 @@ from tests.test_configs import load
 
 
 class Workdir:
-    """A run of a tiny baseline with random variables, and all it describes, one by one."""
+    """A run of a tiny baseline with random variables, and the descriptors of all images."""
 
     def __init__(self, folder):
         self.root, self.path, self.extra = folder / "data", folder / "run", folder / "extra"
@@ -48,7 +48,7 @@ class Workdir:
             None,
         )
         (self.extra / "more").mkdir(parents=True)
-        # Training images, which the network cannot know: it is not trained.
+        # Training images serve as new ones, because the network is not trained.
         for i, path in enumerate(sorted((self.root / "bounding_box_train").iterdir())[:7]):
             shutil.copy(path, self.extra / ("more" if i % 2 else ".") / f"{i}.jpg")
 
@@ -173,7 +173,7 @@ def test_multi_query(how, workdir, output):
 
 
 def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
-    """Both at once, with the pictures that go with them."""
+    """Both at once, with their pictures."""
     drawn = {}
     draw = visualize.ranked_list_figure
 
@@ -194,7 +194,7 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     )
     rescore = k_reciprocal(query, gallery)
     assert_same(result, evaluate_ranking(query, gallery, rescore=rescore))
-    # The first and the last query are drawn, with what they are ordered by.
+    # The first and the last query are drawn, with the distances that order their lists.
     _, distances = nearest(query, gallery, 10, rescore=rescore)
     np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
     plain, _ = workdir.evaluate(output)
@@ -206,7 +206,7 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
 
 
 def test_the_queries_that_were_chosen_are_drawn(workdir, output, monkeypatch):
-    """By their files, in the order given, in all pictures."""
+    """By their files, in the given order, in all pictures."""
     drawn = []
     for name in ("gradcam_figure", "ranked_list_figure"):
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_not_a_query_is_named_before_the_evaluation(workdir, outp
 
 
 def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
-    """All protocols at once; the results are those without a report."""
+    """All protocols at once; the results equal those without a report."""
     options = {"gallery_extra": str(workdir.extra), "rerank": True, "multi_query": "average"}
     overrides = {"flip": True, "normalize": True}
     _, plain = workdir.evaluate(output / "plain", overrides, **options)
@@ -267,7 +267,7 @@ def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
     assert len(page.data["maps"]) == len(workdir.query) * 6 * 4
     for fact in ("multi_query average", "rerank", "gallery_extra 7", "on data", "market1501"):
         assert fact in page.text
-    # There are no curves, for nobody trained this run, and those of metrics where there are some.
+    # This run was not trained, so it has no training curves.
     assert "Training curves" not in page.text
 
 
@@ -289,14 +289,14 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     root, extra = tmp_path / "data", tmp_path / "extra"
     shutil.copytree(workdir.root, root)
     shutil.copytree(workdir.extra, extra)
-    # Not the same identity: of a query that is left out no box is asked for.
+    # Other identities. A query that is left out needs no box.
     places = {"query": -1, "bounding_box_test": -1, "gt_bbox": 0}
     bad = [sorted((root / folder).iterdir())[place] for folder, place in places.items()]
     bad.append(extra / "0.jpg")
     whole, _ = workdir.evaluate(output, gallery_extra=str(extra), multi_query="max")
     for path in bad:
         path.write_bytes(path.read_bytes()[:-100])
-    # Nobody trains here.
+    # No training happens here.
     sorted((root / "bounding_box_train").iterdir())[0].write_bytes(b"")
 
     monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
@@ -314,7 +314,7 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     assert report["protocol"]["gallery_extra"] == len(workdir.more) - 1
     assert result.num_queries == whole.num_queries - 1
 
-    # Without the other protocols their images are not read, and the report tells of the rest.
+    # Without the other protocols their images are not read, and the report covers the rest.
     workdir.evaluate(output)
     listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
     assert [entry["path"] for entry in listed] == [str(path) for path in bad[:2]]

@@ -1,4 +1,4 @@
-"""The real `train.py`, ended from outside at any moment and started again with the same command."""
+"""The real `train.py`, stopped from outside at any moment and restarted with the same command."""
 
 import concurrent.futures
 import os
@@ -33,12 +33,12 @@ LEAVES = {
     "checkpoint.every_epochs": 1,
     "log.every_steps": 1,
 }
-# The moments of ten kills: how often each.
+# The moments of ten kills, and the number of kills at each.
 MOMENTS = {"any": 3, "reading": 2, "step": 1, "evaluation": 1, "write": 3}
 
 
 class Run:
-    """`train.py` in a workdir, started as often as it is ended. A context manager: leaving ends it.
+    """`train.py` in a workdir, which can be started again. As a context manager, it ends on exit.
 
     Attributes:
         workdir: the run's folder.
@@ -56,7 +56,7 @@ class Run:
             *(f"--config.{name}={value}" for name, value in leaves.items()),
         ]
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(shared / "cache")}
-        # A kill is not to cut off what other tests keep there.
+        # A kill must not truncate files that other tests keep there.
         self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
 
     def __enter__(self):
@@ -85,20 +85,20 @@ class Run:
             self.said.append(line.rstrip())
 
     def end(self, number=None):
-        """Sends a signal, or waits for the end; gives the exit status."""
+        """Send a signal, or wait for the end; return the exit status."""
         if number is not None:
             self._process.send_signal(number)
         status = self._process.wait(timeout=200)
         self._listener.join()
         self._process.stdout.close()
-        # Whatever a kill leaves behind, no warning comes of it, nor one of absl's log.
+        # The remains of a kill must cause no warning, also not in absl's log.
         assert not [line for line in self.said if re.search(r"[Ww]arning|^[WE]\d{4} ", line)], (
             self.said
         )
         return status
 
     def wait_for(self, moment):
-        """Until `moment()`, which sees `said`, holds."""
+        """Wait until `moment()`, which reads `said`, is true."""
         while not moment():
             assert self._process.poll() is None, self.said
             time.sleep(0.003)
@@ -107,7 +107,7 @@ class Run:
         return lambda: any(re.match(pattern, line) for line in list(self.said))
 
     def steps(self):
-        """Of the checkpoints."""
+        """The steps of the checkpoints."""
         return sorted(int(entry.name) for entry in self._checkpoints() if entry.name.isdigit())
 
     def half_written(self):
@@ -120,9 +120,10 @@ class Run:
         return list(os.scandir(folder)) if folder.exists() else []
 
     def kill(self, moment, rng):
-        """Starts the run and kills it. Gives whether that cut off the writing of a checkpoint."""
+        """Start the run and kill it; return whether that interrupted the writing of a
+        checkpoint."""
         if self.steps() and self.steps()[-1] > STEPS - 4 and moment not in ("any", "reading"):
-            moment = "reading"  # It might end by itself.
+            moment = "reading"  # The run might end by itself.
         before = self.half_written()
         self.start()
         if moment == "any":
@@ -133,7 +134,7 @@ class Run:
         elif moment == "write":
             self.wait_for(lambda: self.half_written() - before)
             first = self.half_written()
-            if rng.random() < 0.5:  # The second one.
+            if rng.random() < 0.5:  # The second checkpoint.
                 self.wait_for(lambda: self.half_written() - before - first)
             time.sleep(rng.choice([0, 0.01, 0.02]))
         else:
@@ -156,7 +157,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(shared):
-    """The run nobody ends."""
+    """The run that is never stopped."""
     with Run(shared, "unbroken") as run:
         run.start()
         assert run.end() == 0, run.said
@@ -164,7 +165,7 @@ def unbroken(shared):
 
 
 def assert_same_end(run, unbroken):
-    """Every bit of the state, every figure, each step once."""
+    """Check every bit of the state, every metric, and that each step is recorded once."""
     left, expected = (arrays(r.workdir / CHECKPOINTS / str(STEPS)) for r in (run, unbroken))
     assert left.keys() == expected.keys()
     assert any("opt_state" in name for name in left)
@@ -180,7 +181,7 @@ def assert_same_end(run, unbroken):
 
 
 def metrics(run):
-    """By step and kind."""
+    """Metrics by step and kind."""
     records = read_metrics(run.workdir)
     by_step = {(record["step"], record["kind"]): record for record in records}
     assert len(by_step) == len(records)
@@ -191,14 +192,14 @@ def metrics(run):
 
 
 def curves(run):
-    """What TensorBoard shows."""
+    """The curves that TensorBoard shows."""
     points = shown(run.workdir / "tensorboard")
     return [point for point in points if point[0] != "train/images_per_second"]
 
 
 def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroken):
     seed = int(os.environ.get("KILLS_SEED", 0))
-    print(f"KILLS_SEED={seed}")  # pytest shows it where the test fails.
+    print(f"KILLS_SEED={seed}")  # pytest shows it if the test fails.
 
     def carry_on(number):
         rng = random.Random(seed + number)

@@ -1,4 +1,4 @@
-"""A long run in a process of its own: what it holds, and compiles, does not grow with its steps."""
+"""A long run in a separate process: its memory and compilations do not grow with its steps."""
 
 import json
 import pathlib
@@ -9,11 +9,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Of memory, a step. A batch of the run has 18 KiB; TensorStore 0.1.86 loses 0.25 KiB whenever
-# Orbax asks for a description of an array (`Spec.to_json`), about 0.2 KiB a step here.
+# Memory growth per step. A batch of the run has 18 KiB; TensorStore 0.1.86 loses 0.25 KiB whenever
+# Orbax requests a description of an array (`Spec.to_json`), about 0.2 KiB per step here.
 MOST_BYTES = 8192
 
-# Trains, and notes every 100 steps what the process holds once it has returned all that it freed.
+# Trains, and records the memory of the process every 100 steps, after it has returned freed memory.
 RUN = """
 import ctypes, gc, json, os, pathlib, sys, threading
 import jax
@@ -86,7 +86,7 @@ def test_nothing_grows_with_the_steps(tmp_path):
     assert done.returncode == 0, done.stderr
     first, *samples, last = json.loads(done.stdout.splitlines()[-1])
     assert (first["step"], last["step"]) == (1, 2000)
-    # The first step and the evaluation before it have compiled everything.
+    # The first step and the evaluation before it have compiled all programs.
     assert 0 < first["compiled"] == last["compiled"]
 
     warm = [sample for sample in samples if sample["step"] > 1000]
@@ -97,5 +97,5 @@ def test_nothing_grows_with_the_steps(tmp_path):
     assert late["bytes"] - early["bytes"] < MOST_BYTES * (late["step"] - early["step"]), samples
     for name in ("arrays", "files", "python_threads"):
         assert late[name] == early[name], samples
-    # Pools of the libraries make their threads when they are needed.
+    # Libraries start the threads of their pools on demand.
     assert late["threads"] <= early["threads"] + 4, samples

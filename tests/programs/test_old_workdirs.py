@@ -1,7 +1,7 @@
-"""What was written before the package was divided into layers is read by what is written now.
+"""Files from before the package was divided into layers can still be read.
 
 `before_layers.zip` holds a workdir of two steps, made by commit 9972a5a on the images of
-`pictures`, a gallery of the same network, and what that commit read and computed from both.
+`pictures`, a gallery of the same network, and the values that that commit computed from both.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def pictures(root):
-    """A few stripes in the layout `folder`: bitmaps, whose files any Pillow writes alike."""
+    """A few stripes in the layout `folder`: bitmaps, which all versions of Pillow write alike."""
     for folder, pids, cameras, count in (
         ("train", range(1, 5), (1, 2), 2),
         ("query", range(5, 7), (1,), 1),
@@ -67,7 +67,8 @@ def recipe(old):
 
 
 def digest(trees):
-    """SHA-256 over the leaves of trees by their names, as it was computed of the files."""
+    """SHA-256 over the leaves of trees by their names, computed in the same way as for the
+    files."""
     arrays = {}
     for tree in trees:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

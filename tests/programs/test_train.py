@@ -40,7 +40,7 @@ def data(tmp_path_factory):
 
 
 def tiny(root, config=None, **leaves):
-    """A recipe for tests, PMM's or `config`, on one device; leaves by name, __ for the dots."""
+    """A recipe for tests, PMM's or `config`, on one device; leaves by name, __ stands for a dot."""
     config = config or pmm_synthetic.get_config("small")
     config.devices = 1
     config.data.root = str(root)
@@ -76,7 +76,7 @@ def test_a_run_learns(run):
     ("name", "string"), [("hbfp_synthetic", "small"), ("baseline_synthetic", "triplet,small")]
 )
 def test_the_other_networks_learn_in_the_same_loop(name, string, data, tmp_path):
-    """Their losses fall, and evaluation restores them from the workdir alone."""
+    """Their losses fall, and evaluation needs only their workdir to restore them."""
     config = tiny(data, load(name, string), epochs=80, eval__every_epochs=80, log__every_steps=4)
     result = train.train(config, str(tmp_path / "run"))
     losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "train"]
@@ -124,7 +124,7 @@ def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
 
 
 def test_evaluation_on_four_devices_and_another_dataset(run, tmp_path):
-    """Other identities, another number of classes, a last batch that is not full."""
+    """Other identities, another number of classes, and a last batch that is not full."""
     _, workdir, _ = run
     other = tmp_path / "other"
     arguments = {"seed": 5, "train_identities": 3, "test_identities": 5}
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
 def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypatch):
     """Bit for bit: parameters, moments, batch statistics, and each metric once.
 
-    Loaders and lengths change from start to start; none has a program compiled after the first
+    Loaders and lengths change from start to start; no start compiles a program after its first
     step. An epoch is one step.
     """
     leaves = {"checkpoint__every_epochs": 1, "log__every_steps": 1}
@@ -166,7 +166,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
             with count_compilations() as events:
                 so_far = after_each_step(monkeypatch, lambda events=events: len(events))
                 train.train(config, str(tmp_path / name))
-            assert so_far[0] > 0  # The listener hears.
+            assert so_far[0] > 0  # The listener works.
             assert set(so_far) == {so_far[0]}
         with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
             assert checkpoints.latest_step == 3
@@ -203,7 +203,7 @@ def test_fewer_steps_than_a_run_has_made_are_an_error(epochs, max_steps, message
 
 
 def after_each_step(monkeypatch, look):
-    """A list that gets what `look` returns whenever the loop has called its step."""
+    """A list to which `look`'s result is appended whenever the loop has called its step."""
     seen = []
 
     def pmap_step(step, devices):
@@ -238,7 +238,7 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
 
 
 class Recording:
-    """A config that notes the dotted name of each leaf that is read."""
+    """A config that records the dotted name of each leaf that is read."""
 
     def __init__(self, config, seen, prefix=""):
         self._config, self._seen, self._prefix = config, seen, prefix
@@ -263,17 +263,17 @@ def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
         train, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
     )
     monkeypatch.setattr(record, "write_run", lambda *unused: (tmp_path / "run.json").touch())
-    # To look whether a value is in range is not to use it.
+    # Checking whether a value is in range does not count as using it.
     monkeypatch.setattr(train, "check", lambda *unused: None)
     seen = set()
     config = tiny(data, load(f"{network}_synthetic", "small"), epochs=1)
     train.train(Recording(config, seen), str(tmp_path))
-    # The other layouts read the file-name pattern, and the other policy its limit.
+    # The other layouts read the file-name pattern, and the other policy reads its limit.
     config.data.layout, config.data.on_bad_image = "market1501", "skip"
     datasets.load(Recording(config, seen, "").data)
     leaves = set(_leaf_names(config))
     assert leaves - seen == set()
-    # And no recipe of the network has others.
+    # No recipe of the network has other leaves.
     for name, strings in STRINGS.items():
         for string in strings:
             if name.startswith(f"{network}_"):
@@ -289,7 +289,7 @@ def _leaf_names(config, prefix=""):
 
 
 def _break_folder(root, kind):
-    """A copy of the dataset with one thing wrong with it."""
+    """A copy of the dataset with one error in it."""
     gallery = root / "bounding_box_test"
     if kind == "missing":
         shutil.rmtree(gallery)
@@ -366,7 +366,7 @@ def test_a_workdir_removed_meanwhile_is_told_at_the_next_log_step(data, tmp_path
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run(data, tmp_path, monkeypatch):
-    """At the next log step, and the last good one is named."""
+    """At the next log step; the message names the last good checkpoint."""
 
     def fail(*unused):
         raise OSError(28, "No space left on device")
@@ -460,7 +460,7 @@ def test_bad_images_are_skipped_and_the_run_goes_on_with_the_same_ones_alone(dat
     count = len(list(first.parent.iterdir())) - 1
     assert json.loads((workdir / "run.json").read_text())["train_images"]["count"] == count
 
-    # Another place of the same images is no other run, but one image more or less is.
+    # The same images in another folder are the same run, but one image more or less is not.
     config.data.root, config.max_steps = str(root.rename(tmp_path / "moved")), 2
     train.train(config, str(workdir))
     assert read_metrics(workdir)[-1]["step"] == 2

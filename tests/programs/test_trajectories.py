@@ -1,4 +1,4 @@
-"""One run on any number of devices and hosts, and from one of these to another."""
+"""One run on any number of devices and hosts, continued on another number."""
 
 import os
 import pathlib
@@ -17,12 +17,12 @@ from tests.runtime.test_hosts import free_port, start_two
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-STEPS = 3  # One of each: roundings grow with every step.
+STEPS = 3  # One for each setup, because rounding errors grow with every step.
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Eight identities: a batch has four images of each, and each of eight devices one identity."""
+    """Eight identities: a batch has four images of each; each of eight devices has one identity."""
     root = tmp_path / "pedestrians"
     arguments = pmm_synthetic.get_config("small").data.synthetic
     synthetic.write_market1501(root, synthetic.Contents(**arguments), None)
@@ -36,7 +36,7 @@ def leaves(data, steps):
         "max_steps": steps,
         "log.every_steps": 1,
         "eval.every_epochs": STEPS,
-        "model.stages": 2,  # As many as have one that mixes.
+        "model.stages": 2,  # enough for one that mixes
     }
 
 
@@ -90,13 +90,13 @@ def train_on_two_hosts(data, workdir, steps):
 
 
 def assert_same_trajectory(records, expected):
-    """Every step once, and every metric but speed as on one device, within rounding."""
+    """Every step is recorded once, and all metrics except speed equal those of one device."""
     assert [(r["step"], r["kind"]) for r in records] == [(r["step"], r["kind"]) for r in expected]
     for record, wanted in zip(records, expected, strict=True):
         for name in wanted.keys() - {"kind", "images_per_second"}:
-            # A rank, or one image of 32 that is classified otherwise.
+            # A rank may differ, or the class of one of 32 images.
             counts = record["kind"] == "eval" or name.startswith(("accuracy", "ordered"))
-            # Gradients tell roundings of earlier steps first.
+            # Rounding errors of earlier steps show first in gradients.
             rounding = 2e-2 if name == "gradient_norm" else 5e-4
             tolerance = {"atol": 0.1} if counts else {"rtol": rounding}
             step = f"{name} of step {record['step']}"
@@ -105,10 +105,10 @@ def assert_same_trajectory(records, expected):
 
 @pytest.mark.slow
 def test_a_run_goes_from_eight_devices_to_two_hosts_to_two_devices(data, tmp_path):
-    """And is everywhere what it is on one device; the hosts have two devices each.
+    """The metrics are those of one device; each host has two devices.
 
-    On eight devices partners and negatives come from other devices: each has one identity. The
-    second host's workdir is of no use to anybody: the first reads and writes for both.
+    On eight devices partners and negatives come from other devices, because each has one identity.
+    The second host's workdir is unusable: the first reads and writes for both.
     """
     train_here(data, tmp_path / "one", 1)
     one_device = read_metrics(tmp_path / "one")
@@ -117,7 +117,7 @@ def test_a_run_goes_from_eight_devices_to_two_hosts_to_two_devices(data, tmp_pat
     (first, _), (second, _) = train_on_two_hosts(data, [workdir, elsewhere], 2)
     assert "going on from step 1" in first
     assert not elsewhere.exists()
-    assert "images" not in second  # It says nothing.
+    assert "images" not in second  # It prints no progress.
     train_here(data, workdir, 2)
     records = read_metrics(workdir)
     trained = [record for record in records if record["kind"] == "train"]

@@ -11,7 +11,7 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def written(evaluation, tmp_path_factory):
-    """A page with everything in it."""
+    """A page with all of its parts."""
     records = [{"step": step, "loss": 2.0 - step, "mAP": step / 2} for step in (0, 1)]
     return Page(
         evaluation.write(

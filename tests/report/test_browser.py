@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="Chromium and chromedriver are not installed"
 )
 
-# No window, no sandbox for containers, and nothing of the browser's own on the network.
+# No window, no sandbox for containers, and no network traffic of the browser itself.
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -42,7 +42,7 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def folder(evaluation, tmp_path_factory):
-    """A page with its thumbnails, and below `beside/` one whose thumbnails are files."""
+    """A page with its thumbnails, and below `beside/` a page whose thumbnails are files."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "beside").mkdir()
     evaluation.write(folder)
@@ -68,7 +68,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def page(chromium, folder):
-    """The browser, with the page as it opens; nothing may be logged while a test runs."""
+    """The browser, with the page newly opened; the test fails if the browser logs a message."""
     chromium.get("about:blank")
     chromium.get_log("browser")
     chromium.get_log("performance")
@@ -79,7 +79,7 @@ def page(chromium, folder):
 
 
 def settle(driver):
-    """Waits until what is near the window has been drawn."""
+    """Wait until everything near the window has been drawn."""
     driver.execute_async_script(
         "const done = arguments[0];"
         "const frame = () => new Promise(requestAnimationFrame);"
@@ -94,7 +94,7 @@ def press(driver, *keys):
 
 
 def rows(driver):
-    """The queries listed, in order."""
+    """The listed queries, in order."""
     script = "return [...document.querySelectorAll('.query')].map((row) => +row.dataset.query)"
     return driver.execute_script(script)
 
@@ -120,7 +120,7 @@ def shot(driver):
 
 
 def requests(driver):
-    """Addresses that pages asked for, the images in them aside."""
+    """Addresses that pages requested, except those of images in the pages."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [
         message["params"]["request"]["url"]
@@ -148,7 +148,7 @@ def test_it_opens_and_asks_for_nothing(page, folder):
 
 
 def test_the_policy_lets_no_other_script_run_and_nothing_out(page):
-    """Not even one that found its way in."""
+    """Not even a script that was injected into the page."""
     page.execute_script(
         "const script = document.createElement('script'); script.textContent = 'hacked = 1';"
         "document.body.append(script);"
@@ -180,7 +180,7 @@ def test_the_hardest_are_first(page, evaluation):
 
 
 def test_a_row_says_what_is_right(page, evaluation):
-    """Of every filled row: rank, tick or cross, identity, camera and distance."""
+    """For every filled row: rank, tick or cross, identity, camera and distance."""
     found = {}
     for query in rows(page)[:3]:
         cells = page.find_elements(By.CSS_SELECTOR, f'[data-query="{query}"] .gap ~ figure')
@@ -209,14 +209,14 @@ def test_a_click_opens_the_large_view(page):
     press(page, "j")
     assert "3 of 24" in text(page, "view-body")
     page.find_element(By.ID, "previous").click()
-    press(page, Keys.ARROW_LEFT, "k")  # Before the first there is none.
+    press(page, Keys.ARROW_LEFT, "k")  # The first query has no predecessor.
     assert "1 of 24" in text(page, "view-body")
     press(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "3 of 24" in text(page, "view-body")
     press(page, Keys.ESCAPE)
     settle(page)
     assert not is_open(page, "view")
-    assert current(page) == after  # Where one has got to, not where one began.
+    assert current(page) == after  # The list follows the viewer.
 
 
 def test_filters_narrow(page, evaluation):
@@ -239,7 +239,7 @@ def test_filters_narrow(page, evaluation):
     search.send_keys(str(pid))
     check(lambda i: query.pids[i] == pid)
     search.clear()
-    search.send_keys("QUOTED &AMP;")  # Parts of a file's name.
+    search.send_keys("QUOTED &AMP;")  # A part of a file's name.
     check(lambda i: i == 2)
     search.clear()
     search.send_keys("12345")
@@ -280,7 +280,7 @@ def test_all_works_without_a_mouse(page):
 
     press(page, "/")
     assert page.switch_to.active_element.get_attribute("id") == "search"
-    press(page, "j")  # A letter of what is searched for.
+    press(page, "j")  # Here it is a letter of the search text.
     assert page.switch_to.active_element.get_attribute("value") == "j"
     press(page, Keys.BACKSPACE, Keys.ESCAPE)
     assert current(page) == order[0]
@@ -288,7 +288,7 @@ def test_all_works_without_a_mouse(page):
     assert is_open(page, "help")
     press(page, "j", Keys.ESCAPE)
     assert not is_open(page, "help")
-    # One stop of the Tab key for all queries.
+    # All queries are one stop of the Tab key.
     assert len(page.find_elements(By.CSS_SELECTOR, '.query[tabindex="0"]')) == 1
 
 
@@ -322,7 +322,7 @@ def test_dark_and_light_wide_and_narrow(page):
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW | {"width": width})
         settle(page)
         script = "return document.documentElement.scrollWidth <= innerWidth"
-        assert page.execute_script(script)  # Nothing sticks out.
+        assert page.execute_script(script)  # The page is not wider than the window.
         return np.median(shot(page))
 
     assert look("light", 1200) > 230

@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""The content of a report."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +34,12 @@ def test_names_are_printable_and_below_the_root():
 
 def test_gradcam_is_of_every_query_each_scaled_by_its_maximum():
     evaluation = Evaluation(queries=23)
-    evaluation.pixels["query"][5, ..., 0] = 0  # Nothing of it is red.
+    evaluation.pixels["query"][5, ..., 0] = 0  # No red in this image.
 
     maps = content.gradcam_maps(evaluation, {}, print)
     assert maps.dtype == np.uint8
     assert maps.shape == (23, 2, 6, 3)
-    assert set(evaluation.read) == {12}  # 10 rounded up to what four devices share; one shape.
+    assert set(evaluation.read) == {12}  # 10, rounded up for four devices; one shape
     expected = np.asarray(Looks().gradcams(normalize(jnp.asarray(evaluation.pixels["query"]))))
     largest = expected.max(axis=(2, 3), keepdims=True)
     expected = 255 * expected / np.where(largest > 0, largest, 1)

@@ -53,7 +53,7 @@ def recipe(name, root, devices=1):
 
 
 def random_variables(rng, network, image_size):
-    """To draw them takes no time, where `network.init` takes seconds to compile."""
+    """Random variables, drawn directly, because `network.init` takes seconds to compile."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))
     return reference.random_variables(dict(shapes), rng)
 
@@ -83,9 +83,9 @@ def test_evaluation_says_what_it_drew(name, pictures, data, tmp_path, rng, capsy
 
 
 class Drawn:
-    """What `write_figures` draws of random variables and random descriptors.
+    """The result of `write_figures` for random variables and random descriptors.
 
-    `figures` are by file name; `images` are the queries shown.
+    `figures` are by file name; `images` are the shown queries.
     """
 
     def __init__(self, config, folder, rng, count):
@@ -117,26 +117,26 @@ class Drawn:
 
 @pytest.fixture(scope="module")
 def hbfp(data, tmp_path_factory):
-    """Three queries, which four devices do not share evenly."""
+    """Three queries, a number that is not a multiple of the four devices."""
     with jax.numpy_dtype_promotion("standard"):
         config = recipe("hbfp_synthetic:small", data, devices=4)
         return Drawn(config, tmp_path_factory.mktemp("drawn"), np.random.default_rng(0), 3)
 
 
 def panels(figure, *shape):
-    """What the axes show, an object array of the given shape."""
+    """The content of the axes, an object array of the given shape."""
     shown = np.empty(len(figure.axes), object)
     shown[:] = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
     return shown.reshape(shape)
 
 
 def assert_same_picture(shown, expected):
-    """Equal but for what float32 on another number of devices does to the 256-colour map."""
+    """Equal, except for float32 differences of another number of devices in 256 colours."""
     assert np.mean(np.abs(shown.astype(int) - expected)) < 0.5
 
 
 def test_class_activations_are_over_their_images_in_their_rows_and_columns(hbfp):
-    """The first row is the trunk's alone, so BFP has no part in it."""
+    """The first row uses only the trunk's map, without BFP."""
 
     @jax.jit
     def run(variables, images):

@@ -34,7 +34,7 @@ def test_lists_are_those_of_the_ranking(evaluation, written):
 
 
 def test_thumbnails_are_those_of_queries_and_listed_images(evaluation, written):
-    """By their mean colours: queries first."""
+    """Compare mean colours: queries first."""
     means = []
     for file in written.thumbnails:
         with Image.open(io.BytesIO(file)) as image:
@@ -86,8 +86,8 @@ def test_what_does_not_fit_lies_beside_the_page(evaluation, written, tmp_path):
     (policy,) = (a["content"] for _, a in beside.elements if "http-equiv" in a)
     assert "img-src 'self' file:;" in policy
 
-    # Another evaluation's images come under another name, and then the first ones go. What is
-    # not the report's stays.
+    # The images of another evaluation get another name, and the first ones are removed. Files that
+    # are not the report's stay.
     (tmp_path / "report_images" / "mine").mkdir()
     other = Page(Evaluation(seed=1).write(tmp_path, page_bytes=1000))
     assert other.data["folder"] != beside.data["folder"]

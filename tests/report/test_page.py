@@ -1,4 +1,4 @@
-"""The page of a report, as Python reads it."""
+"""The page of a report, parsed in Python."""
 
 import base64
 import hashlib
@@ -12,9 +12,9 @@ from reid_jax.report import content, page
 
 
 def test_names_of_others_are_text(written):
-    """Neither elements nor attributes come of them, and JSON gives them back."""
+    """They create no elements or attributes, and JSON returns them unchanged."""
     tags = [tag for tag, _ in written.elements]
-    assert tags.count("script") == 3  # Data, thumbnails, and the page's own.
+    assert tags.count("script") == 3  # data, thumbnails, and the page's own script
     assert "img" not in tags
     assert "i" not in tags
     assert "b" not in tags
@@ -24,13 +24,13 @@ def test_names_of_others_are_text(written):
         assert not re.search("[<>&]", written.inside[block])
         assert written.inside[block].isascii()
     assert "&lt;script&gt;hacked=1&lt;/script&gt;" in written.text
-    # A place to fill in is none where it came from a name.
+    # Placeholders in names are not replaced.
     assert written.data["query"]["names"][2].endswith("&amp; {{js}}.jpg")
     assert written.inside["title"].startswith("Looks on ")
 
 
 def test_the_page_asks_for_nothing(written):
-    """A policy says so, by digests of its own script and style, and there is no address."""
+    """A policy allows only the digests of its own script and style, and the page has no address."""
     (policy,) = (
         attributes["content"]
         for tag, attributes in written.elements
@@ -48,12 +48,12 @@ def test_the_page_asks_for_nothing(written):
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    # The policy forbids attributes of style, and so there are none.
+    # The policy forbids attributes of style, so there must be none.
     assert not any("style" in attributes for _, attributes in written.elements)
     for tag, attributes in written.elements:
         assert attributes.get("href", "#").startswith("#"), tag
         assert "src" not in attributes, tag
-    # The name of SVG's elements, which nobody fetches.
+    # The name of SVG's elements, an address that is never fetched.
     assert set(re.findall(r"\w+://[^\s\"'<]*", written.text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|@font-face|fetch\(|innerHTML|XMLHttp", written.text)
     assert "url(" not in written.inside["style"]

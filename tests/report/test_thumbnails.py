@@ -1,4 +1,4 @@
-"""Small images, as good as fit."""
+"""Thumbnails: the best quality that fits."""
 
 import io
 
@@ -18,7 +18,7 @@ def decoded(file):
 
 @pytest.fixture
 def images(rng):
-    """300 of 128x64, even with some noise; five that return in another order."""
+    """300 images of 128x64, the even ones noise; they return in another order."""
     coarse = rng.integers(0, 256, (5, 10, 5, 3), np.uint8)
     five = [
         np.asarray(Image.fromarray(c).resize((64, 128), Image.Resampling.BICUBIC)) for c in coarse
@@ -43,14 +43,14 @@ def test_a_thumbnail_is_the_image_made_smaller(images):
 
 def test_the_best_that_fit_are_taken(images):
     def read(indices):
-        assert len(indices) <= 256  # A batch of images is in memory, and not all.
+        assert len(indices) <= 256  # At most one batch of images is in memory.
         return images[indices]
 
     sizes = [sum(map(len, thumbnails.encode(images, rung))) for rung in LADDER]
     assert thumbnails.fitting(read, 300, 10**9) == thumbnails.encode(images, LADDER[0])
     for better, rung, size in zip(sizes[4:], LADDER[5:], sizes[5:], strict=False):
         assert size < better
-        # A little room is left for what a sample does not tell.
+        # A small margin is kept for the error of the estimate from a sample.
         files = thumbnails.fitting(read, 300, int(1.08 * size))
         assert files == thumbnails.encode(images, rung)
     assert thumbnails.fitting(read, 300, sizes[-1] - 1) is None
@@ -58,7 +58,7 @@ def test_the_best_that_fit_are_taken(images):
 
 def test_a_sample_that_misleads_makes_no_page_too_large(images):
     sample = np.unique(np.linspace(0, 299, 128).astype(int))
-    images[sample] = 128  # Even, so a few bytes each.
+    images[sample] = 128  # of one colour, so a few bytes each
     sizes = [sum(map(len, thumbnails.encode(images, rung))) for rung in LADDER]
     files = thumbnails.fitting(lambda indices: images[indices], 300, sizes[5])
     assert sum(map(len, files)) <= sizes[5]

@@ -8,7 +8,7 @@ from tests.reproduce.stand_in import FAKE_TRAIN
 
 @pytest.fixture
 def settings(tmp_path):
-    """Of a folder in which `python -m reid_jax train` takes no time."""
+    """Settings for a folder in which `python -m reid_jax train` is replaced and takes no time."""
     folder = tmp_path / "folder"
     package = folder / "reid_jax"
     package.mkdir(parents=True)

@@ -4,9 +4,9 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-# Stands for `python -m reid_jax train`: notes its start and its end, waits (not for ever), fails or
-# is preempted where a file `wait`, `fail` or `preempt` holds its folder's name, and measures what
-# its seed says.
+# Replaces `python -m reid_jax train`: records its start and its end, and measures figures that
+# depend on its seed. It waits (for a limited time), fails or is preempted if a file `wait`, `fail`
+# or `preempt` contains its folder's name.
 FAKE_TRAIN = """
     import json, pathlib, sys, time
     leaves = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[2:])

@@ -28,7 +28,7 @@ def write(settings, row, seed, shares):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What `draw` hands to the figure."""
+    """The arguments that `draw` passes to the figure."""
     calls = []
     whole = visualize.comparison_figure
 
@@ -46,7 +46,7 @@ def test_rows_of_one_network_share_a_panel_and_seeds_a_mean(tmp_path, drawn):
     write(settings, baseline, 0, {0: 0.0, 5: 0.1})
     write(settings, plain, 0, {0: 0.0, 5: 0.2, 10: 0.4})
     write(settings, plain, 1, {0: 0.1, 5: 0.4})
-    write(settings, mixed, 1, {0: 0.0})  # One evaluation is no curve.
+    write(settings, mixed, 1, {0: 0.0})  # A single evaluation is not a curve.
     picture = tmp_path / "table.png"
     curves.draw(TABLE, settings, picture)
     ((panels, metric),) = drawn

@@ -18,7 +18,8 @@ from reid_jax.runs.metrics import read_metrics
 from reid_jax.runtime.messages import TRY_AGAIN, Preempted
 from tests.reproduce.stand_in import ROOT, calls, ended, read
 
-# Starts the command line in a process of its own, in the folder named first, with a table more.
+# Runs the command line in a separate process, in the folder of the first argument, with an extra
+# table.
 COMMAND_LINE = """
     import os, runpy, sys
     from reid_jax.reproduce.tables import TABLES, Row, Table
@@ -84,7 +85,7 @@ def test_mistakes_are_named(arguments, message, capsys):
 
 
 def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd):
-    """The training that it leaves behind goes on, and the next start waits for it."""
+    """The training that it leaves behind continues, and the next start waits for it."""
     hold = settings.folder / "wait"
     hold.write_text("bdb_synthetic/seed0")
     first = start(settings.folder, "synthetic", f"--workdir={settings.workdir}", "--seeds=1")
@@ -99,7 +100,7 @@ def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd)
     assert "waiting for another program that trains in" in capfd.readouterr().out
     twice = ["start bdb_synthetic/seed0", "end bdb_synthetic/seed0"] * 2
     assert calls(settings)[2:6] == twice
-    # What was finished is not made again, and the rest follows.
+    # Finished runs are not repeated, and the rest follows.
     assert len(ended(settings)) == 1 + 2 + 6
     assert all(row["mean"] for row in read(settings, "synthetic")["rows"])
 
@@ -109,7 +110,7 @@ def test_asked_to_end_it_takes_its_run_along(settings):
     first = start(settings.folder, "test", f"--workdir={settings.workdir}")
     wait_until(lambda: calls(settings), first)
     first.terminate()
-    # Ends once nobody holds the other end of its output.
+    # `communicate` ends when no process holds the other end of its output.
     printed, _ = first.communicate(timeout=30)
     assert first.returncode == TRY_AGAIN
     assert printed.endswith("stopped by SIGTERM: run the same command again to continue\n")

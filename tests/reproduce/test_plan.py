@@ -1,4 +1,4 @@
-"""Tables of the papers: what is printed, what is run, what is written, and kills in between."""
+"""Tables of the papers: their printed figures, runs, results, and kills in between."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def test_what_is_made_is_not_made_again(settings):
     assert len(ended(settings)) == 6
     runner.reproduce("pmm-table2", one)
     assert len(ended(settings)) == 6
-    # PMM's three runs are made; those of another budget are others.
+    # PMM's three runs are finished; those with another budget are different runs.
     runner.reproduce("pmm-table3", one)
     assert len(ended(settings)) == 6 + 9
     assert "pmm_market/seed0" not in ended(settings)[6:]
@@ -59,7 +59,7 @@ def test_what_is_made_is_not_made_again(settings):
 
 
 def test_a_finished_run_of_another_command_is_handed_to_train(settings):
-    """Which knows whether it may go on with the folder."""
+    """`train` decides whether it can resume in the folder."""
     run = make_run(TABLES["synthetic"].rows[0], "synthetic", 0, settings)
     plan.carry_out(run, settings.folder)
     path = run.workdir / plan.NAME
@@ -77,7 +77,7 @@ def test_a_finished_run_of_another_command_is_handed_to_train(settings):
 
 
 def test_a_run_that_a_former_version_finished_is_not_made_again(settings):
-    """Its command is spelt otherwise, with the same recipe and leaves."""
+    """Its command is spelt differently, with the same recipe and leaves."""
     (settings.folder / DATASETS["market"].root).mkdir(parents=True)
     row = Row("R", "pmm", words=("cutmix",))
     run = make_run(row, "market", 1, dataclasses.replace(settings, small=True, steps=3))
@@ -110,7 +110,7 @@ def test_a_failure_stops_with_its_command_and_keeps_the_tables(settings, capfd):
     assert len(ended(settings)) == 4
     rows = read(settings, "synthetic")["rows"]
     assert [row["mean"] is not None for row in rows] == [True] * 4 + [False] * 4
-    assert rows[0]["spread"] is None  # of one run
+    assert rows[0]["spread"] is None  # only one run
     markdown = (settings.workdir / "synthetic.md").read_text()
     assert "| Baseline | synthetic pedestrians | 50.0 / 87.5 / 10.0 | 1 |" in markdown
 
@@ -139,14 +139,14 @@ def test_data_that_is_not_at_hand_is_named(settings, tmp_path):
     runner.reproduce("hbfp-table1", named)
     assert ended(settings) == ["bdb_cuhk03-labeled/seed0", "hbfp_cuhk03-labeled/seed0"]
     assert f"--config.data.root={folder}" in read(settings, "hbfp-table1")["rows"][2]["command"]
-    # A folder that is named has to be there.
+    # A folder that the command line names must exist.
     typo = Settings(settings.folder, settings.workdir, folders={"duke": tmp_path / "typo"})
     with pytest.raises(FileNotFoundError, match=r"--duke=.*typo: there is no such folder"):
         runner.reproduce("hbfp-table1", typo)
 
 
 def test_nothing_is_written_through_links(settings, tmp_path):
-    """In a table's folder and a run's, which may be another's."""
+    """In a table's folder and in a run's, which may come from others."""
     outside = tmp_path / "outside"
     outside.write_text("precious")
     run = plan.plan(TABLES["synthetic"], settings)[0]

@@ -9,7 +9,7 @@ def test_a_table_of_three_seeds(settings):
     for key in ("duke", "market"):
         (settings.folder / DATASETS[key].root).mkdir(parents=True)
     runner.reproduce("pmm-table3", settings)
-    # Every row once before any row twice; the folder of CUHK03 is not there.
+    # Every row once before any row twice. The folder of CUHK03 is missing.
     networks = ("bdb_{}", "pmm_{}-cutout", "pmm_{}-cutmix", "pmm_{}-attentive_cutmix", "pmm_{}")
     once = [name.format(data) for name in networks for data in ("market", "duke")]
     assert ended(settings) == [f"{name}/seed{seed}" for seed in range(3) for name in once]
@@ -21,7 +21,7 @@ def test_a_table_of_three_seeds(settings):
     first = content["rows"][0]
     assert (first["row"], first["dataset"]) == ("CutOut (BDB*)", "Market-1501")
     assert first["published"] == {"Rank-1": 94.1, "mAP": 84.7}
-    # Of 50, 75, 25 and of 10, 20, 60.
+    # The measurements are 50, 75, 25 and 10, 20, 60.
     assert first["mean"] == pytest.approx({"Rank-1": 50, "mAP": 30})
     assert first["spread"] == pytest.approx({"Rank-1": 25, "mAP": 700**0.5})
     assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
@@ -40,7 +40,7 @@ def test_a_table_of_three_seeds(settings):
         f"`python -m reid_jax train --config=bdb_market {shown}` |" in markdown
     )
     assert r"| CutOut (BDB\*) | CUHK03-NP detected | 73.5 / 69.8 | — | 0 | — | `python" in markdown
-    # No paper has this row.
+    # This row is in no paper.
     assert "| Ranked blocks set to 0 (not in the paper) | Market-1501 | — | 50.0" in markdown
     assert "Left out: CUHK03-NP detected, no folder data/cuhk03-np/detected; " in markdown
 
@@ -79,7 +79,7 @@ def test_the_markdown_says_what_it_is_not():
         r"| BDB\*\|x | D | 85.0 / 94.0 | 1.2 / 2.0 | 1 | 1.5 | `python train.py 'a\|b'` |"
         "\n\nLeft out: E, no folder e.\n"
     )
-    # The time of a run that went on is of its last part alone.
+    # The time of a resumed run covers only its last part.
     row["runs"][0]["resumed"] = True
     assert "| 1 | — | `python" in results.as_markdown(content)
     row["published"] = None
@@ -89,7 +89,7 @@ def test_the_markdown_says_what_it_is_not():
     assert r"| BDB\*\|x | D | 1.2 / 2.0 | 1 |" in markdown
     assert "ImageNet" not in markdown
     assert "**" not in markdown
-    # The recipes leave weights open: to name some is not to leave the recipes' settings.
+    # Recipes have no weights by default: setting them does not change the recipe's own settings.
     content["settings"] |= {"overrides": ["model.pretrained=/home/me/a b.caffemodel"]}
     markdown = results.as_markdown(content)
     assert "A note. These networks start from the weights `a b.caffemodel`.\n" in markdown

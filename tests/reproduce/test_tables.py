@@ -49,7 +49,7 @@ def test_rows_have_a_figure_for_each_column(table):
 
 
 def test_tables_agree_on_what_they_share(tmp_path):
-    """The same network is one run, for which the papers print the same figures."""
+    """The same network is one run, with the same published figures in all papers."""
     published, rows = {}, {}
     for name in ("pmm-table2", "pmm-table3", "hbfp-table1", "hbfp-table2", "hbfp-table3"):
         table = TABLES[name]
@@ -57,7 +57,7 @@ def test_tables_agree_on_what_they_share(tmp_path):
             for dataset, figures in zip(table.datasets, row.published, strict=bool(row.published)):
                 run = make_run(row, dataset, 0, Settings(tmp_path, tmp_path))
                 rows.setdefault(run.workdir, []).append((name, row.name))
-                if row.network != "bdb":  # One is cited, one trained again.
+                if row.network != "bdb":  # One table cites it, the other one has it trained again.
                     figures = dict(zip(table.metrics, figures, strict=True))
                     before = published.setdefault(run.workdir, figures)
                     assert all(before.get(metric, x) == x for metric, x in figures.items())

@@ -26,7 +26,7 @@ class State:
 
 
 def make_state(step: int, channels: int = 4) -> State:
-    """A state whose every number depends on the step."""
+    """A state in which every number depends on the step."""
     rng = np.random.default_rng(step)
 
     def array(*shape):
@@ -48,7 +48,7 @@ def model_of(state: State) -> dict[str, Any]:
 
 
 def assert_identical(actual, expected):
-    """Structure, dtype and every bit."""
+    """Compare structure, dtypes and every bit."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == e.dtype

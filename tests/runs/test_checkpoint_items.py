@@ -90,7 +90,7 @@ def test_damage_to_any_file_gives_the_checkpoint_itself_or_the_one_before(two, t
             fell_back += 1
             assert_identical(restored, make_state(10))
             assert f"{folder}/20 is damaged" in said
-    assert fell_back >= 4  # Metadata that nobody needs may be damaged without loss.
+    assert fell_back >= 4  # Some metadata are not needed and may be damaged without loss.
 
 
 def test_a_missing_item_is_damage(two):
@@ -113,7 +113,7 @@ def test_weights_alone_are_evaluated_and_not_resumed(tmp_path):
 
 
 def test_a_lost_optimizer_is_damage(two):
-    """Not weights alone: the checkpoint was written with one."""
+    """The checkpoint was written with an optimizer, so it does not count as weights only."""
     shutil.rmtree(two / "20" / "optimizer")
     assert can_be_resumed(two)
     with (

@@ -42,7 +42,7 @@ def test_restores_from_shapes_alone(two):
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
-    """The best early, then many worse ones, some not evaluated at all."""
+    """The best checkpoint comes early, then many worse ones, some without evaluation."""
     maps = [0.2, 0.9, None, 0.3, 0.8, None, 0.4, 0.5]
     save_all(tmp_path, *enumerate(maps, start=1), keep=2)
     assert steps_on_disk(tmp_path) == [2, 7, 8]
@@ -102,7 +102,7 @@ def may_write(monkeypatch):
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_state_may_be_donated_while_it_is_being_written(tmp_path, may_write, devices):
-    """The step after `save` overwrites the arrays in place; only then may the write begin."""
+    """The step after `save` overwrites the arrays in place; the write begins only then."""
     pmap = functools.partial(
         jax.pmap,
         in_axes=(None, 0),
@@ -148,7 +148,7 @@ def test_the_number_of_devices_may_change(tmp_path, saved_on, restored_on):
         kernel = restored.params["stem"]["kernel"]
         assert kernel.sharding == like.params["stem"]["kernel"].sharding
         assert len(kernel.sharding.device_set) == restored_on
-        # What `create_state` makes lies on one device; the step takes it from there.
+        # `create_state` puts its arrays on one device; the step distributes them.
         unplaced = checkpoints.restore(make_state(0))
         assert_identical(replicate(unplaced, restored_on), make_state(3))
 
@@ -210,7 +210,7 @@ def test_damaged_newest_falls_back_to_the_one_before(two, damage, number):
         with pytest.warns(UserWarning, match=f"{two}/20 is damaged.*{two}/10 is used instead"):
             restored = checkpoints.restore(make_state(0))
         assert_identical(restored, make_state(10))
-        # The run goes on from step 10 and comes by step 20 again.
+        # The run continues from step 10 and reaches step 20 again.
         assert checkpoints.latest_step == 10
         assert checkpoints.save(make_state(20))
     assert sorted(os.listdir(two)) == ["10", "20", "20.damaged"]
@@ -316,7 +316,7 @@ def test_relative_folder(tmp_path, monkeypatch):
 
 
 def test_half_written_checkpoint_is_ignored(two, monkeypatch):
-    """What a kill leaves: a write that never reached the rename that commits it."""
+    """A kill can leave a write that never reached the rename that commits it."""
 
     def killed(*args, **kwargs):
         raise RuntimeError("killed")
@@ -327,8 +327,8 @@ def test_half_written_checkpoint_is_ignored(two, monkeypatch):
         checkpoints.save(make_state(30), {"mAP": 1.0})
         message = f"{two}/30 could not be written .RuntimeError: killed.*good one is {two}/20"
         with pytest.raises(CheckpointWriteError, match=message):
-            checkpoints.close()  # An asynchronous failure is not lost.
-        checkpoints.close()  # Nor told twice.
+            checkpoints.close()  # It reports the asynchronous failure.
+        checkpoints.close()  # The failure is reported only once.
     assert sorted(os.listdir(two)) == ["10", "20"]
     shutil.copytree(two / "20" / "model", two / "30.orbax-checkpoint-tmp" / "model")
     with Checkpoints(two) as checkpoints:
@@ -342,7 +342,7 @@ def test_half_written_checkpoint_is_ignored(two, monkeypatch):
 
 
 def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(tmp_path, monkeypatch):
-    """It had been the best; its metrics are deleted, and the rest is not."""
+    """It was the best; its metrics are already deleted, the rest is not."""
     save_all(tmp_path, (1, 0.1), keep=1)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda path, **unused: None)

@@ -82,7 +82,7 @@ def test_a_kill_while_resuming_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_beginning_afresh_drops_everything(tmp_path):
-    """A run killed before its first checkpoint reports step 0 again, too."""
+    """A run that was killed before its first checkpoint reports step 0 again."""
     (tmp_path / "metrics.jsonl").write_text('not json\n{"step": 0}\n')
     write_steps(tmp_path, 0, 1)
     assert steps_of(tmp_path) == [1]
@@ -101,13 +101,13 @@ def test_no_metrics(tmp_path):
 
 
 def test_tensorboard_shows_the_same_each_step_once(tmp_path):
-    """Also of runs that began within one second, whose files would have had one name."""
+    """Also for runs that began within one second, whose files could have the same name."""
     write_steps(tmp_path, 0, 2, 4, 6, 8)
     write_steps(tmp_path, 4, 6)
     with MetricsWriter(tmp_path, 6) as writer:
         writer.write(8, "train", {"loss": 7.0})
         writer.write(8, "eval", {"mAP": 0.5})
-        # As a kill at this moment leaves it, too.
+        # A kill at this moment leaves the files like this.
         points = shown(tmp_path / "tensorboard")
     losses = [point[1:] for point in points if point[0] == "train/loss"]
     assert losses == [(s, np.float32(v)) for s, v in [(2, 1 / 2), (4, 1 / 4), (6, 1 / 6), (8, 7.0)]]
@@ -116,7 +116,7 @@ def test_tensorboard_shows_the_same_each_step_once(tmp_path):
 
 @contextlib.contextmanager
 def full_disk(bytes_a_file):
-    """Python ignores the signal, so that writing beyond the limit fails as on a full disk."""
+    """Limit the size of files. Python ignores the signal, so writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, hard))
     try:
@@ -126,7 +126,7 @@ def full_disk(bytes_a_file):
 
 
 def test_a_full_disk_is_told_at_once_and_costs_what_was_not_written(tmp_path):
-    """Whichever of the two files is full first, and though nobody looks at TensorBoard."""
+    """For whichever of the two files is full first, even without a reader of TensorBoard's."""
     for name, scalars in (("metrics.jsonl", {"x": 1 / 3}), ("tensorboard", {"x" * 900: 1.0})):
         workdir = tmp_path / name
         workdir.mkdir()

@@ -10,7 +10,7 @@ from reid_jax.runtime.messages import Preempted
 
 @pytest.fixture
 def record(tmp_path):
-    """Of a run whose workdir goes away after the last look at it."""
+    """The record of a run whose workdir disappears after the last check."""
     opened = Record(tmp_path / "run", keep=1)
     (tmp_path / "run").mkdir()
     opened.begin(ConfigDict({"seed": 0}), 8, {}, 0)

@@ -1,4 +1,4 @@
-"""What a recipe may say: every leaf by itself, leaves against each other, all problems at once."""
+"""Checks of a recipe: each leaf, combinations of leaves, and all problems at once."""
 
 import math
 import re
@@ -18,12 +18,12 @@ from reid_jax.schedules import SCHEDULES
 from tests.test_configs import RECIPES, load
 
 NAN, INF = float("nan"), float("inf")
-# Between them they have every network and every schedule.
+# Together they have every network and every schedule.
 NETWORKS = [*(f"{name}_market" for name in models.NETWORKS), "strong_market"]
 
 
 def changed(name="pmm_market", leaves=(), without=()):
-    """A recipe with other leaves, by dotted name, of any type, and without some."""
+    """A recipe with other leaves, by dotted name and of any type, and without some leaves."""
     tree = load(name).to_dict()
     for leaf, value in dict(leaves).items():
         *sections, last = leaf.split(".")
@@ -58,13 +58,13 @@ def refuses(config, message):
 
 @pytest.mark.parametrize(("name", "string"), RECIPES)
 def test_every_recipe_passes_and_each_of_its_leaves_is_looked_at(name, string):
-    """A leaf that is new in a recipe needs its line in the table, and none is left over there."""
+    """A new leaf of a recipe needs an entry in the table, and the table has no unused entry."""
     config = load(name, string)
     check(config)
     names = [leaf for leaf, _ in leaves_of(config)]
     with pytest.raises(ValueError, match="settings are wrong") as error:
         check(changed(name, dict.fromkeys(names, None)))
-    # Whoever has no network and no schedule has none of their leaves.
+    # A recipe without network and schedule has only the other leaves.
     judged = [leaf for leaf in names if not leaf.startswith(("model.", "optim."))]
     assert all(f"\n  {leaf} is None; it must be " in str(error.value) for leaf in judged)
     for leaf in set(names) - set(judged):
@@ -85,7 +85,7 @@ def test_every_leaf_has_a_meaning(name):
         assert re.fullmatch(r"[A-Z].*\.", kind.meaning), leaf
 
 
-# For each leaf what no run can have.
+# For each leaf, values that no run can have.
 WRONG = {
     "seed": [-1, 1.0, True, "0", 2**31, None, NAN],
     "epochs": [0, 1.5, "abc"],
@@ -190,7 +190,7 @@ def test_a_wrong_value_names_its_leaf(leaf):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_last_rate_may_be_0_where_the_schedule_allows_it(schedule):
-    """An exponential decay never gets there."""
+    """An exponential decay never reaches 0."""
     name = next(name for name in NETWORKS if load(name).optim.schedule == schedule)
     if schedule == "cosine":
         check(changed(name, {"optim.final": 0.0}))
@@ -309,7 +309,7 @@ def test_what_a_baseline_can_have_passes(leaves):
 def test_contradictions_name_their_leaves(name, leaves, message):
     config = changed(f"{name}_market", leaves)
     refuses(config, f"^{message}")
-    check_leaves(config)  # Each by itself is right.
+    check_leaves(config)  # Each leaf is valid separately.
 
 
 def test_all_problems_are_named_at_once_in_the_order_of_the_recipe():

@@ -59,7 +59,7 @@ def test_harmless_links(workdir, tmp_path):
     (workdir / "last.jsonl").symlink_to("metrics.jsonl")
     (workdir / "checkpoints" / "newest").symlink_to(workdir / "checkpoints" / "5")
     (workdir / "mine" / "file").symlink_to(tmp_path / "outside" / "file")
-    (workdir / "data").symlink_to(tmp_path / "outside")  # Nobody writes there.
+    (workdir / "data").symlink_to(tmp_path / "outside")  # No program writes there.
     (tmp_path / "link").symlink_to(workdir)
     check_symlinks(workdir)
     check_symlinks(tmp_path / "link")

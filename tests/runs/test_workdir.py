@@ -25,7 +25,7 @@ def make_config(recipe="pmm_market", **changes) -> ConfigDict:
 
 @contextlib.contextmanager
 def edited(folder, config=None):
-    """What a `run.json` in the folder holds, for changing by hand."""
+    """Edit the content of a folder's `run.json` by hand."""
     run.write_run(folder, config or make_config(), 4)
     content = json.loads((folder / "run.json").read_text())
     yield content
@@ -53,7 +53,7 @@ def test_the_data_is_found_from_another_folder(tmp_path, monkeypatch):
     config, _ = run.read_run(tmp_path)
     assert os.path.isabs(config.data.root)
     with pytest.raises(ValueError, match=r"data\.root"):
-        run.check_workdir(tmp_path, make_config(), 751)  # another folder of the same name
+        run.check_workdir(tmp_path, make_config(), 751)  # another folder with the same name
 
 
 def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
@@ -100,8 +100,8 @@ def test_a_run_from_before_other_trunks_goes_on(tmp_path):
             run.check_workdir(tmp_path, make_config(**{f"model__trunk__{leaf}": here}), 4)
 
 
-# Leaves that a run of each recipe lacks if it is older than the strong baseline, and the values
-# that its network and its training had.
+# Leaves that runs from before the strong baseline lack, for each recipe, and the values that
+# describe their network and training.
 NEW = {
     "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
     "loss": {"triplet_weight": 1.0, "metric": "euclidean", "id_margin": 0.0},
@@ -131,7 +131,7 @@ NEW_BY_RECIPE = {
 
 @pytest.mark.parametrize("recipe", NEW_BY_RECIPE)
 def test_a_run_from_before_the_strong_baseline_goes_on(tmp_path, recipe):
-    """Each recipe has its own new leaves, and their values are what its program did before."""
+    """Each recipe has its own new leaves, with the values that the former program used."""
     config = load(recipe)
     with edited(tmp_path, config) as content:
         for section, leaves in NEW_BY_RECIPE[recipe].items():
@@ -287,7 +287,7 @@ def test_check_lets_the_same_run_go_on(tmp_path):
 
 
 def test_unwritable_workdir_is_named(tmp_path):
-    """Also for root, whom permissions do not stop."""
+    """Also for root, who may write in spite of permissions."""
     (tmp_path / "file").write_text("in the way")
     folders = [tmp_path / "file", tmp_path / "file" / "below", pathlib.Path("/proc/reid_jax_run")]
     for workdir in folders:
@@ -365,7 +365,7 @@ def test_a_run_does_not_go_on_with_other_training_images(tmp_path, changes, mess
     everything = ("data", "model", "optim")
     with pytest.raises(ValueError, match=f"{tmp_path} holds another {message}.*--workdir"):
         run.check_workdir(tmp_path, make_config(), 751, everything, IMAGES | changes)
-    # Nor does another place of other images go unnoticed.
+    # Other images in another folder are noticed, too.
     with pytest.raises(ValueError, match=r"data\.root .*; training images are"):
         run.check_workdir(tmp_path, make_config(data__root="b"), 751, (), IMAGES | changes)
 
@@ -374,7 +374,7 @@ def test_a_run_that_does_not_tell_its_training_images_goes_on(tmp_path):
     run.write_run(tmp_path, make_config(), 751)
     assert "train_images" not in json.loads((tmp_path / "run.json").read_text())
     run.check_workdir(tmp_path, make_config(), 751, (), IMAGES)
-    with pytest.raises(ValueError, match=r"data\.root"):  # Are they the same? Nobody knows.
+    with pytest.raises(ValueError, match=r"data\.root"):  # It is unknown whether they are equal.
         run.check_workdir(tmp_path, make_config(data__root="elsewhere"), 751, (), IMAGES)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from reid_jax.runtime import allocator
 
-# Page faults of a thread that takes, writes and frees 64 MB ten times, after a first time.
+# Page faults of a thread that allocates, writes and frees 64 MB ten times, after a first time.
 CHURN = """
 import resource, threading
 import numpy as np
@@ -33,7 +33,7 @@ print(faults[-1] - faults[1])
 def churn(call, **environment):
     done = subprocess.run(
         [sys.executable, "-c", CHURN.format(call=call)],
-        # Small pages, which are many.
+        # Use small pages, of which there are many.
         env={**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", **environment},
         capture_output=True,
         text=True,
@@ -49,13 +49,13 @@ def test_freed_memory_is_kept_on_cpus():
     kept = churn("assert keep_freed_memory() is True", JAX_PLATFORMS="cpu")
     elsewhere = churn("assert keep_freed_memory() is False", JAX_PLATFORMS="cuda")
     assert kept < 100
-    assert without > 300  # Ten times 32 pages, were they of 2 MB.
+    assert without > 300  # ten times 32 pages if pages had 2 MB
     assert elsewhere == pytest.approx(without, rel=0.1)
 
 
 @pytest.fixture
 def settings(monkeypatch):
-    """What glibc is told, by a glibc that does not listen; JAX is left to find its devices."""
+    """The settings passed to a glibc that ignores them; JAX must not look for its devices."""
     told = []
     library = types.SimpleNamespace(mallopt=lambda *setting: told.append(setting) or 1)
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
@@ -85,7 +85,7 @@ def test_plugins_by_entry_point(settings, monkeypatch):
     )
     assert not allocator.keep_freed_memory()
     assert not settings
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # Whatever is installed.
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # for any installed plugins
     assert allocator.keep_freed_memory()
 
 

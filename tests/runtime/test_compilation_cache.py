@@ -12,8 +12,8 @@ from reid_jax.runtime import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# A program as it is started, that counts what JAX reports of its cache, its seconds, and
-# whether it asks for its memory to be kept.
+# A program started as users start it. It counts JAX's cache events, measures time, and records
+# whether freed memory is kept.
 COUNTED = """
 import collections, json, runpy, sys, time, jax
 from reid_jax.runtime import allocator
@@ -30,12 +30,12 @@ print(json.dumps({**counts, "seconds": time.process_time()}))
 
 
 def start(cache, program, *arguments):
-    """Starts a program with a cache folder of its own: counts, and what else it says."""
+    """Start a program with its own cache folder; return the counts and the rest of its output."""
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(cache),
-        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # Its fonts are not to be found anew.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # What is compiled does not matter.
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # saves the search for fonts
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # The compiled code does not matter.
     }
     del environment["JAX_COMPILATION_CACHE_DIR"]
     done = subprocess.run(
@@ -74,9 +74,9 @@ def test_second_start_compiles_nothing(tmp_path):
     assert second["cache_hits"] == second["compile_requests_use_cache"] > 0
     assert "cache_misses" not in second
     assert files(cache) == kept
-    # Of computing, for others may use the machine; its one step is made before the end.
+    # CPU time, because others may use the machine; the only step runs before the end.
     assert second["seconds"] < 15
-    # Not a word about the cache, and the same losses and scores.
+    # No message about the cache, and the same losses and scores.
     assert said == first_said[-len(said) :]
 
     evaluation, _ = start(cache, "eval.py", f"--workdir={tmp_path / 'first'}")
@@ -97,7 +97,7 @@ print(sum(hits))
 
 
 def test_entries_that_a_kill_cut_off_are_made_again(tmp_path):
-    """No start warns of them, and the next finds all."""
+    """No start warns about them, and the next one finds all entries."""
 
     def compile_all():
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
@@ -118,7 +118,7 @@ def test_entries_that_a_kill_cut_off_are_made_again(tmp_path):
 
 @pytest.fixture
 def config(monkeypatch, tmp_path):
-    """JAX as a user has it who never heard of the cache, and a cache folder to be made."""
+    """JAX with a user's default settings, and a cache folder that does not exist yet."""
     values = {
         name: getattr(jax.config, name)
         for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -134,7 +134,7 @@ def test_folder_is_the_users(config, tmp_path, monkeypatch, capsys):
     compilation_cache.keep_compiled()
     folder = pathlib.Path(config.jax_compilation_cache_dir)
     assert folder.parent == tmp_path / "cache" / "reid_jax" / "compiled"
-    assert folder.parent.stat().st_mode & 0o077 == 0  # What lies there is executed.
+    assert folder.parent.stat().st_mode & 0o077 == 0  # Its content is executed.
     assert not list(folder.iterdir())
     assert capsys.readouterr().out == ""
 
@@ -178,7 +178,7 @@ def test_folder_that_cannot_be_made(config, tmp_path, capsys):
 
 @pytest.mark.parametrize("mode", [0o770, 0o702])
 def test_folder_that_others_may_write_to(mode, config, tmp_path, capsys):
-    """They could put programs there."""
+    """Others could put programs there."""
     folder = tmp_path / "cache" / "reid_jax" / "compiled"
     folder.mkdir(parents=True)
     folder.chmod(mode)
@@ -196,7 +196,7 @@ def test_folder_of_another_user(config, monkeypatch, capsys):
 
 def test_folder_that_cannot_be_written(config, tmp_path, monkeypatch, capsys):
     def refuse(dir):
-        raise PermissionError(13, "Permission denied", str(dir))  # As root, nothing else refuses.
+        raise PermissionError(13, "Permission denied", str(dir))  # Root is otherwise never refused.
 
     monkeypatch.setattr(compilation_cache.tempfile, "TemporaryFile", refuse)
     compilation_cache.keep_compiled()
@@ -219,7 +219,7 @@ def test_what_was_not_used_for_longest_goes_first(config, tmp_path, monkeypatch)
     folder = tmp_path / "cache" / "reid_jax" / "compiled"
     (folder / "inner").mkdir(parents=True)
     folder.chmod(0o700)
-    # (made, used): the system may note a use late or never.
+    # (created, used): the system may record a use late or never.
     times = {"a": (50, 50), "b": (10, 80), "inner/c": (20, 20), "d": (30, 0)}
     for name, (made, used) in times.items():
         (folder / name).write_bytes(bytes(100))

@@ -7,7 +7,7 @@ from reid_jax.runtime import devices
 
 
 def fakes(monkeypatch, *counts):
-    """Devices of several hosts, so many on each, as JAX lists them: not host by host."""
+    """Devices of several hosts, `counts` on each, in JAX's order, which is not by host."""
     every = [
         types.SimpleNamespace(process_index=host, id=i)
         for i in range(max(counts))

@@ -1,4 +1,4 @@
-"""Several hosts, as processes of this machine."""
+"""Several hosts, as processes on this machine."""
 
 import os
 import pathlib
@@ -22,7 +22,8 @@ def free_port():
 
 
 def start_two(devices, arguments):
-    """Two processes of `devices` CPU devices each, their arguments from a function of the index."""
+    """Start two processes with `devices` CPU devices each; `arguments` is a function of the
+    index."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return [

@@ -20,14 +20,14 @@ def test_sigterm_waits_for_the_end_of_the_step():
         preemption.begin()
         assert not preemption.due(1)
         terminate()
-        terminate()  # Asking twice does no harm.
+        terminate()  # A second signal does no harm.
         assert preemption.due(2)
         assert preemption.due(3)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sigterm_before_the_first_step_ends_the_process_at_once():
-    """Not by an exception, which whatever runs at that moment could catch."""
+    """The process does not end by an exception, which other code could catch."""
     program = (
         "import os, signal\n"
         "from reid_jax.runtime.preemption import Preemption\n"

@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 1000.0
@@ -31,7 +31,7 @@ class Clock:
 def test_rate_and_time_left_leave_out_the_first_step():
     clock, stream = Clock(), io.StringIO()
     progress = TrainingProgress(100, 64, stream=stream, clock=clock)
-    clock.now += 60  # Compilation.
+    clock.now += 60  # for compilation
     assert progress.report(1, 0.1, 5.0) is None
     clock.now += 5
     assert progress.report(11, 1.0, 4.0) == pytest.approx(128.0)  # 10 steps of 64 images in 5 s.
@@ -165,10 +165,10 @@ def test_nothing_is_shown_where_nobody_listens(monkeypatch, capsys):
     ("progress", "out", "err", "bar"),
     [
         (say, True, True, True),
-        (say, False, True, False),  # Lines go to the file that the output goes to.
+        (say, False, True, False),  # Lines go to the redirected output.
         (say, True, False, False),
         (say_to_stderr, False, True, True),
-        (print, True, True, False),  # A caller's own function is called.
+        (print, True, True, False),  # A caller's function is called.
     ],
 )
 def test_a_bar_stands_for_the_programs_own_lines_on_a_terminal(

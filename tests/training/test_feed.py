@@ -8,7 +8,7 @@ from tests.compilations import count_compilations
 
 
 def batches(count, size=8):
-    """Batch i is of i."""
+    """Batches in which all values of batch i are i."""
     for i in range(count):
         yield {
             "image": np.full((size, 3, 2, 3), i, np.uint8),
@@ -30,7 +30,7 @@ def test_all_batches_arrive_in_order(count, devices):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_batches_lie_as_a_pmapped_function_takes_and_returns_them(count):
-    """No second program for the first batch, and no way from device to device."""
+    """The first batch needs no second program, and no copy from device to device."""
     devices = jax.devices()[:count]
     identity = jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)
     fed = feed(batches(3), devices)

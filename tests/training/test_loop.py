@@ -11,7 +11,7 @@ from reid_jax.training.loop import Loop
 
 
 class Diary:
-    """Record, progress and preemption in one, which note what they are asked to do."""
+    """Record, progress and preemption in one object, which records its calls."""
 
     last_good = "checkpoints/4"
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_counts_on():
 def test_nothing_is_checked_where_nothing_is_due():
     diary = Diary()
     run(diary, 8)
-    assert diary.events.count(("check",)) == 6  # After steps 1, 2, 3, 4, 6 and 8.
+    assert diary.events.count(("check",)) == 6  # after steps 1, 2, 3, 4, 6 and 8
 
 
 def test_a_stop_is_saved_and_raised():
@@ -103,7 +103,7 @@ def test_a_stop_is_saved_and_raised():
     with pytest.raises(Preempted, match="after step 5"):
         run(diary, 8)
     assert diary.events[-1] == ("save", 5)
-    assert run(Diary(stop_at=8), 8)[-1] == ("evaluate", 8)  # The end: nothing is left to stop.
+    assert run(Diary(stop_at=8), 8)[-1] == ("evaluate", 8)  # The run has already ended.
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -64,7 +64,7 @@ def run(leaves, gradients, weights, steps_per_epoch, schedule):
 
 
 def schedule(step):
-    """A rate of its own for each step."""
+    """A different rate for each step."""
     return jnp.float32(0.01) / (1.0 + jnp.asarray(step, jnp.float32))
 
 
@@ -78,7 +78,7 @@ def schedule(step):
     ],
 )
 def test_the_trunk_has_a_rate_and_a_start_of_its_own(rng, leaves, frozen_steps, share):
-    """All its parameters and no others; moments gather from the first step, also if frozen."""
+    """For the trunk's parameters only; moments accumulate from the first step, even if frozen."""
     weights, gradients = rng.normal(size=8), rng.normal(size=(8, 8))
     found = run(leaves, gradients, weights, 3, schedule)
     rates = 0.01 / (1 + np.arange(8))
@@ -98,7 +98,7 @@ def test_the_trunk_has_a_rate_and_a_start_of_its_own(rng, leaves, frozen_steps, 
 
 
 def test_the_papers_optimizer_has_no_state_for_the_trunk():
-    """Checkpoints from before these leaves are of this state."""
+    """Checkpoints from before these leaves have this state."""
     tx = optimizer.create_optimizer(ConfigDict(PAPER), schedule, 3)
     state = tx.init({"trunk": jnp.zeros(2)})
     assert [type(part).__name__ for part in state] == [

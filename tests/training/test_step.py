@@ -85,7 +85,7 @@ def trajectories():
                     metrics.append(jax.device_get(scalars))
                 compilations.append(len(events))
                 deleted.append(before.params["extra"]["conv1"]["kernel"].is_deleted())
-                # A copy's: NumPy's view of a buffer on the CPU would keep it from being donated.
+                # Copy: NumPy's view of a buffer on the CPU would prevent its donation.
                 states.append(jax.device_get(jax.tree.map(jnp.copy, state)))
             found[count] = {
                 "metrics": metrics,
@@ -110,8 +110,8 @@ def test_four_devices_train_as_one_does(trajectories):
     for step in (1, 2):
         losses = [run["metrics"][step]["loss"] for run in (one, four)]
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
-    # Adam's first update is the rate times the gradient's sign: it shows little where the gradient
-    # is rounding noise, and is exact elsewhere.
+    # Adam's first update is the rate times the gradient's sign, so a comparison means little where
+    # the gradient is rounding noise, and is exact elsewhere.
     compared = total = 0
     moments = jax.tree.leaves(one["states"][0].opt_state[1].mu)
     noise = 1e-5 * max(np.abs(moment).max() for moment in moments)
@@ -134,13 +134,13 @@ def test_gradients_of_four_devices_equal_those_of_one(trajectories):
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_state_is_donated_and_the_step_compiled_once(trajectories, count):
     assert all(trajectories[count]["deleted"])
-    assert trajectories[count]["compilations"][0] > 0  # the listener hears
+    assert trajectories[count]["compilations"][0] > 0  # The listener works.
     assert trajectories[count]["compilations"][1:] == [0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_loaders_train_alike_and_share_one_program(trajectories, count, tmp_path, rng):
-    """Bit for bit: parameters and metrics. The step is the one that has been compiled already."""
+    """Bit for bit: parameters and metrics. The step has already been compiled."""
     labels = np.repeat(np.arange(4, dtype=np.int32), 6)
     paths = [f"{tmp_path}/{i}.png" for i in range(len(labels))]
     for path in paths:
@@ -166,7 +166,7 @@ def test_loaders_train_alike_and_share_one_program(trajectories, count, tmp_path
 
 
 def test_a_step_is_a_function_of_state_and_batch(trajectories):
-    """The same again from the start: bit for bit."""
+    """A second start gives the same, bit for bit."""
     rng = np.random.default_rng(0)
     state, step = build(AXIS)
     devices = jax.devices()[:1]
@@ -215,10 +215,10 @@ def test_basic_blocks_with_ibn_train_on_four_devices_as_on_one(batch):
 
 
 def test_one_trunk_forward_and_one_trunk_backward(batch):
-    """A convolution's backward pass is two more, the first layer's one: images need no gradient.
+    """A convolution's backward pass has two more, the first layer's one: images need no gradient.
 
-    1x1 convolutions are matrix products and are not among these; tests of `benchmarks.networks`
-    count the flops of all.
+    1x1 convolutions are matrix products and do not count here; tests of `benchmarks.networks` count
+    the flops of all.
     """
     state, step = build(None)
     program = jax.jit(step).lower(state, batch).as_text()
@@ -243,7 +243,7 @@ def test_bfloat16_step_stays_near_float32(batch):
 
 
 def losses_of(outputs, labels, **leaves):
-    """Metrics of a step of a network that has these outputs, with other leaves of `loss`."""
+    """Metrics of a step of a network with these outputs, with other leaves of `loss`."""
 
     class Fixed:
         def apply(self, variables, *inputs, **options):
@@ -293,7 +293,7 @@ def test_the_metric_is_of_embeddings_or_of_their_directions(rng):
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 3.0])
 def test_the_triplet_loss_has_a_weight(rng, weight):
-    """The total has it; the metric is the loss without it."""
+    """The total includes the weight; the metric is the loss without it."""
     labels = np.repeat(np.arange(2), 3).astype(np.int32)
     stages = [
         StageOutput(*(rng.normal(size=(6, n)).astype(np.float32) for n in (4, 3))) for _ in range(2)
@@ -311,7 +311,7 @@ def test_the_triplet_loss_has_a_weight(rng, weight):
 def test_the_id_loss_has_a_margin_and_the_accuracy_none(rng):
     labels = np.arange(8, dtype=np.int32) % 4
     logits = rng.normal(size=(8, 4)).astype(np.float32)
-    logits[np.arange(4), labels[:4]] += 1.5  # right by less than the margin, for some
+    logits[np.arange(4), labels[:4]] += 1.5  # some are right by less than the margin
     lowered = np.float64(logits)
     lowered[np.arange(8), labels] -= 2.0
     metrics = losses_of([StageOutput(None, logits)], labels, id_margin=2.0)
@@ -351,7 +351,7 @@ def test_a_stage_has_the_losses_that_it_has_outputs_for(rng):
 
 
 def test_mixed_images_have_both_labels(rng):
-    """The loss of a network that hands on a mixture, by NumPy in float64."""
+    """The loss of a network with a mixture in its outputs, by NumPy in float64."""
     labels = np.repeat(np.arange(2), 4).astype(np.int32)
     mixture = Mixture(
         labels=jnp.array(labels[::-1].copy()),
@@ -364,7 +364,7 @@ def test_mixed_images_have_both_labels(rng):
     np.testing.assert_allclose(
         metrics["loss/id_1"], ((1 - share) * own + share * other).mean(), rtol=1e-5
     )
-    # For mining an image is of whom it shows most; an even one stays what it was.
+    # Mining uses the identity with the larger share; with equal shares, the image's own.
     shown = np.where(share > 0.5, labels[::-1], labels)
     positive, negative = mined(embedding, shown)
     triplet = np.log1p(np.exp(positive - negative)).mean()

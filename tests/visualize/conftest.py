@@ -6,7 +6,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @pytest.fixture(autouse=True)
 def same_settings():
-    """No drawing changes matplotlib's global settings."""
+    """Check that no drawing changes matplotlib's global settings."""
     before = dict(mpl.rcParams)
     yield
     assert dict(mpl.rcParams) == before

@@ -14,13 +14,13 @@ def pixels(figure):
 
 
 def check_layout(figure):
-    """All is inside, no panel or text overlaps another, and panels have the images' shape."""
+    """No part is outside, no panel or text overlaps another, and panels have the images' shape."""
     width, height = figure.get_size_inches()
     assert width <= 9 + 1e-9
     panels = [axes.get_position() for axes in figure.axes]
     for panel in panels:
         assert (panel.height * height) / (panel.width * width) == pytest.approx(48 / 16)
-    pixels(figure)  # Texts have extents once they are drawn.
+    pixels(figure)  # Texts have extents only after drawing.
     written = [*figure.texts, *(axes.title for axes in figure.axes if axes.get_title())]
     to_figure = figure.transFigure.inverted()
     boxes = panels + [text.get_window_extent().transformed(to_figure) for text in written]

@@ -19,7 +19,7 @@ def test_curves_figure_draws_what_was_logged():
     assert list(lines) == ["total", "id 1", "id 2", "triplet 1", "triplet 2"]
     np.testing.assert_array_equal(lines["total"].get_xydata(), [[10, 6], [20, 3], [30, 2]])
     np.testing.assert_allclose(lines["id 2"].get_ydata(), [2 / 10, 2 / 20, 2 / 30])
-    # A stage has a colour, a kind of loss has a style.
+    # Colours are for stages, line styles for kinds of losses.
     assert lines["id 2"].get_color() == lines["triplet 2"].get_color() != lines["id 1"].get_color()
     assert lines["id 1"].get_linestyle() == lines["id 2"].get_linestyle()
     assert lines["id 1"].get_linestyle() != lines["triplet 1"].get_linestyle()
@@ -57,14 +57,14 @@ def test_the_learning_rate_falls_in_steps():
 def test_curves_figure_of_a_short_run(records, titles):
     figure = visualize.curves_figure(records)
     assert [axes.get_title(loc="left") for axes in figure.axes] == titles
-    # A lone point is visible.
+    # A single point is visible.
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)
     pixels(figure)
 
 
 @pytest.mark.parametrize("name", ["loss/$\\frac{$", "loss/\x1b[31m", "loss/a\nb", "loss/\ud800"])
 def test_names_of_losses_are_no_formulas(name):
-    """In a workdir from others a name may be anything."""
+    """In a workdir from others, a name may be any text."""
     named = {"step": 1, "loss": 2.0, "loss/id_1": 2.0}
     plain = visualize.curves_figure([named])
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_curves_figure_of_nothing(records):
 
 
 def runs(rng, count, last=0.4):
-    """Curves by name, the last epoch's share of each different."""
+    """Curves by name, with a different share in the last epoch."""
     epochs = np.arange(0, 17, 2.0)
     shares = last * rng.permutation(np.linspace(1, 0.5, count))
     return {
@@ -112,7 +112,7 @@ def test_comparisons_are_drawn_by_group_best_first(rng, counts):
 @pytest.mark.parametrize("counts", [(1,), (1, 1, 14, 2)])
 @pytest.mark.parametrize("last", [0.0, 0.4, 1.0])
 def test_legends_of_comparisons_hide_no_curve(rng, counts, last):
-    """They end above the highest curve, and on the figure."""
+    """They end above the highest curve, and inside the figure."""
     panels = {f"Group {i}": runs(rng, count, last) for i, count in enumerate(counts)}
     figure = visualize.comparison_figure(panels, "mAP")
     pixels(figure)

@@ -33,8 +33,8 @@ def test_overlay_is_hot_where_the_map_is_and_ignores_its_scale():
 
 
 def test_overlay_is_bilinear():
-    # A map from 0 to 1 over two rows: halfway between their centres it is half as active. There the
-    # colour map is read at 0.5.
+    # A map from 0 to 1 over two rows: halfway between their centres its value is 0.5, at which the
+    # colour map is read.
     cam = np.array([[0.0], [1.0]])
     result = visualize.overlay(np.zeros((4 * 8 + 2, 4, 3), np.uint8), cam)
     values = np.clip((np.arange(34) + 0.5) / 17 - 0.5, 0, 1)
@@ -135,17 +135,17 @@ def test_class_activation_figure_shows_every_image_row_and_column(rng, count, ti
     boxes = np.vectorize(lambda a: a.get_position(), otypes=[object])(axes)
     x0 = np.vectorize(lambda b: b.x0)(boxes)
     y0 = np.vectorize(lambda b: b.y0)(boxes)
-    # An image's rows are one below the other, its columns from left to right.
+    # The rows of an image are below each other, its columns from left to right.
     assert np.all(y0[:, 0] > y0[:, 1])
     assert np.all(np.diff(x0, axis=2) > 0)
     np.testing.assert_allclose(x0[:, 0], x0[:, 1])
     np.testing.assert_allclose(np.ptp(y0, axis=2), 0, atol=1e-12)
-    # Three people in a line, and their rows are level.
+    # Three people side by side, with their rows at the same height.
     line = np.arange(count) // 3
     np.testing.assert_allclose(y0, y0[3 * line], atol=1e-12)
     assert len(np.unique(y0[:, 0, 0].round(6))) == line[-1] + 1
 
-    # The first line has the names of columns, each line those of its rows, on their left.
+    # The first line has the names of columns; each line has its row's name on the left.
     for p, name in enumerate(("Image", *COLUMNS)):
         titles_at = [[a.get_title() for a in person] for person in axes[:, :, p]]
         assert titles_at == [[name if n < 3 else "", ""] for n in range(count)]
@@ -166,7 +166,7 @@ def test_class_activation_figure_shows_every_image_row_and_column(rng, count, ti
 
 def test_gradcam_figure_is_the_case_of_one_row(rng):
     images, cams = random_images(rng, 5), rng.random((5, 3, 6, 2))
-    cams[..., 0, 0] = 0  # Both then scale a map by its maximum alone.
+    cams[..., 0, 0] = 0  # Then both scale a map only by its maximum.
     one = visualize.gradcam_figure(images, cams, names=COLUMNS)
     two = visualize.class_activation_figure(images, cams[:, None], rows=ROWS[:1], columns=COLUMNS)
     assert len(one.axes) == len(two.axes)

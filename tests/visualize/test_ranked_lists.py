@@ -15,7 +15,7 @@ INFINITY = np.inf
 
 
 def box(figure, axes):
-    """Pixel rows and columns of an axes: top, bottom, left, right."""
+    """Pixel rows and columns of axes: top, bottom, left, right."""
     canvas = pixels(figure)
     extent = axes.get_window_extent()
     return (

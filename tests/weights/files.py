@@ -22,7 +22,7 @@ def write(path, arrays):
 
 
 def assert_near(got, wanted, tolerance=1e-4):
-    """Every difference within a share of the largest number."""
+    """Check that every difference is within a share of the largest number."""
     largest = abs(wanted).max()
     assert largest > 0
     assert got.shape == wanted.shape

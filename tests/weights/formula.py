@@ -1,6 +1,6 @@
-"""Weights and pixels that are a formula, so that reference numbers need none stored.
+"""Weights and pixels computed by a formula, so that they do not have to be stored.
 
-Integer arithmetic alone: the same bits on every machine and with every version of NumPy.
+It uses only integer arithmetic, so every machine and NumPy version gives the same bits.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def uniform(name, shape):
-    """Numbers in [0, 1) that look random, a function of a name and their places."""
+    """Pseudorandom numbers in [0, 1), a function of a name and their positions."""
     with np.errstate(over="ignore"):
         x = np.arange(math.prod(shape), dtype=np.uint64)
         x += np.uint64(zlib.crc32(name.encode()) << 32)
@@ -21,7 +21,7 @@ def uniform(name, shape):
 
 
 def tensor(name, shape):
-    """A weight by its name in PyTorch, such that maps neither vanish nor explode."""
+    """A weight by its name in PyTorch, scaled so that maps neither vanish nor explode."""
     x = uniform(name, shape)
     if name.endswith("num_batches_tracked"):
         return np.array(1000, np.int64)
@@ -35,5 +35,5 @@ def tensor(name, shape):
 
 
 def images(count, height, width):
-    """(B, H, W, 3) float32, as if normalised."""
+    """Images, (B, H, W, 3) float32, with values as after normalisation."""
     return 4 * uniform("images", (count, height, width, 3)) - 2

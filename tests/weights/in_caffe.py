@@ -1,8 +1,8 @@
 """Networks of Caffe in float64 NumPy, and their files, written and read byte by byte.
 
-Nothing here comes from `reid_jax`: numbers of fields, names of layers and what layers compute are
-written down again. A network is a list of `Layer`s, which say by `bottoms` and `tops` what they
-read and write, and is evaluated by these.
+The module does not use `reid_jax`: numbers of fields, names of layers and the computations of
+layers are written again. A network is a list of `Layer`s. Their `bottoms` and `tops` name their
+inputs and outputs, which determine the evaluation.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def field(number, value):
 
 
 def blob(array, shape=None):
-    """An array as Caffe writes it; with another `shape` than it has, a damaged one."""
+    """An array as Caffe writes it; a damaged one if `shape` differs from its own."""
     shape = np.shape(array) if shape is None else shape
     dims = b"".join(varint(size % 2**64) for size in shape)
     return field(7, field(1, dims)) + field(5, np.asarray(array, "<f4").tobytes())
@@ -62,14 +62,14 @@ def blob_in_double(array):
 
 
 def blob_one_by_one(array):
-    """Numbers and sizes that are not packed, which every reader must take."""
+    """Numbers and sizes that are not packed, which every reader must accept."""
     dims = b"".join(field(1, size) for size in np.shape(array))
     numbers = b"".join(field(5, float(x)) for x in np.ravel(array))
     return field(7, dims) + numbers
 
 
 def blob_of_four_axes(array):
-    """As before `shape` came: num, channels, height and width."""
+    """The format from before `shape`: num, channels, height and width."""
     shape = (1,) * (4 - np.ndim(array)) + np.shape(array)
     sizes = b"".join(field(i, size) for i, size in enumerate(shape, 1))
     return sizes + field(5, np.asarray(array, "<f4").tobytes())
@@ -79,7 +79,7 @@ def write_layer(layer, blob=blob):
     data = field(1, layer.name) + field(2, layer.type)
     data += b"".join(field(3, name) for name in layer.bottoms)
     data += b"".join(field(4, name) for name in layer.tops)
-    data += field(6, field(3, 1.0))  # rates of learning, which nobody reads
+    data += field(6, field(3, 1.0))  # learning rates, which are ignored
     data += b"".join(field(7, blob(array)) for array in layer.blobs)
     data += field(10, 0)  # the phase
     if layer.type == "Convolution":
@@ -156,7 +156,7 @@ def read(data):
     return layers
 
 
-# Evaluation, of arrays (B, C, H, W) as Caffe has them.
+# Evaluation, with arrays (B, C, H, W) as in Caffe.
 
 
 def windows(x, size, stride):
@@ -166,7 +166,7 @@ def windows(x, size, stride):
 
 
 def convolve(x, layer, border):
-    """Zeros around the map, or around an image a `border` of numbers for each channel."""
+    """Convolve, with zeros around the map or a `border` of one number per channel around images."""
     pad, stride = layer.settings.get("pad", 0), layer.settings.get("stride", 1)
     around = np.zeros((x.shape[0], x.shape[1], *(size + 2 * pad for size in x.shape[2:])))
     around += np.reshape(border, (1, -1, 1, 1))
@@ -180,9 +180,9 @@ def convolve(x, layer, border):
 
 
 def pool(x, layer, as_ours):
-    """Caffe's maximum: windows start at the first cell, and those that reach outside are cut.
+    """Caffe's max pooling: windows start at the first cell; those that reach outside are cut.
 
-    Or the trunk's, which start one cell before it.
+    With `as_ours`, the trunk's windows, which start one cell earlier.
     """
     size, stride = layer.settings["kernel_size"], layer.settings["stride"]
     pads = [(0, 0), (0, 0)]
@@ -204,10 +204,10 @@ def evaluate(layers, images, border=0.0, pool_as_ours=False):
     """Every map of a network by its name.
 
     Args:
-        layers: those after `data`. What they do not compute here (a classifier) is left out.
-        images: (B, 3, H, W), blue, green and red in 0..255 less the network's mean.
+        layers: those after `data`. Layers without a computation here (a classifier) are omitted.
+        images: (B, 3, H, W), blue, green and red in 0..255 minus the network's mean.
         border: the numbers around the images, (3,); Caffe has zeros.
-        pool_as_ours: whether maxima have the trunk's windows.
+        pool_as_ours: whether max pooling uses the trunk's windows.
     """
     maps = {"data": np.float64(images)}
     for layer in layers:
@@ -239,7 +239,7 @@ def evaluate(layers, images, border=0.0, pool_as_ours=False):
 
 
 def triple(rng, names, bottom, top, shape, stride, pad, bias):
-    """A convolution, its norm and its scale, the latter two in place."""
+    """A convolution, its norm and its scale, the last two in place."""
     count = shape[0]
     kernel = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
     if shape[1] == 3 and shape[2] == 7:
@@ -257,7 +257,7 @@ def triple(rng, names, bottom, top, shape, stride, pad, bias):
 
 
 def original_names(stage, number, branch, long):
-    """`res3a_branch2b` and the names of its norm and scale. `long` stages number their blocks."""
+    """`res3a_branch2b`, and the names of its norm and scale. `long` stages number their blocks."""
     block = "abcdefgh"[number] if not long or number == 0 else f"b{number}"
     return [f"{kind}{stage + 1}{block}_branch{branch}" for kind in ("res", "bn", "scale")]
 

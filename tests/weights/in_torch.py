@@ -1,7 +1,7 @@
-"""In PyTorch: torchvision's ResNets, IBN-a's, and the networks of the authors' PMM and BDB.
+"""PyTorch modules: torchvision's ResNets, IBN-a's, and the networks of the authors' PMM and BDB.
 
-Written from what is known of them. Modules have the names that those programs give them, so that
-`state_dict` has the keys of their files.
+They are written from what is known about those programs. Modules have the same names as there, so
+that `state_dict` has the keys of their files.
 """
 
 import numpy as np
@@ -78,7 +78,7 @@ KINDS = {"bottleneck": Bottleneck, "basic": BasicBlock}
 
 
 class ResNet(nn.Module):
-    """With an `fc`, which `forward` leaves out; the last stage has stride 1."""
+    """A ResNet with an `fc`, which `forward` omits; the last stage has stride 1."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
 
 
 class Program(nn.Module):
-    """What PMM's and BDB's programs have in common: all but the other heads."""
+    """The common parts of PMM's and BDB's programs: all except the other heads."""
 
     def __init__(self, depths, width, global_dim, classes):
         super().__init__()
@@ -157,7 +157,7 @@ class PMM(Program):
 
 
 class BDB(Program):
-    """Its part branch reduces by a linear map, in later versions of the program or by `conv`."""
+    """Its part branch reduces by a linear map, in later versions of the program by `conv`."""
 
     def __init__(self, depths=(3, 4, 6, 3), width=64, dims=(512, 1024), classes=751, conv=False):
         super().__init__(depths, width, dims[0], classes)
@@ -184,7 +184,7 @@ def by_formula(module):
 
 
 def apply(module, images):
-    """What a module gives for (B, H, W, 3); maps as (B, h, w, C)."""
+    """The output of a module for (B, H, W, 3); maps as (B, h, w, C)."""
     with torch.no_grad():
         outputs = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     if isinstance(outputs, tuple):

@@ -1,9 +1,9 @@
-"""Writes reference.json: what PyTorch makes of `formula`'s weights and pixels.
+"""Writes reference.json: PyTorch's results for `formula`'s weights and pixels.
 
     python -m tests.weights.make_reference
 
-Of each output its sum, and some of its numbers, spread evenly; and the shapes of all weights, from
-which tests without PyTorch make the same ones.
+The file has the sum of each output and some of its numbers, evenly spaced, and the shapes of all
+weights, from which tests without PyTorch create the same weights.
 """
 
 import json
@@ -17,13 +17,13 @@ PATH = pathlib.Path(__file__).with_name("reference.json")
 SIZE = (2, 64, 32)  # images, height, width
 PLACES = 24
 
-# Narrow networks, and their classes in `in_torch` with what they are made of.
+# Narrow networks, and their classes in `in_torch` with arguments.
 NETWORKS = {
     "bottleneck": ("ResNet", {"depths": (1, 2, 2, 1), "width": 4}),
     "basic": ("ResNet", {"block": "basic", "depths": (2, 1, 2, 1), "width": 4}),
     "ibn": ("ResNet", {"depths": (2, 1, 2, 1), "width": 5, "ibn": True}),
-    # Narrow versions of wide_resnet50_2, of a ResNet-50 with half the channels and a whole stem,
-    # whose strides are v1's, and of a ResNet-18 with one more block.
+    # Narrow versions of wide_resnet50_2, of a ResNet-50 with half the channels and a full stem,
+    # with v1's strides, and of a ResNet-18 with one more block.
     "wide": ("ResNet", {"depths": (1, 2, 2, 1), "width": 4, "base_width": 128}),
     "v1": (
         "ResNet",
@@ -36,7 +36,7 @@ NETWORKS = {
 
 
 def summary(x):
-    """What is stored of an output."""
+    """The stored numbers of an output."""
     flat = np.asarray(x, np.float64).ravel()
     places = np.linspace(0, flat.size - 1, min(PLACES, flat.size)).astype(int)
     return {

@@ -1,6 +1,7 @@
-"""Checkpoints of the authors' PMM and of BDB: converted, they give the original's descriptors.
+"""Checkpoints of the authors' PMM and of BDB: after conversion the descriptors are the original's.
 
-Numbers that PyTorch computed are stored in reference.json; where it is installed it computes more.
+Numbers that PyTorch computed are stored in reference.json. If PyTorch is installed, it computes
+more.
 """
 
 import hashlib
@@ -163,7 +164,7 @@ def test_every_tensor_is_accounted_for(tmp_path):
         "not (12, 128, 1, 1) or (12, 128)",
     ]
     assert not (tmp_path / "run").exists()
-    # A stage of PMM's is missing as a whole.
+    # A whole stage of PMM's is missing.
     weights = {n: x for n, x in arrays("pmm").items() if not re.match(r"(reduction|softmax)2", n)}
     source = write(tmp_path / "weights.safetensors", weights)
     with pytest.raises(SystemExit, match=r"authors' PMM .*:\n  8 missing: reduction2\.0\.weight"):
@@ -177,7 +178,7 @@ def test_every_tensor_is_accounted_for(tmp_path):
 
 
 def test_a_whole_network_is_no_trunk(converted):
-    """What would be dropped, its heads, is named by the command that keeps them."""
+    """The error names the heads, which would be dropped, and the command that keeps them."""
     with pytest.raises(ValueError, match=r"a whole network, PMM.*`reid-jax weights FILE OUT`"):
         read_trunk(converted / "pmm.safetensors")
 
@@ -218,7 +219,7 @@ def classes(count):
 
 
 def test_the_command_line_program(tmp_path):
-    """As it is typed, in a process of its own; an error is one line."""
+    """As it is typed, in a separate process; an error is one line."""
     source = write(tmp_path / "source.safetensors", arrays("bdb"))
     done = subprocess.run(
         [sys.executable, "-m", "reid_jax.weights", str(source), str(tmp_path)],

@@ -1,10 +1,10 @@
-"""ResNets of Caffe as trunks: they compute what the source networks do.
+"""ResNets of Caffe as trunks: they compute the same as the source networks.
 
-`in_caffe` writes the files and evaluates the networks by itself, in float64. The source networks
+`in_caffe` writes the files and evaluates the networks separately, in float64. The source networks
 pad images with their own mean colour and pool with windows that start elsewhere (see
-`reid_jax.weights.caffe`). Comparing to the last digit needs both the same on the two sides, so
-`in_caffe` pads with the colour that zeros are to the trunk, and pools as the trunk does. What the
-stem computes without this concession is compared where no window leaves the image.
+`reid_jax.weights.caffe`). An exact comparison needs the same padding and windows on both sides, so
+`in_caffe` pads with the colour that corresponds to zeros in the trunk, and pools like the trunk.
+The stem without these changes is compared where no window leaves the image.
 """
 
 import hashlib
@@ -44,13 +44,13 @@ def pixels(count=2, height=64, width=48):
 
 
 def as_caffe(images, mean):
-    """(B, 3, H, W), blue, green and red less the mean."""
+    """(B, 3, H, W), blue, green and red minus the mean."""
     return images[..., ::-1].transpose(0, 3, 1, 2) - mean.reshape(1, 3, 1, 1)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """Writes a network, and reads its trunk."""
+    """Write a network, and read its trunk."""
 
     def save(layers, **options):
         path = tmp_path / "net.caffemodel"
@@ -61,7 +61,7 @@ def saved(tmp_path):
 
 
 def assert_maps_equal(trunk, layers, names, strides=(1, 2, 2, 2), images=None):
-    """The trunk's maps, of images as a run feeds them, are the source network's."""
+    """The trunk's maps, for images as in a run, equal the source network's."""
     images = pixels() if images is None else images
     network = ResNet(**trunk.structure._asdict() | {"strides": strides})
     apply = jax.jit(lambda v, x: network.apply(v, normalize(x), train=False))
@@ -104,9 +104,9 @@ def named(layers, name):
 
 
 def test_norms_are_folded_as_caffe_computes_them(rng, saved):
-    """Of each: a factor of zero, another epsilon, larger or smaller than variances, no bias."""
+    """A factor of zero, another epsilon, larger or smaller than variances, no bias."""
     layers = resnet(rng)
-    # With statistics of zero a norm divides by the root of its epsilon: 316, and here 100.
+    # With statistics of zero, a norm divides by the root of its epsilon: 316, and here 100.
     named(layers, "bn2a_branch2a").blobs[2] = np.zeros(1)
     named(layers, "scale2a_branch2a").blobs[0] /= 316
     named(layers, "bn3a_branch2b").blobs[2] = np.zeros(1)
@@ -114,7 +114,7 @@ def test_norms_are_folded_as_caffe_computes_them(rng, saved):
     named(layers, "scale3a_branch2b").blobs[0] /= 100
     named(layers, "bn3a_branch1").eps = 1e-2
     named(layers, "bn4a_branch2a").eps = 1e-6
-    # Variances on both sides of what the epsilons differ by.
+    # Variances above and below the difference of the epsilons.
     small = named(layers, "bn4b_branch2c")
     small.eps = 2e-6
     small.blobs[1] = small.blobs[2][0] * np.geomspace(1e-8, 1e-3, 64)
@@ -246,7 +246,8 @@ def lines_of(error):
 
 
 def test_every_array_is_accounted_for(rng, saved):
-    """One error lists all that are missing, unexpected, misshapen or no weights."""
+    """One error lists all missing, unexpected and misshapen arrays, and those that are no
+    weights."""
     layers = resnet(rng, biases=True)
     layers.remove(named(layers, "scale3b_branch2a"))
     layers.remove(named(layers, "res4a_branch2b"))
@@ -264,7 +265,7 @@ def test_every_array_is_accounted_for(rng, saved):
     first, lines = lines_of(error)
     assert "net.caffemodel' does not fit ResNet of bottleneck blocks (10, 2, 2, 1) of" in first
     missing, unexpected, misshapen, not_finite, below = lines
-    # Of nine blocks 15 arrays each but one; and 5 of other layers.
+    # 15 arrays of each of nine blocks, minus one; and 5 of other layers.
     assert missing.startswith("139 missing: bn2a_branch2c/mean, bn2a_branch2c/var, ")
     assert unexpected == (
         "7 unexpected: bn2a_branch2c/2, bn2a_branch2c/bias, bn2a_branch2c/scale, bn5a_branch1/3, "
@@ -280,7 +281,7 @@ def test_every_array_is_accounted_for(rng, saved):
 
 
 def test_every_layer_is_accounted_for(rng, saved):
-    """What layers without weights are, and what convolutions do, in one error."""
+    """The types of layers without weights and the settings of convolutions, in one error."""
     layers = resnet(rng)
     layers.append(Layer("warp", "Power", ["data"], ["data"]))
     layers.append(named(layers, "bn5a_branch1"))
@@ -342,7 +343,7 @@ def data():
 
 
 def with_layer(*blobs):
-    """A file of one layer with such arrays, already written."""
+    """A file of one layer with these arrays, already encoded."""
     layer = in_caffe.field(1, "conv1") + b"".join(in_caffe.field(7, blob) for blob in blobs)
     return in_caffe.field(100, layer)
 
@@ -377,7 +378,8 @@ def shaped(shape, numbers=4):
         (lambda data: with_layer(b""), r"an array of shape \(0, 0, 0, 0\) with 0 numbers$"),
         (lambda data: with_layer(in_caffe.field(4, -1) + in_caffe.field(5, b"\0" * 8)),
          r"an array of shape \(0, 0, 0, -1\) with 2 numbers$"),
-        (lambda data: with_layer(in_caffe.field(5, b"\0" * 7)), "it holds no complete network of Caffe$"),
+        (lambda data: with_layer(in_caffe.field(5, b"\0" * 7)),
+         "it holds no complete network of Caffe$"),
         (lambda data: in_caffe.field(100, in_caffe.field(1, b"\xff\n" * 900)),
          r"Its layers with weights: none$"),
     ],
@@ -394,7 +396,7 @@ def test_damaged_files_are_one_error_that_names_them(change, message, data, tmp_
 
 
 def test_a_file_is_read_whatever_its_name_is(data, tmp_path):
-    """And what is cut off in one without the name is not called Caffe's."""
+    """And a truncated file with another name is not reported as Caffe's."""
     path = tmp_path / "weights"
     path.write_bytes(data)
     assert read_trunk(path).structure.depths == (1, 1, 1, 1)
@@ -402,7 +404,7 @@ def test_a_file_is_read_whatever_its_name_is(data, tmp_path):
     message = r"weights' is neither a \.safetensors file nor .* nor a network of Caffe \(\.caffem"
     with pytest.raises(ValueError, match=message):
         read_trunk(path)
-    # A model in ONNX is in Protocol Buffers too: version, producer and a graph.
+    # An ONNX model is in Protocol Buffers, too: version, producer and a graph.
     onnx = in_caffe.field(1, 9) + in_caffe.field(2, "pytorch") + in_caffe.field(7, b"\x12\x01x")
     path.write_bytes(onnx)
     with pytest.raises(ValueError, match=message):
@@ -410,7 +412,7 @@ def test_a_file_is_read_whatever_its_name_is(data, tmp_path):
 
 
 def test_a_changed_byte_ends_in_a_trunk_or_in_one_error(rng, data, tmp_path):
-    """Wherever it is: in names, sizes, settings or numbers."""
+    """At any position: in names, sizes, settings or numbers."""
     path = tmp_path / "net.caffemodel"
     outcomes = set()
     # Half of them outside the numbers, which are most of the file.
@@ -451,11 +453,11 @@ def test_open_nsfw_is_itself(tmp_path):
     assert trunk.left_out == ("fc_nsfw",)
     assert trunk.count == (265, 5_902_528)
     layers = in_caffe.read(data)
-    for layer in layers:  # As `resnet` names the maps that are compared.
+    for layer in layers:  # `resnet` gives these names to the compared maps.
         tops = {"eltwise_stage2_block0": "block 3.0", "eltwise_stage2_block5": "block 3.5"}
         tops["eltwise_stage3_block2"] = "block 4.2"
         layer.tops = [*layer.tops, *(tops[name] for name in layer.tops if name in tops)]
-    # A picture with edges and plain areas; noise would leave most maps empty.
+    # A picture with edges and plain areas; with noise, most maps would be empty.
     rows, columns = np.mgrid[:96, :64] / 20
     waves = [np.sin(rows * 2 + columns), np.sign(np.cos(3 * columns)), np.sin(rows * columns)]
     images = np.uint8(127 + 100 * np.stack(waves, -1))[None]

@@ -1,4 +1,4 @@
-"""PyTorch's files: read as data, whatever is in them."""
+"""PyTorch's files are read as data, without running any of their content."""
 
 import builtins
 import io
@@ -22,7 +22,7 @@ def torch():
 
 
 def zipped(data):
-    """A pickle as PyTorch's archives hold it."""
+    """A pickle as in PyTorch's archives."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", data)
@@ -32,7 +32,7 @@ def zipped(data):
 
 
 def old_format(data):
-    """As PyTorch before 1.6: number, version and system, then the content and the names."""
+    """As in PyTorch before 1.6: number, version and system, then the content and the names."""
     head = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
     return b"".join(pickle.dumps(x, 2) for x in head) + data + pickle.dumps([], 2)
 
@@ -48,12 +48,14 @@ def test_a_file_that_would_run_code_runs_nothing(wrap, torch, tmp_path, monkeypa
 
     evil = {"state_dict": {"conv1.weight": Evil()}, "epoch": 1}
     pickle.loads(pickle.dumps(evil, 2))
-    canary.rmdir()  # It does run where it is unpickled.
+    canary.rmdir()  # Unpickling does run it.
     path = tmp_path / "evil.pth"
     path.write_bytes(wrap(pickle.dumps(evil, 2)))
     heard = []
     monkeypatch.setattr(pickle, "loads", heard.append)
-    message = r"evil\.pth' holds more than weights: it needs posix\.mkdir, and no content .* is run"
+    message = (
+        r"evil\.pth' holds more than weights: it needs posix\.mkdir, and no content .* executed"
+    )
     with pytest.raises(ValueError, match=message):
         read_trunk(path)
     with pytest.raises(SystemExit, match=f"^ValueError: .*{message}"):
@@ -64,7 +66,7 @@ def test_a_file_that_would_run_code_runs_nothing(wrap, torch, tmp_path, monkeypa
 
 
 def test_nothing_is_unpickled_by_python_itself(torch, tmp_path):
-    """As an audit hook hears in a process of its own, of a good file and of an evil one."""
+    """An audit hook in a separate process checks it, for a good file and an evil one."""
     tensors = {name: torch.from_numpy(np.array(x)) for name, x in arrays("bottleneck").items()}
     torch.save(tensors, tmp_path / "good.pth")
     evil = b"\x80\x02cposix\nsystem\nX\x06\x00\x00\x00exit 3\x85R."

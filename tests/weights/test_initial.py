@@ -30,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A folder with narrow ResNets, two of them those of tests/pretrained.
+    """A folder with narrow ResNets, two of them those of tests/weights.
 
-    `bottleneck` has the depths of the tiny recipes, and is there converted too, as `trunk`.
+    `bottleneck` has the depths of the tiny recipes, and is also there converted, as `trunk`.
     """
     folder = tmp_path_factory.mktemp("sources")
     for name in ("basic", "ibn"):
@@ -60,7 +60,7 @@ def state_of(config, trunk):
 
 
 def test_the_trunk_alone_is_pretrained(sources, tmp_path):
-    """All else starts as it would without."""
+    """All other variables start as without a pretrained trunk."""
     config = recipe("baseline", sources / "trunk")
     trunk = initial.initial_trunk(config.model, tmp_path / "new")
     state, without = state_of(config, trunk), state_of(config, None)
@@ -115,7 +115,8 @@ def test_a_trunk_that_does_not_fit_is_told_before_images_are_read(file, message,
 
 @pytest.mark.slow
 def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
-    """It starts from a file, named from the folder it was started in; then it has checkpoints."""
+    """It starts from a file, relative to the folder in which it started; then it has
+    checkpoints."""
     config = recipe("baseline", "bottleneck")
     config.data.update({"root": str(tmp_path / "pedestrians"), "loader": "memory"})
     config.data.synthetic.update({"test_identities": 2, "train_cameras": 2, "test_cameras": 2})
@@ -140,7 +141,7 @@ def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
     for collection, tree in variables.items():
         jax.tree.map(np.testing.assert_array_equal, tree["trunk"], trunk[collection])
 
-    # The file goes; the leaf stays what it was.
+    # The file is removed; the leaf is unchanged.
     (tmp_path / "here" / "bottleneck").unlink()
     config.max_steps = 2
     train.train(config, workdir)
@@ -153,7 +154,7 @@ def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
     config.model.pretrained = "trunk"
     with pytest.raises(ValueError, match=r"holds another run: model\.pretrained is '.*bottleneck'"):
         train.train(config, workdir)
-    # Where there is no checkpoint yet, the run has not begun, and needs it.
+    # Without a checkpoint, the run has not begun, and needs the file.
     shutil.rmtree(tmp_path / "run" / CHECKPOINTS)
     config.model.pretrained = "bottleneck"
     with pytest.raises(FileNotFoundError, match="bottleneck"):
@@ -173,7 +174,7 @@ def test_a_run_from_before_the_leaf_goes_on(tmp_path):
 
 
 def test_hosts_compare_the_numbers_and_not_the_files(sources, monkeypatch, tmp_path):
-    """A host may have the source and another the converted file."""
+    """One host may have the source and another the converted file."""
     compared = []
     monkeypatch.setattr(hosts, "count", lambda: 2)
     monkeypatch.setattr(hosts, "check_same", lambda what, value: compared.append(value))

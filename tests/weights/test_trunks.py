@@ -1,6 +1,7 @@
-"""ImageNet's ResNets as trunks: the same activations as in PyTorch, and every tensor accounted for.
+"""ImageNet's ResNets as trunks: same activations as in PyTorch, and every tensor accounted for.
 
-Numbers that PyTorch computed are stored in reference.json; where it is installed it computes more.
+Numbers that PyTorch computed are stored in reference.json. If PyTorch is installed, it computes
+more.
 """
 
 import json
@@ -31,7 +32,8 @@ def maps_of(trunk, **leaves):
 
 @pytest.fixture
 def narrow(tmp_path):
-    """A narrow ResNet of bottlenecks: its weights, which may be changed, and a way to read them."""
+    """A narrow ResNet of bottlenecks: its weights, which tests may change, and a way to read
+    them."""
     weights = arrays("bottleneck")
 
     def read():
@@ -41,7 +43,8 @@ def narrow(tmp_path):
 
 
 def structure_found(settings):
-    """What shapes show of a network of `make_reference`: not where a bottleneck's stride is."""
+    """The structure that shapes show, for a network of `make_reference`: without the stride's
+    place."""
     place = False if settings.get("block") == "basic" else None
     return Structure(**settings | {"stride_in_1x1": place})
 
@@ -138,7 +141,7 @@ def test_the_structure_of_every_resnet_is_found(title, settings):
 
 @pytest.mark.parametrize("name", ["bottleneck", "v1"])
 def test_a_file_that_does_not_show_where_strides_are_serves_both_recipes(name, tmp_path, capsys):
-    """The notice and the error name the leaf; the error asks for no change of it."""
+    """The notice and the error name the leaf; the error does not ask to change it."""
     source, out = write(tmp_path / "source", arrays(name)), tmp_path / "out.safetensors"
     main([str(source), str(out)])
     said = capsys.readouterr().out.splitlines()
@@ -152,7 +155,7 @@ def test_a_file_that_does_not_show_where_strides_are_serves_both_recipes(name, t
             leaves = trunk.structure._asdict() | {"stride_in_1x1": place}
             check_fits(trunk, ResNet(**leaves), "a.pth")
             message = (
-                r"^model\.pretrained 'a\.pth' is a [^:]*: give "
+                r"^model\.pretrained 'a\.pth' is a [^:]*: pass "
                 r'--config\.model\.trunk\.depths="\(1, 2, 2, 1\)", or another file\. '
                 rf"{re.escape(STRIDE_UNKNOWN)}$"
             )
@@ -204,7 +207,7 @@ def test_the_program_says_what_it_found(tmp_path, capsys):
         "ours.safetensors",
         "trunk.safetensors",
     ]
-    # Nothing is written over, and what is converted is not converted.
+    # No file is overwritten, and a converted file is not converted again.
     for arguments, message in (
         ([source, out], "FileExistsError: .*trunk.safetensors' exists"),
         ([source, source], "FileExistsError: .*ours.safetensors' exists"),
@@ -229,12 +232,13 @@ def test_resnet50_needs_no_flags():
         "--config.model.trunk.base_width=128 --config.model.trunk.stride_in_1x1=True"
     )
     assert flags(Structure(stride_in_1x1=None)) == ""
-    # A stem as wide as the stages is the default's, however the recipe writes it.
+    # A stem as wide as the stages is the default's, in any spelling of the recipe.
     assert structure_of(ResNet(width=32, stem_width=32)) == Structure(width=32)
 
 
 def test_every_tensor_is_accounted_for(narrow):
-    """One error lists all that are missing, unexpected, misshapen or no weights."""
+    """One error lists all missing, unexpected and misshapen tensors, and those that are no
+    weights."""
     weights, read = narrow
     del weights["layer1.0.bn2.running_mean"], weights["layer3.1.conv2.weight"]
     weights["layer4.0.se.fc1.weight"] = weights["conv1.weight"]
@@ -267,7 +271,7 @@ def test_every_tensor_is_accounted_for(narrow):
 
 
 def test_of_many_the_first_are_named(narrow):
-    """As where stems have other names, in timm's resnet50d."""
+    """As in timm's resnet50d, whose stem has other names."""
     weights, read = narrow
     for name in [name for name in weights if name.startswith("layer3")]:
         del weights[name]
@@ -279,7 +283,7 @@ def test_of_many_the_first_are_named(narrow):
     with pytest.raises(ValueError, match=message) as caught:
         read()
     first, more = map(int, re.search(message, str(caught.value)).groups())
-    assert first == more + 10 == 21  # The stem's, and the first block's where none is left.
+    assert first == more + 10 == 21  # the stem's and the first block's
 
 
 def test_counters_of_batch_norm_may_be_missing(narrow):
@@ -332,7 +336,8 @@ def test_another_trunk_is_told_with_the_leaves_to_set(settings, message, narrow)
 
 
 def test_strides_that_need_more_weights_are_told(tmp_path):
-    """A basic block projects its shortcut where it has a stride; torchvision's first has none."""
+    """A basic block with a stride projects its shortcut; torchvision's first block has no
+    stride."""
     trunk = read_trunk(write(tmp_path / "weights.safetensors", arrays("basic")))
     network = ResNet(**trunk.structure._asdict())
     check_fits(trunk, network, "a.pth")
@@ -383,7 +388,7 @@ def test_trunks_written_before_stems_and_strides_were_leaves_are_read(narrow, tm
 )
 @pytest.mark.parametrize("lay", ["as they are", "by columns", "transposed", "every other"])
 def test_trunks_in_any_order_of_memory_are_written_right(structure, lay, tmp_path):
-    """A file has rows one after another; arrays need not."""
+    """A file stores row after row; arrays may be stored differently."""
     tensors = {t.name: formula.tensor(t.name, t.shape) for t in resnet.tensors(structure)}
     found = read_trunk(write(tmp_path / "source", tensors))
     lays = {

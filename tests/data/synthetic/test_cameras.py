@@ -25,14 +25,15 @@ def test_unknown_camera_is_named(camid):
 
 
 def narrowest(yaws):
-    """The least angle between any two of the directions, radians."""
+    """The smallest angle between any two of the directions, radians."""
     yaws = np.sort(np.mod(yaws, 2 * np.pi))
     return np.diff([*yaws, yaws[0] + 2 * np.pi]).min()
 
 
 @pytest.mark.parametrize("camids", [(1, 2, 3), (7, 8, 9)])  # of the default splits
 def test_cameras_of_a_split_mostly_show_different_views(camids, monkeypatch):
-    """Matching across cameras crosses views, so that a clue seen by one is hidden from another."""
+    """Matching across cameras crosses views, so a clue seen by one camera is hidden from
+    another."""
     yaws = []
     monkeypatch.setattr(
         capture, "draw_person", lambda canvas, view, who, gait: yaws.append(view.yaw)

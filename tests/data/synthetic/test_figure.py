@@ -13,7 +13,7 @@ FRONT, BACK, RIGHTWARDS, LEFTWARDS = 0.0, np.pi, np.pi / 2, -np.pi / 2
 
 
 def figure(who, yaw, phase=0.8):
-    """The person alone, in even light: (128, 96, 3)."""
+    """The person without surroundings, in even light: (128, 96, 3)."""
     canvas = blank()
     view = View(yaw=yaw, pitch=0.0, scale=118 / who.height, x=48.0, y=124.0)
     draw_person(canvas, view, who, Gait(phase, 1.0))
@@ -84,7 +84,7 @@ def test_a_backpack_is_seen_from_behind_and_its_straps_from_before():
     ("side", "seen", "hidden"), [(1, LEFTWARDS, RIGHTWARDS), (-1, RIGHTWARDS, LEFTWARDS)]
 )
 def test_a_shoulder_bag_is_seen_from_its_side(side, seen, hidden):
-    # Who walks to the left of the picture shows the left side.
+    # A person walking to the left of the picture shows the left side.
     without = plain()
     bag = Bag("shoulder", side, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9), 1.0)
     with_bag = dataclasses.replace(without, bags=(bag,))

@@ -10,7 +10,7 @@ def test_people_are_functions_of_seed_and_number():
 
 
 def test_many_people_share_their_clothes_colours():
-    """An identity cannot be told by the colours of its clothes alone."""
+    """The colours of clothes do not identify a person."""
     everybody = [person(0, "person", n) for n in range(200)]
 
     def clothes(who):
