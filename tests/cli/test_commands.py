@@ -9,7 +9,6 @@ import pytest
 
 import reid_jax
 from reid_jax.cli import commands, flag_programs
-from reid_jax.cli.leaf_help import describe
 from reid_jax.runs.settings import leaves_of
 from reid_jax.runs.workdir import write_run
 from reid_jax.runtime import hosts
@@ -102,13 +101,6 @@ def test_help_of_eval_shows_the_leaves_of_its_run(tmp_path, capsys):
     assert "--config.optim.lr" not in shown
     commands.main(["eval", "--help"])
     assert "\n  --config.eval.batch_size=128\n" in capsys.readouterr().out
-
-
-def test_a_default_can_be_typed_as_it_is_shown():
-    shown = describe(load("pmm_market"))
-    assert '\n  --config.data.image_size="(384, 128)"\n' in shown
-    assert '\n  --config.data.pattern=""\n' in shown
-    assert "\n  --config.model.mixing=hardmix\n" in shown
 
 
 def test_the_flags_for_hosts_have_the_defaults_of_hosts():

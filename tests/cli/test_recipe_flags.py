@@ -6,7 +6,6 @@ import re
 import pytest
 from absl import flags
 
-from reid_jax.cli import recipes
 from reid_jax.cli.recipe_flags import define_from_recipe
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -98,18 +97,3 @@ def test_a_missing_recipe_is_named(path):
 def test_a_value_of_another_type_names_its_leaf(argument):
     with pytest.raises(flags.IllegalFlagValueError, match=re.escape(argument)):
         parse(argument)
-
-
-def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
-    """A recipe loaded by path finds the common parts of recipes in the installed package."""
-    (tmp_path / "own.py").write_text((CONFIGS / "pmm_cuhk03.py").read_text())
-    monkeypatch.chdir(tmp_path)
-    values, _ = parse("--config=own.py:labeled")
-    assert values.config == parse("--config=pmm_cuhk03:labeled")[0].config
-
-
-def test_every_recipe_is_installed():
-    files = {path.stem for path in CONFIGS.glob("*.py")} - {"__init__", "common"}
-    assert set(recipes.installed()) == files
-    for name in files:
-        assert recipes.find(name).description

@@ -1,8 +1,8 @@
 """A folder in which the documentation's commands and code run, with tiny data and networks.
 
-Every command runs as it is printed, with one exception: `reid-jax train` gets `TINY` settings after
-its own, so that a run takes seconds. Folders have the names and layouts used on the pages; their
-images are synthetic pedestrians.
+Every command runs as it is printed, with one exception: `reid-jax train` gets those of the `TINY`
+settings that it does not name, so that a run takes seconds. Folders have the names and layouts that
+the pages use; their images are synthetic pedestrians.
 """
 
 import itertools
@@ -31,12 +31,15 @@ TINY_PMM = (
 _SHELL = f"""
 set -euo pipefail
 reid-jax() {{
-    local tiny=()
+    local tiny=() flag
     if [ "$1" = train ]; then tiny=({" ".join(f"'{flag}'" for flag in TINY)}); fi
     if [[ "$1 $2" = "train --config=pmm"* ]]; then
         tiny+=({" ".join(f"'{flag}'" for flag in TINY_PMM)})
     fi
-    command reid-jax "$@" "${{tiny[@]}}"
+    for flag in "${{tiny[@]}}"; do
+        if [[ " $*" != *" ${{flag%%=*}}="* ]]; then set -- "$@" "$flag"; fi
+    done
+    command reid-jax "$@"
 }}
 python() {{ command {sys.executable} "$@"; }}
 """

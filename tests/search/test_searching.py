@@ -24,7 +24,7 @@ from reid_jax.search import searching
 from tests import random_runs
 from tests.test_untrusted import NAME
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -1,0 +1,61 @@
+"""`reid-jax eval`: what its arguments become."""
+
+import pytest
+
+from reid_jax import report
+from reid_jax.cli import evaluate
+from reid_jax.programs import evaluate as program
+from reid_jax.runs.workdir import read_run, write_run
+from tests.test_configs import load
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Keyword arguments of `evaluate_run`, its recipe, and whether a report is asked for."""
+    calls = []
+
+    def evaluate_run(config, workdir, **others):
+        calls.append({"config": config, "workdir": workdir, **others})
+
+    monkeypatch.setattr(program, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(
+        report, "present", lambda run, output, report: calls[-1].update(report=report)
+    )
+    return calls
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    write_run(tmp_path, load("bdb_synthetic", "small"), 8)
+    return str(tmp_path)
+
+
+def test_the_run_s_recipe_is_the_default(workdir, calls):
+    evaluate.main([f"--workdir={workdir}"])
+    (call,) = calls
+    assert call["config"] == read_run(workdir)[0]
+    assert (call["workdir"], call["output"]) == (workdir, f"{workdir}/eval")
+    assert (call["checkpoint"], call["figures"], call["report"]) == ("latest", 0, False)
+    assert call["protocol"] == program.Protocol(None, None, False)
+    assert not call["draw"]
+
+
+def test_every_flag_arrives(workdir, calls):
+    evaluate.main(
+        [
+            *(f"--workdir={workdir}", "--checkpoint=best", "--output=there", "--report"),
+            *("--multi-query=max", "--gallery-extra=more", "--rerank", "--figures", "--queries=2"),
+            *("--config.eval.batch_size=3", "--config.data.root=elsewhere"),
+        ]
+    )
+    (call,) = calls
+    assert (call["config"].eval.batch_size, call["config"].data.root) == (3, "elsewhere")
+    assert (call["checkpoint"], call["output"], call["figures"]) == ("best", "there", 2)
+    assert call["protocol"] == program.Protocol("max", "more", True)
+    assert call["draw"]
+    assert call["report"]
+
+
+def test_queries_by_name_are_drawn_instead(workdir, calls):
+    evaluate.main([f"--workdir={workdir}", "--figure-queries=a.jpg,b.jpg"])
+    assert calls[0]["figures"] == ["a.jpg", "b.jpg"]

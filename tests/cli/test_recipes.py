@@ -1,0 +1,39 @@
+"""Recipes by name and by path."""
+
+import pathlib
+
+import pytest
+
+from reid_jax.cli import recipes
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def test_every_recipe_is_installed():
+    files = {path.stem for path in CONFIGS.glob("*.py")} - {"__init__", "common"}
+    assert recipes.installed() == sorted(files)
+    for name in files:
+        assert recipes.find(name).description
+
+
+def test_a_name_and_a_path_find_the_same_recipe():
+    named = recipes.find("pmm_cuhk03:labeled,small")
+    by_path = recipes.find(f"{CONFIGS}/pmm_cuhk03.py:labeled,small")
+    assert named.name == "pmm_cuhk03"
+    assert named[1:] == by_path[1:]
+    assert named.config != recipes.find("pmm_cuhk03").config
+
+
+def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
+    """By path, it finds what the recipes share in the installed package."""
+    (tmp_path / "own.py").write_text((CONFIGS / "pmm_cuhk03.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find("own.py:labeled").config == recipes.find("pmm_cuhk03:labeled").config
+
+
+@pytest.mark.parametrize("text", ["", "get_config = None", "def get_config(): return {}"])
+def test_a_file_that_is_no_recipe_is_refused(text, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"own\.py is no recipe: it has no get_config"):
+        recipes.find(str(path))

@@ -1,0 +1,60 @@
+"""`reid-jax reproduce`: what its arguments become."""
+
+import pathlib
+
+import pytest
+
+from reid_jax.cli import reproduce
+from reid_jax.reproduce import runner
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    calls = []
+
+    def stand_in(table, settings, dry_run):
+        calls.append((table, settings, dry_run))
+
+    monkeypatch.setattr(runner, "reproduce", stand_in)
+    return calls
+
+
+def test_arguments_become_settings(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reproduce.main(["pmm-table2"])
+    reproduce.main(
+        [
+            *("cuhk03-half", "--seeds=1", "--small", "--steps=5", "--workdir=there", "--dry-run"),
+            *("--market=data/market", "--config.eval.flip=True"),
+        ]
+    )
+    (table, settings, dry_run), (second_table, second, second_dry_run) = calls
+    assert (table, dry_run) == ("pmm-table2", False)
+    assert (second_table, second_dry_run) == ("cuhk03-half", True)
+    assert settings.folder == pathlib.Path.cwd()
+    assert settings.workdir == tmp_path / "runs" / "reproduce"
+    assert (settings.seeds, settings.small, settings.steps) == (3, False, None)
+    assert (second.seeds, second.small, second.steps) == (1, True, 5)
+    assert second.workdir == tmp_path / "there"
+    assert second.folders["market"] == tmp_path / "data" / "market"
+    assert second.overrides == ("eval.flip=True",)
+
+
+def test_ctrl_c_is_one_line(monkeypatch):
+    def stopped(*arguments, **others):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "reproduce", stopped)
+    with pytest.raises(SystemExit, match="stopped; run the same command again to continue"):
+        reproduce.main(["pmm-table2"])
+
+
+@pytest.mark.parametrize(
+    "argument", ["--config.seed=3", "--config.max_steps=3", "--config.data.root=x", "more"]
+)
+def test_leaves_with_an_option_of_their_own_are_refused(argument, calls, capsys):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["pmm-table2", argument])
+    assert stop.value.code == 2
+    assert argument.partition("=")[0].removeprefix("--config.") in capsys.readouterr().err
+    assert not calls

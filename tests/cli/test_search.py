@@ -1,0 +1,51 @@
+"""`reid-jax search`: its options and their defaults."""
+
+import pathlib
+
+import pytest
+
+from reid_jax.cli import search
+from reid_jax.search import searching
+
+LEAST = ["--workdir=run", "--gallery=people", "--query", "a.jpg"]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    calls = []
+    monkeypatch.setattr(searching, "search", calls.append)
+    return calls
+
+
+def test_defaults(calls):
+    search.main(LEAST)
+    (options,) = calls
+    assert (options.workdir, options.gallery, options.query) == ("run", "people", ["a.jpg"])
+    assert (options.checkpoint, options.top) == ("latest", 10)
+    assert (options.layout, options.pattern, options.save_gallery) == (None, None, None)
+    assert (options.identity, options.camera, options.not_camera) == (None, None, None)
+    assert not options.other_cameras
+    assert options.output == pathlib.Path("search.png")
+
+
+def test_options_take_several_values(calls):
+    search.main([*LEAST, "b.jpg", "-k", "3", "--identity", "1", "2", "--not-camera", "c1"])
+    (options,) = calls
+    assert (options.query, options.top) == (["a.jpg", "b.jpg"], 3)
+    assert (options.identity, options.not_camera) == (["1", "2"], ["c1"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["-k", "0"], "0 is below 1"),
+        (["--layout=msmt17"], "invalid choice: 'msmt17'"),
+        (["--layout=cuhk03", "--pattern=x"], "not allowed with argument --layout"),
+    ],
+)
+def test_values_out_of_range_are_refused(more, message, calls, capsys):
+    with pytest.raises(SystemExit) as stop:
+        search.main([*LEAST, *more])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not calls

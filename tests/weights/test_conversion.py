@@ -1,0 +1,50 @@
+"""Files of other programs: whose they are, and what is printed of them."""
+
+import numpy as np
+import pytest
+
+from reid_jax.weights import conversion, read_trunk
+from tests.test_configs import load
+from tests.weights import files
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [("pmm", "pmm"), ("bdb", "bdb"), ("bottleneck", None)]
+)
+def test_the_program_is_recognised(name, program, tmp_path):
+    file = conversion.read(files.write(tmp_path / "file.safetensors", files.arrays(name)))
+    assert conversion.program_of(file) == program
+
+
+def test_a_trunk_is_written_with_the_flags_for_it(tmp_path, capsys):
+    source = files.write(tmp_path / "file.safetensors", files.arrays("basic"))
+    out = tmp_path / "trunk.safetensors"
+    conversion.convert_trunk(conversion.read(source), out)
+    first, second = capsys.readouterr().out.splitlines()
+    trunk = read_trunk(out)
+    assert first.startswith(f"{trunk.structure.title}: {trunk.num_tensors} tensors, ")
+    assert f"--config.model.pretrained={out} " in second
+    assert "--config.model.trunk.block=basic" in second
+    with pytest.raises(ValueError, match="is already converted"):
+        conversion.convert_trunk(conversion.read(out), tmp_path / "again.safetensors")
+
+
+def test_a_program_s_checkpoint_is_written_as_a_workdir(tmp_path, capsys):
+    source = files.write(tmp_path / "file.safetensors", files.arrays("pmm"))
+    file = conversion.read(source)
+    conversion.convert_program(file, "pmm", load("pmm_market"), tmp_path / "run")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"PMM: {len(files.arrays('pmm'))} tensors, ")
+    assert second.startswith(f"reid-jax eval --workdir={tmp_path / 'run'} ")
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_recipe_of_another_network_is_refused(tmp_path):
+    source = files.write(tmp_path / "file.safetensors", files.arrays("pmm"))
+    file = conversion.read(source)
+    with pytest.raises(
+        ValueError, match=r"checkpoint of PMM, but the recipe's model\.name is 'bdb'"
+    ):
+        conversion.convert_program(file, "pmm", load("bdb_market"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert np.all([path.suffix == ".safetensors" for path in tmp_path.iterdir()])
