@@ -27,7 +27,7 @@ def test_rows_stay_together_while_they_grow():
     rows = Rows()
     assert (len(rows), rows.dim) == (0, 0)
     moves = [append(rows, start=number) for number in range(100)]
-    assert sum(moves) <= 8  # The room doubles.
+    assert sum(moves) <= 8  # The capacity doubles.
     np.testing.assert_array_equal(rows.features[:, 0], np.arange(100))
     np.testing.assert_array_equal(rows.camids, np.arange(100, 200))
     assert rows.names == tuple(f"{number}.jpg" for number in range(100))

@@ -1,1 +1,1 @@
-"""What a process runs on: hosts, devices, caches, files and messages."""
+"""The environment of a process: hosts, devices, caches, files and messages."""

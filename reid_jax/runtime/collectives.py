@@ -1,9 +1,9 @@
 """The global batch, seen from one device.
 
-A step is per-device code under `jax.pmap` with a named axis. Where a formula needs the whole batch
-(batch-hard mining, mixing partners, random numbers that must not depend on the number of devices)
-it goes through these helpers. `axis_name=None` means that the caller's batch is the whole batch, so
-that every formula also runs outside `jax.pmap`.
+A step is per-device code under `jax.pmap` with a named axis. If a formula needs the whole batch
+(batch-hard mining, mixing partners, random numbers that must not depend on the number of devices),
+it uses these helpers. `axis_name=None` means that the caller's batch is the whole batch, so every
+formula also runs outside `jax.pmap`.
 """
 
 import jax
@@ -14,10 +14,10 @@ AXIS = "batch"
 
 
 def gather(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """Every device's part of the batch, in order: (b, ...) on each of n devices to (n * b, ...).
+    """Gather every device's part of the batch: (b, ...) on each of n devices to (n * b, ...).
 
-    Differentiable: the gradient of each part returns to the device that holds it, summed over
-    devices.
+    The result is in the order of the devices. It is differentiable: the gradient of each part
+    returns to its device, summed over devices.
     """
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
@@ -31,7 +31,7 @@ def own_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
 
 
 def batch_keys(key: jax.Array, size: int, axis_name: str | None) -> jax.Array:
-    """One key an image of this device, a function of the image's place in the whole batch.
+    """One key per image of this device, a function of the image's place in the whole batch.
 
     Args:
         key: a scalar typed key, equal on all devices.

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk: whoever starts a run again does not wait for XLA again."""
+"""Keeps compiled programs on disk, so that a restarted run does not wait for XLA again."""
 
 import hashlib
 import os
@@ -11,17 +11,18 @@ import jax
 from reid_jax.runtime.files import replacing
 from reid_jax.runtime.messages import say
 
-# What the folder may hold at a start, in bytes. The step of a small network is about a megabyte.
+# The size to which the folder is reduced at a start, in bytes. A small network's step has about a
+# megabyte.
 MAX_BYTES = 2**30
 
 
 def keep_compiled() -> None:
-    """Has JAX keep what it compiles in the user's cache folder, where the next start finds it.
+    """Make JAX keep compiled programs in the user's cache folder for later starts.
 
-    To be called before JAX compiles anything, by programs and not by libraries: the setting is the
-    process's. JAX's own settings go first: with `JAX_COMPILATION_CACHE_DIR` set, or
-    `JAX_ENABLE_COMPILATION_CACHE=false`, nothing happens. A folder that cannot be written costs a
-    line and no more.
+    Call it before JAX compiles, in programs and not in libraries, because the setting applies to
+    the process. JAX's own settings have priority: with `JAX_COMPILATION_CACHE_DIR` or
+    `JAX_ENABLE_COMPILATION_CACHE=false`, the call has no effect. If the folder cannot be written
+    to, one line is printed.
     """
     given = jax.config.values["jax_compilation_cache_dir"] is not None
     if given or not jax.config.values["jax_enable_compilation_cache"]:
@@ -39,19 +40,20 @@ def keep_compiled() -> None:
         say(f"compiled programs are not kept for the next start: {error}")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # JAX's default, a second, leaves out the small programs, which are most of a start's.
+    # JAX's default, a second, would exclude the small programs, which are most of a start's.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _check_own(folder: pathlib.Path) -> None:
-    """Raises PermissionError where others can write: what lies there is executed."""
+    """Raise PermissionError if others can write to the folder, because its content is executed."""
     status = folder.stat()
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         raise PermissionError(f"others may write to {folder}. Remove it, or take their rights")
 
 
 def _user_cache() -> pathlib.Path:
-    """As the XDG base directory specification has it: a relative path is none."""
+    """The user's cache folder by the XDG base directory specification, which ignores relative
+    paths."""
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     return folder if folder.is_absolute() else pathlib.Path.home() / ".cache"
 
@@ -59,23 +61,23 @@ def _user_cache() -> pathlib.Path:
 def _processor() -> str:
     """A name for this type of processor.
 
-    Machines may share the user's folders, and JAX does not say that it tells their types apart:
-    what was compiled for one may use instructions that another lacks.
+    Machines may share the user's folders, and JAX does not document that it distinguishes their
+    types: code compiled for one may use instructions that another lacks.
     """
     description = platform.processor()
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
         lines = []
-    told = ("model name", "flags", "CPU part", "Features")  # x86's two, and ARM's.
-    description += "".join(sorted({line for line in lines if line.startswith(told)}))
+    prefixes = ("model name", "flags", "CPU part", "Features")  # x86's two, and ARM's
+    description += "".join(sorted({line for line in lines if line.startswith(prefixes)}))
     return f"{platform.machine()}-{hashlib.sha256(description.encode()).hexdigest()[:8]}"
 
 
 def _forget(folder: pathlib.Path, max_bytes: int) -> None:
-    """Removes the files that were not used for longest until at most `max_bytes` are left."""
+    """Remove the least recently used files until at most `max_bytes` are left."""
     files = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]
-    # Times of last use are rough where the system spares writing them, but never before creation.
+    # The system may record times of last use late, but they are never before creation.
     files.sort(key=lambda file: max(file[1].st_atime, file[1].st_mtime))
     excess = sum(stat.st_size for _, stat in files) - max_bytes
     for path, stat in files:
@@ -86,28 +88,28 @@ def _forget(folder: pathlib.Path, max_bytes: int) -> None:
 
 
 def _mend(folder: pathlib.Path) -> None:
-    """Removes entries that a kill cut off while they were written.
+    """Remove entries that a kill truncated while they were written.
 
-    JAX never runs one, for they carry a checksum, but warns of it at every start, and does not
-    write it again. Only what came since the last start is read.
+    JAX never runs such an entry, because entries have checksums, but it warns about it at every
+    start and does not write it again. Only entries since the last start are read.
     """
     try:
         from jax._src.compilation_cache import decompress_executable
-    except ImportError:  # It is JAX's own affair, and may go; then the warnings stay.
+    except ImportError:  # A private function of JAX, which may disappear; then the warnings stay.
         return
     entries = list(folder.glob("*-cache"))
     if not entries:
         return
     last = folder / "checked"
-    # File systems may tell no more than two seconds apart.
+    # The time stamps of some file systems have a resolution of two seconds.
     since = last.stat().st_mtime - 2 if last.exists() else 0
     with replacing(last, unique=True) as this:
-        this.touch()  # Before the entries are read: others may write more meanwhile.
+        this.touch()  # Before the entries are read, because others may write more meanwhile.
         for path in entries:
             try:
                 if path.stat().st_mtime >= since:
                     decompress_executable(path.read_bytes())
             except FileNotFoundError:
                 continue
-            except Exception:  # zlib's, or zstandard's where that is installed.
+            except Exception:  # from zlib, or from zstandard if it is installed
                 path.unlink(missing_ok=True)

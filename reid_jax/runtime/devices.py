@@ -1,4 +1,4 @@
-"""The devices that a run takes, on one host or on several."""
+"""The devices that a run uses, on one host or on several."""
 
 import logging
 
@@ -6,15 +6,16 @@ import jax
 
 
 def choose_devices(count: int) -> list[jax.Device]:
-    """The first `count` devices, or all where `count`, the leaf `devices`, is 0.
+    """The first `count` devices, or all if `count`, the leaf `devices`, is 0.
 
-    Of several hosts each gives the same number, and they stand host by host: a host's part of a
-    batch is contiguous.
+    With several hosts, each contributes the same number of devices, in the order of the hosts, so
+    that a host's part of a batch is contiguous.
 
     Raises:
+        ValueError: there are fewer devices, or hosts cannot contribute the same number.
         ValueError: there are fewer, or hosts cannot give the same number.
     """
-    # That a CPU has no TPU is no news.
+    # Silence JAX's message about a missing TPU.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     devices = jax.devices()
     by_host = [[d for d in devices if d.process_index == i] for i in range(jax.process_count())]
@@ -31,12 +32,12 @@ def choose_devices(count: int) -> list[jax.Device]:
 
 
 def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
-    """Those of `devices` that are this host's."""
+    """The devices of this host among `devices`."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def check_divides(devices: list[jax.Device], batch_size: int, leaves: str) -> None:
-    """Raises ValueError, naming the config leaves, where devices do not share a batch evenly."""
+    """Raise ValueError, naming the config leaves, if devices cannot share a batch evenly."""
     if batch_size % len(devices):
         raise ValueError(
             f"a batch of {batch_size} images ({leaves}) does not divide by {len(devices)} devices: "

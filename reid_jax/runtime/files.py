@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, whenever the process is killed."""
+"""Files and folders that are written completely or not at all, even if the process is killed."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from reid_jax.runtime.messages import shown
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file in UTF-8, see `write_atomically`."""
+    """Write a text file in UTF-8, see `write_atomically`."""
     write_atomically(path, text.encode())
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file such that a kill at any moment leaves the old content or the new.
+    """Write a file so that a kill at any moment leaves either the old or the new content.
 
     Raises:
         OSError: the file cannot be written.
@@ -27,16 +27,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator[pathlib.Path]:
-    """A file beside `path` to write to, which replaces `path` at the end.
+    """Yield a file beside `path` to write to, which replaces `path` at the end.
 
-    The draft is on disk before it takes the name. If anything is raised inside, the draft is
-    removed and `path` stays as it was.
+    The draft is on disk before it is renamed. If an error is raised inside, the draft is removed
+    and `path` is unchanged.
 
     Args:
-        path: of the file, in an existing folder.
-        unique: whether several processes may write the file at the same time. Each then has a draft
-            of its own, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp`
-            after its name, and the next draft replaces one that a kill left.
+        path: the file, in an existing folder.
+        unique: whether several processes may write the file at the same time. Each then has its own
+        draft, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp` appended,
+        and the next draft replaces one that a kill left behind.
 
     Raises:
         OSError: the file cannot be written.
@@ -56,15 +56,15 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A folder beside `path` to write into, which takes its name at the end.
+    """Yield a folder beside `path` to write into, which is renamed to `path` at the end.
 
-    Where anything is raised meanwhile, it goes and `path` is as it was.
+    If an error is raised inside, the folder is removed and `path` is unchanged.
 
     Args:
-        path: it does not exist, or is an empty folder. Its parents are made.
+        path: it must not exist, or be an empty folder. Its parents are created.
 
     Raises:
-        OSError: `path` is a file or a folder with something in it, or cannot be written beside.
+        OSError: `path` is a file or a folder that is not empty, or its parent cannot be written to.
     """
     target = pathlib.Path(os.path.realpath(path))
     try:

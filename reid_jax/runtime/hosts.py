@@ -1,9 +1,9 @@
-"""Several processes that share one run, one a host: how they meet, and what they tell each other.
+"""Several processes that share one run, one per host: how they connect and exchange data.
 
-Every host runs the same program. The devices of all of them share each training batch; a host reads
-its own part of the images, and the first alone writes. What passes between hosts besides JAX's own
-collectives goes through `gather_rows`: each host must then make the same calls in the same order.
-With one process, which is the usual case, all of this does nothing.
+Every host runs the same program. The devices of all hosts share each training batch; each host
+reads its own part of the images, and only the first host writes. Apart from JAX's own collectives,
+data passes between hosts through `gather_rows`, for which all hosts must make the same calls in the
+same order. With one process, the usual case, the functions change nothing.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from reid_jax.runtime import messages
 # Seconds without a sign of life after which a host counts as dead, and the others stop.
 HEARTBEAT_TIMEOUT = 100
 
-# Seconds to wait for the others: at the start, and at the end.
+# Seconds to wait for the other hosts, at the start and at the end.
 _MEETING_TIMEOUT = 300
 
-# Bytes of each host that travel at a time: gathering takes a few times as much.
+# Bytes that each host sends at a time. Gathering them takes a few times as much memory.
 _BLOCK_BYTES = 2**24
 
-# Seconds for which a host that fails stays, so that others fail with words of their own.
+# Seconds for which a failing host waits before it ends, so that the others report its error.
 _LAST_WORDS = 2.0
 
 
@@ -46,28 +46,28 @@ def joined(
     *,
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
 ) -> Iterator[None]:
-    """Around a program of which every host runs one process, before JAX has any device.
+    """Connect the processes of several hosts, one per host, before JAX initialises any device.
 
-    Where a host dies, or leaves by an error, the processes of the others end too: within seconds
-    where its connections break, at the latest after `heartbeat_timeout`.
+    If a host dies or leaves with an error, the other processes end too: within seconds if its
+    connections break, and otherwise after `heartbeat_timeout` at most.
 
     Args:
-        coordinator: `HOST:PORT`, an address of the first host that all reach; or `auto` where JAX
-            finds the others by itself: TPU pods, SLURM, Open MPI, Kubernetes. None for one process:
-            nothing happens.
+        coordinator: `HOST:PORT`, an address of the first host that all others can reach; or `auto`
+        if JAX can find the hosts itself: TPU pods, SLURM, Open MPI, Kubernetes. None for one
+        process, without any effect.
         count: number of processes; None with `auto`.
-        index: which of them this is, from 0; None with `auto`.
+        index: the number of this process, from 0; None with `auto`.
         heartbeat_timeout: seconds.
 
     Raises:
-        ValueError: the arguments do not belong together, or `auto` finds no cluster.
-        OSError: the others were not met in time, or the port is taken.
+        ValueError: the arguments contradict each other, or `auto` finds no cluster.
+        OSError: the other hosts did not connect in time, or the port is in use.
     """
     _check(coordinator, count, index)
     if coordinator is None:
         yield
         return
-    # That hosts connect, and that a CPU has no TPU, is no news.
+    # Silence JAX's messages about connections and about a missing TPU.
     for name in ("distributed", "xla_bridge"):
         logging.getLogger(f"jax._src.{name}").setLevel(logging.WARNING)
     try:
@@ -75,7 +75,7 @@ def joined(
             None if coordinator == "auto" else coordinator,
             count,
             index,
-            # With an address, no cluster is looked for: SLURM's would take one GPU a process.
+            # With an address, cluster detection is off: SLURM's would assign one GPU per process.
             cluster_detection_method=None if coordinator == "auto" else "deactivate",
             initialization_timeout=_MEETING_TIMEOUT,
             shutdown_timeout_seconds=_MEETING_TIMEOUT,
@@ -83,11 +83,13 @@ def joined(
         )
     except ValueError as error:
         raise ValueError(
-            f"--coordinator=auto finds no cluster here ({error}): give --coordinator=HOST:PORT, "
+            f"--coordinator=auto finds no cluster here ({error}): pass --coordinator=HOST:PORT, "
             "--processes and --process"
         ) from error
     except RuntimeError as error:
-        raise OSError(f"the hosts did not meet at --coordinator={coordinator}: {error}") from error
+        raise OSError(
+            f"the hosts did not connect at --coordinator={coordinator}: {error}"
+        ) from error
     if jax.process_index() > 0:
         messages.silence()
     try:
@@ -95,18 +97,16 @@ def joined(
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):
             _fall(leaving.code)
-        jax.distributed.shutdown()  # All leave together, each by the same exit code.
+        jax.distributed.shutdown()  # All hosts leave together, each with the same exit code.
         raise
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-        _fall(
-            "This host stops, and so will the others. What another host did wrong, it says itself."
-        )
+        _fall("This host stops, and so will the others. A failed host reports its own error.")
     jax.distributed.shutdown()
 
 
 def count() -> int:
-    """H, how many hosts share the run."""
+    """H, the number of hosts that share the run."""
     return jax.process_count()
 
 
@@ -116,7 +116,7 @@ def is_first() -> bool:
 
 
 def own_part(size: int) -> slice:
-    """This host's part of `size` things: contiguous, and a host's is at most one larger."""
+    """This host's part of `size` items: contiguous; parts differ in size by at most one."""
     first, after = (size * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
     return slice(first, after)
 
@@ -125,15 +125,15 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     """The rows of all hosts, in their order.
 
     Args:
-        rows: (n, ...), n of each host's own, all else alike.
+            rows: (n, ...). n may differ between hosts; shape and dtype of a row must not.
 
-    Returns:
-        (sum of all n, ...), every bit as it was.
+        Returns:
+            (sum of all n, ...), bit for bit.
     """
     if jax.process_count() == 1:
         return rows
     lengths = multihost_utils.process_allgather(np.int32(len(rows)))
-    # As bytes: JAX would make 64-bit numbers 32-bit ones.
+    # Gather bytes, because JAX would convert 64-bit numbers to 32 bits.
     width = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
     data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), width)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -162,16 +162,16 @@ def gather_bytes(items: list[bytes]) -> list[bytes]:
 
 
 def gather(value: Any) -> list:
-    """What each host gives, in their order; anything that JSON holds."""
+    """The values of all hosts, in their order; anything that JSON supports."""
     if jax.process_count() == 1:
         return [value]
     return [json.loads(text) for text in gather_bytes([json.dumps(value).encode()])]
 
 
 class Team:
-    """Who works on the items of a list: this host by itself, or all hosts, each on its part.
+    """The hosts that share the items of a list: only this host, or all hosts, each with its part.
 
-    Code that takes a team is the same for one host and for several: it works on `part` of the items
+    Code that uses a team is the same for one host and for several: it processes `part` of the items
     and passes its results through the other methods, which return those for all items.
     """
 
@@ -179,7 +179,7 @@ class Team:
         self._alone = alone
 
     def part(self, size: int) -> slice:
-        """The items, of `size`, that this host works on."""
+        """The part of `size` items that this host processes."""
         return slice(0, size) if self._alone else own_part(size)
 
     def rows(self, own: np.ndarray) -> np.ndarray:
@@ -191,31 +191,31 @@ class Team:
         return own if self._alone else gather_bytes(own)
 
     def values(self, own: list) -> list:
-        """The values of all hosts in one list; anything that JSON holds."""
+        """The values of all hosts in one list; anything that JSON supports."""
         return own if self._alone else [value for values in gather(own) for value in values]
 
 
-#: This host by itself, whatever the others do.
+#: Only this host, independent of the others.
 ALONE = Team(alone=True)
 #: All hosts, which pass the same items.
 EVERYBODY = Team(alone=False)
 
 
 def from_first(call: Callable[[], Any]) -> Any:
-    """What a call gives on the first host, which alone makes it; anything that JSON holds.
+    """Make a call only on the first host; return its result on all. JSON must support it.
 
     Raises:
-        Exception: there, what the call raised, and `OtherHostError` on the others.
+        Exception: on the first host, the call's exception; on the others, `OtherHostError`.
     """
     return gather(together(call if is_first() else lambda: None))[0]
 
 
 def together(call: Callable[[], Any]) -> Any:
-    """What a call gives, once it has succeeded on every host.
+    """Make a call on every host; return its result once it has succeeded on all hosts.
 
     Raises:
-        Exception: what the call raised here.
-        OtherHostError: it failed on another host; says which, and what is wrong there.
+        Exception: the exception of the call on this host.
+        OtherHostError: the call failed on another host. The message names the host and its error.
     """
     if jax.process_count() == 1:
         return call()
@@ -234,11 +234,11 @@ def together(call: Callable[[], Any]) -> Any:
 
 
 def check_same(what: str, value: Any) -> None:
-    """Raises ValueError where hosts would compute different things.
+    """Raise ValueError if a value differs between hosts, which would then compute different things.
 
     Args:
-        what: names the value in the error.
-        value: anything that JSON holds. Of dictionaries the error shows what differs.
+        what: the name of the value, for the error.
+        value: anything that JSON supports. For dictionaries, the error shows only differences.
     """
     values = gather(value)
     for host, other in enumerate(values):
@@ -252,10 +252,10 @@ def check_same(what: str, value: Any) -> None:
 
 
 def tree_from_first(tree: Any) -> Any:
-    """The first host's arrays, every bit as it is there, in place of this host's.
+    """The first host's arrays, bit for bit, in place of this host's.
 
     Args:
-        tree: a pytree of arrays; of the others only shapes and dtypes count.
+        tree: a pytree of arrays. On the other hosts only shapes and dtypes are used.
 
     Returns:
         NumPy arrays; with one process, the tree itself.
@@ -265,7 +265,7 @@ def tree_from_first(tree: Any) -> Any:
 
     def pass_on(leaf):
         leaf = np.asarray(leaf)
-        # As bytes, which are summed with zeros: a float's -0 would become 0.
+        # Send bytes and sum them with zeros. Summing floats would turn -0 into 0.
         data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
         data = multihost_utils.broadcast_one_to_all(data)
         return np.asarray(data).astype(np.uint8).view(leaf.dtype).reshape(leaf.shape)
@@ -288,7 +288,7 @@ def _check(coordinator: str | None, count: int | None, index: int | None) -> Non
 
 
 def _fall(message: object) -> None:
-    """Ends this process at once: an orderly end would wait for others, and they for this one."""
+    """End this process at once. An orderly exit would wait for others, which wait for this one."""
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

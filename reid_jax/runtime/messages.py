@@ -5,30 +5,30 @@ import os
 import sys
 from collections.abc import Iterator
 
-# What a program exits with whose work goes on when it is started again: EX_TEMPFAIL of sysexits.h.
+# Exit code of programs that continue when they are started again: EX_TEMPFAIL of sysexits.h.
 TRY_AGAIN = 75
 
 _silent = False
 
 
 class Preempted(Exception):
-    """SIGTERM has stopped the work, and nothing of it is lost."""
+    """SIGTERM has stopped the work; all progress is saved."""
 
 
 def say(text: str) -> None:
-    """Prints a line at once."""
+    """Print a line at once."""
     if not _silent:
         print(text, flush=True)
 
 
 def say_to_stderr(text: str) -> None:
-    """As `say`, on standard error: for programs whose output is read by others."""
+    """Like `say`, on standard error, for programs whose output is read by other programs."""
     if not _silent:
         print(text, file=sys.stderr, flush=True)
 
 
 def silence() -> None:
-    """Prints errors only from now on, because another host prints for all."""
+    """From now on print only errors, because another host prints for all."""
     global _silent
     _silent = True
 
@@ -39,25 +39,25 @@ def is_silent() -> bool:
 
 
 def shown(path: str | bytes | os.PathLike) -> str:
-    """A path as messages show it: quoted, and on one line whatever its bytes are.
+    """A path for messages: quoted, and on one line whatever bytes it has.
 
-    Line ends, control characters and bytes that are no text are escaped, so that a file's name can
+    Line ends, control characters and bytes that are not text are escaped, so that a file's name can
     neither forge a line of a report nor fail to print.
     """
     return repr(os.fsdecode(path))
 
 
 def printable(path: str | bytes | os.PathLike) -> str:
-    """A path without quotes, for where nothing else stands; escaped as `shown` does."""
+    """A path without quotes, for a place of its own; escaped as in `shown`."""
     text = os.fsdecode(path)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 @contextlib.contextmanager
 def clear_errors(traceback: bool) -> Iterator[None]:
-    """Ends the program with the message alone where settings, files or numbers are bad.
+    """On bad settings, files or numbers, end the program with only the message of the error.
 
-    Also where it was preempted, and then by the exit code `TRY_AGAIN`.
+    If it was preempted, the exit code is `TRY_AGAIN`.
 
     Args:
         traceback: let the error through with its traceback instead.

@@ -11,15 +11,15 @@ from reid_jax.runtime.messages import TRY_AGAIN
 
 
 class Preemption:
-    """Turns SIGTERM into a question asked after every step. A context manager, for the main thread.
+    """Records SIGTERM, to be checked after every step. A context manager, for the main thread.
 
-    Until `begin` there is nothing to save, and SIGTERM ends the process at once, by `TRY_AGAIN`. Of
-    several hosts JAX hears the signal instead, from `hosts.joined` on, and has all stop after the
-    same step.
+    Until `begin` there is nothing to save, and SIGTERM ends the process at once with `TRY_AGAIN`.
+    With several hosts, JAX receives the signal instead, from `hosts.joined` on, and stops all of
+    them after the same step.
     """
 
     def __init__(self):
-        """SIGTERM does what it did until the context is entered."""
+        """Keep SIGTERM unchanged until the context is entered."""
         self._requested = self._begun = False
         self._before = None
 
@@ -34,7 +34,7 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._before)
 
     def begin(self) -> None:
-        """A step is made: from now on SIGTERM waits for `due`."""
+        """Note that a step was made: from now on SIGTERM waits for `due`."""
         self._begun = True
 
     def due(self, step: int) -> bool:
@@ -46,7 +46,7 @@ class Preemption:
     def _hear(self, *unused_signal) -> None:
         self._requested = True
         if not self._begun:
-            # As a kill would, which all files stand. An exception would come up in the midst of any
-            # library, which may take it for its own: for a checkpoint that cannot be read, say.
-            os.write(1, b"stopped by SIGTERM before a step was made: the same command goes on\n")
+            # Exit like a kill, which all files survive. An exception could be raised inside any
+            # library, which might mistake it, for example for an unreadable checkpoint.
+            os.write(1, b"stopped by SIGTERM before the first step: run the same command again\n")
             os._exit(TRY_AGAIN)

@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, lines in a log, nothing where none was asked for.
+"""The progress of a long loop: a bar on a terminal, lines in a log, or nothing if disabled.
 
 A loop over images or queries reports through `Tracker`, training through `TrainingProgress`.
 """
@@ -45,7 +45,7 @@ class Tracker:
         period: float | None = None,
         ends: bool = False,
     ):
-        """Begins at 0 items.
+        """Begin at 0 items.
 
         Args:
             progress: called with messages, None disables them.
@@ -72,7 +72,7 @@ class Tracker:
             self._bar.close()
 
     def update(self, done: int) -> None:
-        """Reports that `done` items in all are finished, if a report is due."""
+        """Report that `done` items in total are finished, if a report is due."""
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
         elif self._progress is not None:
@@ -92,11 +92,11 @@ class Tracker:
 
 
 class TrainingProgress:
-    """Progress of training: a bar on a terminal, otherwise one line a report.
+    """Progress of training: a bar on a terminal, otherwise one line per report.
 
     The rate is that of the steps since the last report, without the time inside `paused`. Report
-    the first step by itself: it compiles, so it gives no rate, and the clock starts after it. The
-    remaining time is estimated from all steps since then, pauses included.
+    the first step separately: it includes compilation, so it gives no rate, and the clock starts
+    after it. The remaining time is estimated from all steps since then, including pauses.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class TrainingProgress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Begins a report of `total_steps` steps of `images_per_step` images.
+        """Begin a report of `total_steps` steps of `images_per_step` images.
 
         Args:
             total_steps: the step at which the run ends.
-            images_per_step: on all devices together.
+            images_per_step: images per step on all devices together.
             stream: where to write; standard error by default.
-            clock: seconds since some moment.
+            clock: returns seconds since a fixed moment.
         """
         self._total_steps = total_steps
         self._images_per_step = images_per_step
@@ -121,16 +121,16 @@ class TrainingProgress:
         self._clock = clock
         self._first: tuple[int, float] | None = None  # Step and time of the first report.
         self._last: tuple[int, float] | None = None
-        self._paused = 0.0  # Seconds since the last report.
+        self._paused = 0.0  # Paused seconds since the last report.
         self._bar: _Bar | None = None
 
     def report(self, step: int, epoch: float, loss: float) -> float | None:
-        """Shows a step that has been computed.
+        """Show a step that has been computed.
 
         Args:
             step: number of steps made.
-            epoch: number of epochs made, parts of one included.
-            loss: of that step.
+            epoch: number of epochs made, with fractions.
+            loss: loss of that step.
 
         Returns:
             Images per second since the last report, None at the first.
@@ -150,14 +150,14 @@ class TrainingProgress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around work that is not training, such as an evaluation, which may print lines."""
+        """A context for work that is not training, such as an evaluation, which may print lines."""
         self.close()
         start = self._clock()
         yield
         self._paused += self._clock() - start
 
     def close(self) -> None:
-        """Leaves the bar on the terminal as it is; the next report begins a new one."""
+        """Leave the bar on the terminal; the next report begins a new one."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -192,9 +192,9 @@ def format_progress(
         step: number of steps made.
         total_steps: number of steps of the run.
         epoch: number of epochs made.
-        loss: of the last step.
-        images_per_second: left out if None.
-        seconds_left: until the end; left out if None.
+        loss: loss of the last step.
+        images_per_second: omitted if None.
+        seconds_left: remaining time; omitted if None.
 
     Returns:
         One line without its end.
@@ -221,7 +221,7 @@ class _Bar(tqdm):
 
 
 def _prints_to_terminal(progress: Progress) -> bool:
-    """Whether messages are the programs' own and go to a terminal: a bar then replaces them."""
+    """Whether messages are the programs' own and go to a terminal: then a bar replaces them."""
     if is_silent() or progress not in (say, say_to_stderr) or not sys.stderr.isatty():
         return False
     return progress is say_to_stderr or sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""`reid-jax eval`: what its arguments become."""
+"""`reid-jax eval`: how it passes on its arguments."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.test_configs import load
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Keyword arguments of `evaluate_run`, its recipe, and whether a report is asked for."""
+    """Keyword arguments of `evaluate_run`, its recipe, and whether a report is requested."""
     calls = []
 
     def evaluate_run(config, workdir, **others):

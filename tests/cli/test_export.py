@@ -1,4 +1,4 @@
-"""`reid-jax export`: what its arguments become."""
+"""`reid-jax export`: how it passes on its arguments."""
 
 import pytest
 

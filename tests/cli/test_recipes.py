@@ -25,7 +25,7 @@ def test_a_name_and_a_path_find_the_same_recipe():
 
 
 def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
-    """By path, it finds what the recipes share in the installed package."""
+    """A recipe loaded by path finds the common parts of recipes in the installed package."""
     (tmp_path / "own.py").write_text((CONFIGS / "pmm_cuhk03.py").read_text())
     monkeypatch.chdir(tmp_path)
     assert recipes.find("own.py:labeled").config == recipes.find("pmm_cuhk03:labeled").config

@@ -1,4 +1,4 @@
-"""`reid-jax reproduce`: what its arguments become."""
+"""`reid-jax reproduce`: how it passes on its arguments."""
 
 import pathlib
 

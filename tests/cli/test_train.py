@@ -1,4 +1,4 @@
-"""`reid-jax train`: what its arguments become."""
+"""`reid-jax train`: how it passes on its arguments."""
 
 import pytest
 

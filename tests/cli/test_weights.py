@@ -1,4 +1,4 @@
-"""`reid-jax weights`: what it does with a file and with a recipe."""
+"""`reid-jax weights`: the conversion that it chooses for a file and a recipe."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The two numbers of identities that are no person's."""
+"""The two identity numbers that do not stand for a person."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Images that a caller hands over, as paths or as pixels."""
+"""Images that a caller passes as paths or as pixels."""
 
 import re
 

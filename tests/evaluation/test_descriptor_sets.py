@@ -1,4 +1,4 @@
-"""Checks of descriptors and of who they show."""
+"""Checks of descriptors, identities and cameras."""
 
 import re
 

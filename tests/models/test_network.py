@@ -1,4 +1,4 @@
-"""What all networks have in common, over a network of two linear heads."""
+"""The common parts of all networks, tested with a network of two linear heads."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Head(nn.Module):
 
 
 class Two(Network):
-    """Maps are the image and the image twice as coarse."""
+    """The maps are the image, and the image at half the resolution."""
 
     def setup(self):
         self.heads = [Head(), Head()]
@@ -57,7 +57,7 @@ def test_the_descriptor_is_the_embeddings_of_all_heads(network, variables, image
 
 
 def test_grad_cam_is_the_predicted_class_s_weights_over_each_map(network, variables, images):
-    """The heads are linear, so the gradient is their product of kernels, in float64 NumPy."""
+    """The heads are linear, so the gradient is the product of their kernels, in float64 NumPy."""
     cams = network.apply(variables, images, method="cams")
     assert [cam.shape for cam in cams] == [(2, 4, 6), (2, 2, 3)]
     maps = [np.float64(images), np.float64(images)[:, ::2, ::2] ** 2]

@@ -229,7 +229,7 @@ def test_sigterm_ends_a_run_that_goes_on_to_the_same_end(shared, unbroken):
     )
     with Run(shared, "preempted", checkpoint__every_epochs=STEPS) as run:
         for pattern, message in (
-            ("baseline:", "stopped by SIGTERM before a step was made: the same command goes on"),
+            ("baseline:", "stopped by SIGTERM before the first step: run the same command again"),
             (r"step +2/", stopped),
             (r"step +10/", stopped),  # While it evaluates.
         ):

@@ -1,4 +1,4 @@
-"""A table from its plan to its files, with runs that only look as if they were made."""
+"""A table from its plan to its files, with simulated runs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Kinds of leaves: which values each accepts, and its words."""
+"""Kinds of leaves: the values that each accepts, and its description."""
 
 import operator
 

@@ -41,7 +41,7 @@ def test_sigterm_before_the_first_step_ends_the_process_at_once():
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "stopped by SIGTERM before a step was made: the same command goes on\n"
+    assert done.stdout == "stopped by SIGTERM before the first step: run the same command again\n"
     assert (done.returncode, done.stderr) == (75, "")
 
 

@@ -1,4 +1,4 @@
-"""Files of other programs: whose they are, and what is printed of them."""
+"""Files of other programs: recognising the program, and the printed report."""
 
 import numpy as np
 import pytest

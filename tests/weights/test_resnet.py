@@ -1,4 +1,4 @@
-"""Names and shapes of ResNets: which structure they show."""
+"""Names and shapes of ResNets: the structure that they imply."""
 
 import jax
 import jax.numpy as jnp
