@@ -138,7 +138,7 @@ def _kind(path: str | None, result: str, weights: dict[str, set[tuple[int, ...]]
 
     Args:
         path: its name in JAX, `jit(step)/transpose(jvp(PMM.training))/trunk/layer1_0/conv2/mul`, or
-        None if the compiler dropped the name.
+            None if the compiler dropped the name.
         result: its type, `f32[64,64,3,3]{3,2,1,0}`, or a tuple of types.
         weights: `_extents` of the matrices and kernels of each of the network's modules.
     """

@@ -43,7 +43,7 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
     Args:
         script: path in the repository, `benchmarks/networks.py`.
         settings: value of each option of the script, with defaults that depend on the machine
-        filled in.
+            filled in.
         device: the device that was measured.
         results: in the script's own schema.
 

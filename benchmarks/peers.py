@@ -86,7 +86,7 @@ def rerank(
         gallery: float32 (G, D).
         k1: number of neighbours that can be reciprocal.
         k2: number of neighbours over which a set of neighbours is averaged, including the image
-        itself.
+            itself.
         weight: weight of the original distance, lambda in equation 12.
 
     Returns:

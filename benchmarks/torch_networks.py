@@ -300,7 +300,7 @@ def create(config: ConfigDict, variables: dict) -> nn.Module:
 
     Args:
         config: a baseline with a classifier, or a PMM with three stages and Hard-Mix; with a trunk
-        of plain bottlenecks.
+            of plain bottlenecks.
         variables: `params` and `batch_stats` of our network, NumPy.
 
     Returns:
@@ -367,7 +367,7 @@ def make_step(network: nn.Module, config: ConfigDict, form: str = "eager") -> Ca
         network: on its device.
         config: a whole recipe; reads `augment`, `loss` and `optim`.
         form: words joined by `+`: `compiled`, by `torch.compile`, except the optimizer, or `tuned`,
-        the same with `mode="max-autotune"`; `autocast`, in bfloat16.
+            the same with `mode="max-autotune"`; `autocast`, in bfloat16.
 
     Returns:
         step(images, labels) -> loss, with images (B, H, W, 3) uint8 and labels (B,) int64 on the

@@ -14,14 +14,14 @@ def parse(string: str | None, *groups: tuple[str | None, ...]) -> list[str | Non
     Args:
         string: comma-separated words, or None or "" for no words.
         *groups: alternatives, of which a string contains at most one word. The first of several is
-        the default, which may be None; a group of one word is a switch.
+            the default, which may be None; a group of one word is a switch.
 
     Returns:
         For each group the word in the string, its default, or None for a switch that is off.
 
     Raises:
         ValueError: an unknown word, or two words of a group. The message lists them and the known
-        words.
+            words.
     """
     words = [word for word in (string or "").split(",") if word]
     known = [word for group in groups for word in group if word is not None]

@@ -93,14 +93,14 @@ class Gallery(Rows):
             gallery.add(model.embed(crops), pids=[7, 7, 12], camids=2)
 
         Args:
-                features: numbers (N, D), or (D,) for one image; float32 is stored unchanged.
-                pids: identities, N integers or one for all. None means 0 for all, an unknown person
-                (a distractor in re-ID data sets). -1 is junk, which no search finds.
-                camids: cameras, N integers or one for all. None means 0 for all.
-                names: N texts or paths that identify the images. None means "" for all.
+            features: numbers (N, D), or (D,) for one image; float32 is stored unchanged.
+            pids: identities, N integers or one for all. None means 0 for all, an unknown person (a
+                distractor in re-ID data sets). -1 is junk, which no search finds.
+            camids: cameras, N integers or one for all. None means 0 for all.
+            names: N texts or paths that identify the images. None means "" for all.
 
-            Raises:
-                ValueError: shapes or dtypes disagree, D is not that of the existing images, or a
+        Raises:
+            ValueError: shapes or dtypes disagree, D is not that of the existing images, or a
                 descriptor is not finite or longer than 1e18.
         """
         rows = as_descriptors(features)
@@ -184,8 +184,8 @@ class Gallery(Rows):
 
         Raises:
             ValueError: shapes or dtypes disagree, a query is not finite or too long, k or
-            block_size is below 1, or `pids` or `camids` is given without the argument that it needs
-            to take effect.
+                block_size is below 1, or `pids` or `camids` is given without the argument that it
+                needs to take effect.
         """
         rows = as_descriptors(features)
         count = len(rows)

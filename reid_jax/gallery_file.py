@@ -3,14 +3,14 @@
 Tensors:
     features: float32 (N, D).
     pids, camids: int64 (N,).
-        names: uint8 (B,), all names concatenated in UTF-8. A lone surrogate, by which Python
-            represents a byte of a file name that is not text, takes three bytes.
-        ends: int64 (N,), the end of each name in `names`.
+    names: uint8 (B,), all names concatenated in UTF-8. A lone surrogate, by which Python
+        represents a byte of a file name that is not text, takes three bytes.
+    ends: int64 (N,), the end of each name in `names`.
 
 Metadata:
-        format: the format of this file.
-        origin: a JSON text in ASCII.
-        crc32: a checksum of the origin and all tensors, which detects damage.
+    format: the format of this file.
+    origin: a JSON text in ASCII.
+    crc32: a checksum of the origin and all tensors, which detects damage.
 """
 
 import json

@@ -55,7 +55,7 @@ def descriptor_function(
     Args:
         network: its inference face returns descriptors (B, D).
         flip: return the mean of the descriptors of an image and its mirror image, at twice the
-        cost.
+            cost.
         unit_length: divide each descriptor by its Euclidean length, after flipping.
 
     Returns:
@@ -113,9 +113,9 @@ def extract(
         face: from `descriptor_face` or `pmap_face`.
         variables: {"params", "batch_stats"}.
         parts: images, from `reid_jax.data.decoding.open_images`, and for each the number of leading
-        images to use.
+            images to use.
         batch_size: images per call. The last batch of each part is padded, and the results of the
-        padding are dropped.
+            padding are dropped.
         progress: called with progress messages; None disables them.
 
     Returns:

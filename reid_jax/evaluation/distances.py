@@ -180,8 +180,8 @@ def index_gallery(gallery: Descriptors, earlier: Index | None = None) -> Index:
     Args:
         gallery: descriptors of G images.
         earlier: the index of the gallery's first images. Then only the other images are read, until
-        there are as many of them as of the first. Results are exact for any centre, and fastest for
-        the mean.
+            there are as many of them as of the first. Results are exact for any centre, and fastest
+            for the mean.
 
     Raises:
         ValueError: as `check_sets`.
@@ -215,7 +215,7 @@ def prepare(
         query: descriptors of Q images.
         gallery: descriptors of G images, or their index from `index_gallery`.
         block_size: number of gallery images whose scores are in memory at a time, for at most the
-        smaller of `block_size` and 256 queries.
+            smaller of `block_size` and 256 queries.
         rescore: weight and offsets of each query, or None to order by distance.
 
     Raises:

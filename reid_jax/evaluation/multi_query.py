@@ -35,10 +35,10 @@ def pool(
     Args:
         query: Q queries. Only their pids and camids are used, so they need no descriptors.
         boxes: N images, as `layouts.read_multi_query` returns them; features (N, D) float32. Boxes
-        that belong to no query are ignored.
+            that belong to no query are ignored.
         how: `average` or `max`.
         normalize: scale the pooled descriptor to length one. As in the authors' program, the
-        descriptors of boxes and gallery must then already have length one.
+            descriptors of boxes and gallery must then already have length one.
 
     Returns:
         (Q, D) float32 features with the queries' pids and camids.

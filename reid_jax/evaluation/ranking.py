@@ -155,21 +155,21 @@ def match_ranks(
     Args:
         query: descriptors of Q images.
         gallery: descriptors of G images.
-            block_size: number of gallery images whose scores are in memory at a time, for at most
-            the smaller of `block_size` and 256 queries. It affects speed and memory, but not the
+        block_size: number of gallery images whose scores are in memory at a time, for at most the
+            smaller of `block_size` and 256 queries. It affects speed and memory, but not the
             result.
-            rescore: function that returns for the i-th query a finite weight w >= 0 and a finite
+        rescore: function that returns for the i-th query a finite weight w >= 0 and a finite
             offset, float64 (G,). The gallery is then ordered by w d^2 + offset in float64, with d^2
             the squared Euclidean distance, ties in gallery order. It is called once per query, in
             ascending order. None orders by distance.
-            progress: called with progress messages; None disables them.
+        progress: called with progress messages; None disables them.
 
-        Returns:
-            For each query the 1-based ranks of its matches among its valid gallery images, int64,
-            ascending; empty if it has no match.
+    Returns:
+        For each query the 1-based ranks of its matches among its valid gallery images, int64,
+        ascending; empty if it has no match.
 
-        Raises:
-            ValueError: if shapes or dtypes disagree, a set is empty, a descriptor is not finite, or
+    Raises:
+        ValueError: if shapes or dtypes disagree, a set is empty, a descriptor is not finite, or
             `rescore` returns something else.
     """
     search = prepare(query, gallery, block_size, rescore)
@@ -304,7 +304,7 @@ def _count_nearer(search: Search, found: _Matches, row: np.ndarray, start: int) 
         search: the search.
         found: the matches of the row's query, M of them.
         row: float32 (B,), scores of one block of the gallery; infinite for images that do not
-        count.
+            count.
         start: gallery index of the block's first image.
 
     Returns:

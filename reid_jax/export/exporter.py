@@ -47,7 +47,7 @@ def export_run(
     Raises:
         ImportError: ONNX is requested, and its converter is missing.
         OSError, ValueError: `out`, a format, the run or its checkpoint is bad; or the network
-        cannot be converted.
+            cannot be converted.
     """
     formats = _chosen(formats)
     with new_folder(out) as folder:

@@ -52,8 +52,8 @@ def write_report(
         curves: training curves, or None.
         length: number of nearest gallery images to show for each query.
         page_bytes: size that the page may have, if its other content allows it.
-            progress: called with progress messages, and at the end with the names of the written
-            files; None disables them.
+        progress: called with progress messages, and at the end with the names of the written files;
+            None disables them.
 
     Returns:
         The page.

@@ -36,7 +36,7 @@ def build(
         summary: the head of the page.
         lists: Q queries and T gallery images.
         thumbnails: WebP files of the Q queries and then the T gallery images, to embed in the page;
-        or the folder that holds them at the paths of `image_path`, relative to the page.
+            or the folder that holds them at the paths of `image_path`, relative to the page.
         ratio: width divided by height of an image as it is shown.
         gallery_size: number of images in the whole gallery.
 

@@ -84,7 +84,7 @@ def left_out(table: Table, settings: Settings) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: a folder that the settings name does not exist, or no dataset of the
-        table is available.
+            table is available.
     """
     reasons = {}
     for key in table.datasets:

@@ -1,1 +1,1 @@
-"""A run's folder: settings, what the run is, checkpoints, metrics, restoring."""
+"""The folder of a run: settings, `run.json`, checkpoints, metrics, restoring."""

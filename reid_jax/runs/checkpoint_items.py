@@ -1,7 +1,7 @@
-"""What one checkpoint holds: items of arrays under the names of their leaves.
+"""The content of one checkpoint: items of arrays under the names of their leaves.
 
-Arrays are stored under names such as `params/stem/kernel`. So a checkpoint of another network is
-recognised, and its first different leaf named, before a single array is read.
+Arrays are stored under names such as `params/stem/kernel`, so that a checkpoint of another network
+is recognised, and its first different leaf named, before any array is read.
 """
 
 import itertools
@@ -20,14 +20,14 @@ PyTree = Any
 
 
 class DamagedCheckpointError(OSError):
-    """A checkpoint whose files are missing, cut short or unreadable."""
+    """A checkpoint whose files are missing, truncated or unreadable."""
 
 
 def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is a checkpoint in a folder for a run to go on from. Reads no arrays.
+    """Whether a folder has a checkpoint from which a run can resume. Reads no arrays.
 
     Raises:
-        ValueError: the newest holds weights alone, on purpose.
+        ValueError: the newest checkpoint holds only weights, on purpose.
     """
     steps = [path for path in pathlib.Path(folder).glob("*") if path.name.isdigit()]
     if not steps:
@@ -35,14 +35,14 @@ def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
     newest = max(steps, key=lambda path: int(path.name))
     if _saved_items(newest) == {"model"}:
         raise ValueError(
-            f"the checkpoint {newest} holds weights alone, which reid-jax eval evaluates; there is "
-            "no optimizer for a run to go on with. Choose another --workdir"
+            f"the checkpoint {newest} holds only weights, which reid-jax eval evaluates; a run "
+            "cannot resume without the optimizer's state. Choose another --workdir"
         )
     return True
 
 
 def _saved_items(path: pathlib.Path) -> set[str] | None:
-    """The items that a checkpoint was written with, whatever is left of them; None: unknown."""
+    """The items that a checkpoint was written with, even if files are lost; None if unknown."""
     try:
         metadata = json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
         return set(metadata["item_handlers"])
@@ -51,7 +51,7 @@ def _saved_items(path: pathlib.Path) -> set[str] | None:
 
 
 def read_metric(manager: ocp.CheckpointManager, path: pathlib.Path, name: str) -> float:
-    """A metric of the evaluation that lies in a checkpoint's folder.
+    """A metric of the evaluation in a checkpoint's folder.
 
     Raises:
         DamagedCheckpointError: it cannot be read.
@@ -66,19 +66,20 @@ def read_metric(manager: ocp.CheckpointManager, path: pathlib.Path, name: str) -
 def read_items(
     manager: ocp.CheckpointManager, path: pathlib.Path, like: Mapping[str, PyTree]
 ) -> dict[str, PyTree]:
-    """Reads items of a checkpoint onto the devices of the leaves of `like`.
+    """Read items of a checkpoint onto the devices of the leaves of `like`.
 
     Args:
-        manager: of the checkpoints.
-        path: the checkpoint's folder, called by its step.
-        like: by the names of the items, trees of arrays or shapes.
+        manager: the manager of the checkpoints.
+        path: the checkpoint's folder, whose name is its step.
+        like: trees of arrays or shapes, by the names of the items.
 
     Returns:
         `like` with the arrays of the checkpoint.
 
     Raises:
         DamagedCheckpointError: it cannot be read.
-        ValueError: it is of another network or optimizer; names the first leaf that differs.
+        ValueError: it is of another network or optimizer. The message names the first different
+            leaf.
     """
     args = {}
     for item, tree in like.items():
@@ -86,7 +87,7 @@ def read_items(
         args[item] = ocp.args.StandardRestore(as_nested_names(jax.tree.map(_target, tree)))
     try:
         restored = manager.restore(int(path.name), args=ocp.args.Composite(**args))
-    except jax.errors.JaxRuntimeError:  # No fault of the files: out of device memory.
+    except jax.errors.JaxRuntimeError:  # Out of device memory; the files are good.
         raise
     except Exception as error:  # TensorStore raises many types for a bad file.
         raise _damaged(path, error) from error
@@ -108,12 +109,12 @@ def _saved_leaves(path: pathlib.Path, item: str) -> dict[str, Any]:
 
 
 def model_of(state: PyTree) -> PyTree:
-    """What evaluation needs of a training state."""
+    """The part of a training state that evaluation needs."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def optimizer_of(state: PyTree) -> PyTree:
-    """What resuming needs of a training state on top of `model_of`."""
+    """The part of a training state that resuming needs in addition to `model_of`."""
     return {"opt_state": state.opt_state, "step": state.step}
 
 
@@ -124,12 +125,12 @@ def _by_name(tree: PyTree) -> dict[str, Any]:
 
 
 def as_nested_names(tree: PyTree) -> dict[str, Any]:
-    """Dictionaries in place of tuples and dataclasses, nodes without leaves dropped."""
+    """Convert tuples and dataclasses to dictionaries, and drop nodes without leaves."""
     return traverse_util.unflatten_dict(_by_name(tree), sep="/")
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    """What to restore for a leaf, and onto which device."""
+    """The array to restore for a leaf, and its device."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -137,7 +138,7 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _check_same_leaves(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises ValueError for the first leaf whose presence, shape or dtype differs."""
+    """Raise ValueError for the first leaf whose presence, shape or dtype differs."""
     for name in dict.fromkeys([*wanted, *saved]):
         in_checkpoint = _describe(saved.get(name))
         in_run = _describe(wanted.get(name))
@@ -163,9 +164,9 @@ def reason(error: Exception) -> str:
 
 
 def _read_every_byte(item: pathlib.Path) -> None:
-    """Raises what is wrong with the files of an item; they carry checksums.
+    """Raise an error if the files of an item are damaged; they carry checksums.
 
-    Orbax would find it as well, in one of many threads, and print the stack of each.
+    Orbax would find the damage too, but in one of many threads, and would print the stack of each.
     """
     base = {"driver": "file", "path": f"{item}/"}
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
@@ -177,6 +178,6 @@ def _read_every_byte(item: pathlib.Path) -> None:
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Renames a damaged checkpoint, so that its step can be written again."""
+    """Rename a damaged checkpoint, so that its step can be written again."""
     names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in itertools.count())
     return path.rename(next(name for name in names if not name.exists()))

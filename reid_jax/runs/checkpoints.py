@@ -1,12 +1,12 @@
-"""Checkpoints of a run: written while training goes on, the newest and the best both kept.
+"""Checkpoints of a run: written while training continues; the newest and the best are kept.
 
-A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to three items:
+A thin layer over Orbax. A folder holds one subfolder per step, and each of those up to three items:
 
-    model/        params and batch_stats: all that evaluation needs
-    optimizer/    opt_state and step: what resuming needs on top
+        model/        params and batch_stats, which evaluation needs
+        optimizer/    opt_state and step, which resuming needs in addition
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
 
-A checkpoint that was made of others' weights has `model/` alone: it can be evaluated, not resumed.
+A checkpoint of converted weights has only `model/`: it can be evaluated, but not resumed.
 """
 
 import contextlib
@@ -36,41 +36,43 @@ from reid_jax.runs.checkpoint_items import (
     set_aside,
 )
 
-# What Orbax's names of folders hold that are no checkpoints yet. Ours, of those no longer, too.
+# In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint that could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are unchanged."""
 
 
 class Checkpoints:
     """The checkpoints in one folder. A context manager: leaving it waits for the last write.
 
-    The newest `keep` checkpoints stay, and beside them the best, however old it is. Opening a
-    folder changes nothing in it, so a run can be evaluated while it trains. A checkpoint whose
-    writing was cut off by a kill does not count as one. Where several processes train, one of
-    them alone has the folder.
+    The newest `keep` checkpoints are kept, and in addition the best one, however old it is. Opening
+    a folder does not change it, so a run can be evaluated while it trains. A checkpoint whose
+    writing was interrupted by a kill does not count. If several processes train, only one of them
+    opens the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2, best_by: str = "mAP"):
-        """Opens a folder, which need not exist before the first `save`.
+        """Open a folder, which may not exist before the first `save`.
 
         Args:
             folder: where the checkpoints are; relative paths are fine.
-            keep: how many of the newest checkpoints stay, at least 1.
+            keep: how many of the newest checkpoints to keep, at least 1.
             best_by: the metric of `save` whose largest value marks the best checkpoint.
 
         Raises:
             ValueError: `keep` is below 1.
         """
         if keep < 1:
-            raise ValueError(f"keep is {keep}, and at least the newest checkpoint has to stay")
+            raise ValueError(
+                f"keep is {keep}; it must be at least 1, to keep the newest checkpoint"
+            )
         logging.getLogger("absl").addFilter(_is_not_orbax_chatter)
-        # Orbax refuses relative paths, but only once it saves.
+        # Orbax rejects relative paths, but only when it saves.
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
-        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._scores: dict[int, float] = {}  # by step, of the evaluated checkpoints
         self._manager = _open(self.folder, keep, self._scores)
         self._writer = _Writer(self._manager, self.folder)
         self._scores.update(_read_scores(self._manager, self.folder, best_by))
@@ -82,7 +84,7 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for the checkpoint being written.
+        """Wait for the checkpoint being written.
 
         Raises:
             CheckpointWriteError: it failed, and the error was not raised before.
@@ -90,7 +92,7 @@ class Checkpoints:
         self._writer.close()
 
     def check(self) -> None:
-        """Waits for nothing.
+        """Check for errors without waiting.
 
         Raises:
             CheckpointWriteError: the checkpoint being written has failed.
@@ -99,14 +101,14 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, None where there is none."""
+        """The step of the newest checkpoint; None if there is no checkpoint."""
         return max(self._manager.all_steps(), default=None)
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the best metric, None where none was evaluated.
+        """The step of the checkpoint with the best metric; None if no checkpoint was evaluated.
 
-        The newest of equals. A metric that is not a number never counts as best.
+        Among equals it is the newest. NaN is never the best.
         """
         return _best_step(self._manager.all_steps(), self._scores)
 
@@ -115,16 +117,16 @@ class Checkpoints:
         return self.folder / str(step)
 
     def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
-        """Starts to write a checkpoint, and returns once the state may be donated.
+        """Start to write a checkpoint, and return once the state may be donated.
 
         A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
 
         Args:
             state: has `step`, `params`, `batch_stats` and `opt_state`.
-            metrics: the evaluation of this very state; with `best_by` among them.
+            metrics: the evaluation of this state, including `best_by`.
 
         Returns:
-            Whether it is written: not if this step, or a later one, has its checkpoint already.
+            Whether it is written. False if this step or a later one already has a checkpoint.
 
         Raises:
             CheckpointWriteError: this checkpoint, or the one before it, could not be written.
@@ -141,15 +143,15 @@ class Checkpoints:
         if metrics is not None:
             values = _checked(metrics, self._best_by)
             items["evaluation"] = ocp.args.JsonSave(values)
-            self._scores[step] = values[self._best_by]  # The save asks which one is best.
+            self._scores[step] = values[self._best_by]  # Saving needs it to find the best one.
         return self._writer.start(step, items)
 
     def save_model(self, variables: PyTree, step: int = 0) -> None:
-        """Writes weights alone, which no run here made; returns once they are written.
+        """Write only weights, converted from elsewhere; return once they are written.
 
         Args:
             variables: {"params", "batch_stats"} of the network.
-            step: under which they are found.
+            step: the step under which they are stored.
 
         Raises:
             CheckpointWriteError: they could not be written.
@@ -159,16 +161,16 @@ class Checkpoints:
         self._writer.wait()
 
     def restore(self, state_like: PyTree) -> PyTree:
-        """The state of the newest checkpoint that can be read, bit for bit, to go on from.
+        """Restore the state of the newest readable checkpoint, bit for bit, to resume from it.
 
-        Damaged newer ones are named in a warning and set aside as `<step>.damaged`, so that the
+        Damaged newer ones are reported in a warning and set aside as `<step>.damaged`, so that the
         run can write these steps again.
 
         Args:
-            state_like: a state of the same network and optimizer, of arrays or, as of
-                `jax.eval_shape`, of shapes. Arrays come back on the devices of its arrays, and on
-                the default device where it has shapes. The number of devices that wrote the
-                checkpoint does not matter.
+            state_like: a state of the same network and optimizer, of arrays or of shapes, as from
+                `jax.eval_shape`. Arrays are restored onto the devices of its arrays, or onto the
+                default device for shapes. The checkpoint may have been written with another number
+                of devices.
 
         Returns:
             `state_like` with the arrays of the checkpoint.
@@ -176,8 +178,8 @@ class Checkpoints:
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             DamagedCheckpointError: no checkpoint in it can be read.
-            ValueError: it is of another network or optimizer; names the first leaf that differs. Or
-                it holds weights alone.
+            ValueError: it is of another network or optimizer (the message names the first different
+                leaf), or it holds only weights.
         """
         can_be_resumed(self.folder)
         damaged = []
@@ -200,7 +202,7 @@ class Checkpoints:
         raise damaged[0][1]
 
     def restore_model(self, model_like: PyTree, step: int | str = "best") -> PyTree:
-        """The weights of one checkpoint, whatever optimizer made them.
+        """Restore the weights of one checkpoint, for any optimizer.
 
         Args:
             model_like: {"params", "batch_stats"} of the network, arrays or shapes as in `restore`.
@@ -210,9 +212,9 @@ class Checkpoints:
             `model_like` with the arrays of the checkpoint.
 
         Raises:
-            FileNotFoundError: the folder holds no checkpoint, or not the one asked for.
-            DamagedCheckpointError: it cannot be read. No other is taken in its place.
-            ValueError: it is of another network; names the first leaf that differs.
+            FileNotFoundError: the folder holds no checkpoint, or not the requested one.
+            DamagedCheckpointError: it cannot be read. No other checkpoint replaces it.
+            ValueError: it is of another network. The message names the first different leaf.
         """
         path = self.path(self.resolve(step))
         return read_items(self._manager, path, {"model": model_like})["model"]
@@ -220,10 +222,10 @@ class Checkpoints:
     def resolve(self, step: int | str) -> int:
         """The step that "best" or "latest" stands for, or the given one if it has a checkpoint.
 
-        "best" is the newest as long as none was evaluated.
+        "best" is the newest if no checkpoint was evaluated.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint; names those that there are.
+            FileNotFoundError: there is no such checkpoint. The message lists the existing ones.
             ValueError: `step` is another string.
         """
         steps = sorted(self._all_steps())
@@ -245,10 +247,10 @@ class Checkpoints:
 
 
 def _checked(metrics: Mapping[str, float], best_by: str) -> dict[str, float]:
-    """Metrics as Python's floats; raises ValueError if `best_by` is not among them."""
+    """Metrics as Python floats; raises ValueError if `best_by` is not among them."""
     if best_by not in metrics:
         raise ValueError(
-            f"the best checkpoint goes by {best_by!r}, which is not among the metrics given: "
+            f"{best_by!r} selects the best checkpoint, but is not among the metrics: "
             f"{sorted(metrics)}"
         )
     return {name: float(value) for name, value in metrics.items()}
@@ -257,7 +259,7 @@ def _checked(metrics: Mapping[str, float], best_by: str) -> dict[str, float]:
 def _read_scores(
     manager: ocp.CheckpointManager, folder: pathlib.Path, best_by: str
 ) -> dict[int, float]:
-    """The metric that ranks checkpoints, by step, of those that were evaluated."""
+    """The metric that ranks checkpoints, by step, for all evaluated ones."""
     scores = {}
     for step in manager.all_steps():
         if (folder / str(step) / "evaluation").exists():
@@ -269,7 +271,7 @@ def _read_scores(
 
 
 class _Writer:
-    """Writes one checkpoint at a time, in a thread of Orbax's."""
+    """Writes one checkpoint at a time, in one of Orbax's threads."""
 
     def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
         self._manager, self._folder = manager, folder
@@ -277,28 +279,28 @@ class _Writer:
         self._has_failed = False
 
     def start(self, step: int, items: Mapping[str, Any]) -> bool:
-        """Starts to write the items of a step, once the checkpoint before it is written."""
+        """Start to write the items of a step, once the previous checkpoint is written."""
         self.wait()
         self._tidy()
         self._writing, self._has_failed = step, False
         with self._clear_errors():
-            # A workdir that went away does not come back as one that lacks all but this.
+            # If the workdir has disappeared, do not recreate it with only this checkpoint.
             self._folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
             return self._manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
-        """Waits for the checkpoint being written; raises CheckpointWriteError if it failed."""
+        """Wait for the checkpoint being written; raise CheckpointWriteError if it failed."""
         with self._clear_errors():
             self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """As `wait`, if the writing has ended; otherwise returns at once."""
+        """Like `wait`, if the writing has ended; otherwise return at once."""
         with self._clear_errors():
             if not self._manager.is_saving_in_progress():
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """As `wait`, and closes the manager."""
+        """Like `wait`, and close the manager."""
         with self._clear_errors():
             self._manager.close()
         if self._writing is not None:
@@ -306,14 +308,14 @@ class _Writer:
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
-        """Around calls that raise what went wrong while a checkpoint was written."""
+        """A context for calls that raise errors of writing a checkpoint."""
         try:
             yield
         except Exception as error:  # TensorStore and Orbax raise many types.
             if self._has_failed:
                 return  # Orbax raises it again when it closes.
             self._has_failed = True
-            self._tidy()  # The disk may be full of it.
+            self._tidy()  # The failed checkpoint may fill the disk.
             left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
             good = (
                 f"The last good one is {self._folder / str(max(left))}"
@@ -326,22 +328,23 @@ class _Writer:
             ) from error
 
     def _tidy(self) -> None:
-        """Deletes old checkpoints, and what kills and failures left of new ones."""
+        """Delete old checkpoints, and remains of new ones after kills and failures."""
         for path in self._folder.glob(f"*{_NO_CHECKPOINT}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.CheckpointManager:
-    """Orbax's manager of a folder that this process alone has."""
+    """Orbax's manager of a folder that only this process uses."""
     this_process = jax.process_index()
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
             create=False,
             preservation_policy=_NewestAndBest(keep, scores),
-            # Renamed, then deleted by `_Writer`: a kill leaves no half of a checkpoint.
+            # Checkpoints are renamed, then deleted by `_Writer`, so a kill leaves none half
+            # deleted.
             todelete_subdir=f"deleted{_NO_CHECKPOINT}",
-            # Orbax would wait for the other processes at every step of its own.
+            # Otherwise Orbax would wait for the other processes at every step.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=this_process, active_processes={this_process}
             ),
@@ -351,9 +354,9 @@ def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.C
 
 @dataclasses.dataclass(frozen=True)
 class _NewestAndBest:
-    """Which checkpoints stay when a new one has been written: Orbax's preservation policy.
+    """Selects the checkpoints to keep when a new one has been written: Orbax's preservation policy.
 
-    Not Orbax's own `max_to_keep` with `best_fn`, which keeps the best and deletes the newest.
+    Orbax's own `max_to_keep` with `best_fn` would keep the best and delete the newest.
     """
 
     keep: int
@@ -372,7 +375,7 @@ def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
 
 
 def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
-    """A log filter: Orbax reports dozens of lines a save at INFO, and logs errors that it raises.
+    """A log filter: Orbax logs dozens of lines per save at INFO, and the errors that it raises.
 
     Its warnings stay.
     """

@@ -1,4 +1,4 @@
-"""Kinds of leaves of a recipe: numbers, words, tuples and what each may be."""
+"""Kinds of leaves of a recipe: numbers, words, tuples, and the values that each may have."""
 
 import operator
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 
 class Leaf(NamedTuple):
-    """What a value of a recipe must be, and what it is for.
+    """The values that a leaf of a recipe may have, and its meaning.
 
     Attributes:
-        words: what it must be, to follow "it must be".
-        holds: whether a value is that.
-        meaning: what it does, one sentence for `--help`.
+        words: the condition, which follows "it must be" in errors.
+        holds: whether a value satisfies it.
+        meaning: one sentence for `--help`.
     """
 
     words: str
@@ -19,7 +19,7 @@ class Leaf(NamedTuple):
     meaning: str = ""
 
     def means(self, meaning: str) -> "Leaf":
-        """The same, with its meaning."""
+        """The same leaf, with its meaning."""
         return self._replace(meaning=meaning)
 
 
@@ -39,7 +39,7 @@ def number(**limits: float) -> Leaf:
         return (
             isinstance(value, float | int)
             and not isinstance(value, bool)
-            and -_LARGEST <= value <= _LARGEST  # False of NaN too.
+            and -_LARGEST <= value <= _LARGEST  # False also for NaN.
             and all(_LIMITS[name][1](value, limit) for name, limit in limits.items())
         )
 
@@ -48,7 +48,7 @@ def number(**limits: float) -> Leaf:
 
 
 def whole(least: int, why: str = "") -> Leaf:
-    """An int from `least` to what an int32 can hold; `why` says what for."""
+    """An int from `least` to the largest int32; `why` is the reason for the limit."""
     words = f"a whole number, at least {least} and below 2^31" + (f": {why}" if why else "")
     holds = number(least=least, below=2**31).holds
     return Leaf(words, lambda value: isinstance(value, int) and holds(value))
@@ -61,7 +61,7 @@ def one_of(*names: str) -> Leaf:
 
 
 def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
-    """A tuple or list of so many values, or of any number from `least` on."""
+    """A tuple or list with one of the lengths `counts`, or with any length from `least` on."""
     length = f"length {' or '.join(map(str, counts))}" if counts else f"at least length {least}"
 
     def holds(value):
@@ -75,7 +75,7 @@ def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
 
 
 def rising(values: Leaf, by: Callable[[Any, Any], bool], words: str) -> Leaf:
-    """Such a tuple, each neighbours of which are in the order `by`."""
+    """A tuple of `values` whose neighbours are in the order `by`."""
 
     def holds(value):
         return values.holds(value) and all(map(by, value[:-1], value[1:]))

@@ -1,4 +1,4 @@
-"""The leaves of a recipe: what each may be and what it means. A new leaf is one entry here."""
+"""The leaves of a recipe: allowed values and meanings. A new leaf is one entry here."""
 
 import operator
 
@@ -51,7 +51,7 @@ LEAVES = {
             "TensorFlow, memory holds decoded pixels on the host, device on every accelerator."
         ),
         "on_bad_image": one_of(*choices.POLICIES).means(
-            "Stop at files that are no images, or skip them and list them."
+            "Stop at files that are not images, or skip them and list them."
         ),
         "skip_limit": number(least=0, below=1).means(
             "Largest share of a split that may be skipped."
@@ -108,7 +108,7 @@ LEAVES = {
     },
 }
 
-# `optim` and `model` have the leaves of all, and those of their schedule and network.
+# `optim` and `model` have the common leaves, and those of their schedule and network.
 OPTIM = {
     "schedule": one_of(*choices.SCHEDULES).means("How the learning rate changes over epochs."),
     "lr": number(above=0).means("Largest learning rate."),
@@ -168,7 +168,7 @@ NETWORKS = {
         ),
         "pooling": one_of(*choices.BASELINE_POOLINGS).means("Pooling of the last map."),
         "neck": _NECK,
-        "stripes": whole(0).means("Horizontal stripes with a head of their own; 0 for none."),
+        "stripes": whole(0).means("Horizontal stripes with their own heads; 0 for none."),
     },
     "bdb": {
         "global_dim": COUNT.means("Numbers in the global branch's embedding."),
@@ -186,10 +186,10 @@ NETWORKS = {
         "top_k": COUNT.means("Number of blocks that are replaced, the most salient ones (K)."),
     },
     "hbfp": {
-        "levels": some_of(*choices.LEVELS, least=1).means("Levels that make the descriptor."),
+        "levels": some_of(*choices.LEVELS, least=1).means("Levels that form the descriptor."),
         "pairs": some_of(*choices.PAIRS).means("Pairs of levels that inform each other."),
         "hierarchy": SWITCH.means(
-            "Run the informed maps through blocks of res4 and res5 once more."
+            "Run the informed maps through blocks of res4 and res5 a second time."
         ),
         "lambdas": several(SHARE, least=1).means("Thresholds of the generalized pooling."),
         "reduction": one_of(*choices.REDUCTIONS).means("How the thresholds' terms are combined."),

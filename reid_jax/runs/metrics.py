@@ -19,25 +19,25 @@ NAME = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends scalars to `metrics.jsonl` and, the same, to `tensorboard/`. A context manager.
+    """Appends scalars to `metrics.jsonl` and to `tensorboard/`. A context manager.
 
-    One JSON object a line, `{"step": 200, "kind": "train", "loss": 1.25}`, on disk once `write`
-    returns. JSON knows no infinity and nothing that is not a number: both are written as null.
+    A line is one JSON object, `{"step": 200, "kind": "train", "loss": 1.25}`, which is on disk once
+    `write` returns. JSON has no infinity and no NaN: both are written as null.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], resume_step: int):
-        """Opens the metrics of a run that goes on after a step.
+        """Open the metrics of a run that resumes after a step.
 
-        A killed run has reported more than it has checkpointed, and may have left half a line.
-        What is beyond `resume_step` is removed, since it is about to be reported again.
+        A killed run has reported more than its last checkpoint, and may have left half a line.
+        Records beyond `resume_step` are removed, because they will be reported again.
 
         Args:
             workdir: an existing folder.
-            resume_step: the step of the checkpoint the run goes on from; 0 begins afresh.
+            resume_step: the step of the checkpoint from which the run resumes; 0 starts afresh.
 
         Raises:
             ValueError: a line other than the last is damaged.
-            OSError: a file cannot be written; names it.
+            OSError: a file cannot be written. The message names it.
         """
         path = pathlib.Path(workdir) / NAME
         records = read_metrics(workdir) if resume_step > 0 and path.exists() else []
@@ -54,13 +54,13 @@ class MetricsWriter:
         self.close()
 
     def close(self) -> None:
-        """Closes both files."""
+        """Close both files."""
         for file in (self._events, self._file):
-            with contextlib.suppress(OSError):  # What was written is on disk, or `write` has told.
+            with contextlib.suppress(OSError):  # `write` has put the data on disk or raised.
                 file.close()
 
     def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
-        """Reports scalars of one step. Reads them from the device, so it waits for them.
+        """Report scalars of one step. Reads them from the device, so it waits for them.
 
         Args:
             step: number of steps made.
@@ -68,7 +68,7 @@ class MetricsWriter:
             scalars: numbers or arrays of one element by name, not named "step" or "kind".
 
         Raises:
-            OSError: a file cannot be written; names it.
+            OSError: a file cannot be written. The message names it.
         """
         values = {name: float(value) for name, value in scalars.items()}
         self._events.write(int(step), {f"{kind}/{name}": value for name, value in values.items()})
@@ -79,19 +79,19 @@ class MetricsWriter:
 
 
 class _Events:
-    """The file of one start in `tensorboard/`, every event in it once `write` returns.
+    """The file of one start in `tensorboard/`. Every event is in it once `write` returns.
 
-    tensorboardX's own `SummaryWriter` has a thread write: a kill loses what it has not come to, and
-    where the disk is full it dies unheard, and the run waits for it for ever.
+    tensorboardX's own `SummaryWriter` writes in a thread: a kill loses the events in its queue, and
+    on a full disk the thread ends silently and the run waits for it forever.
     """
 
     def __init__(self, folder: pathlib.Path, resume_step: int):
         self._path = folder
         with _naming(folder):
             folder.mkdir(exist_ok=True)
-            # The name tells seconds apart, and a file of the same name is overwritten.
+            # The default name only has whole seconds, and a file of the same name is overwritten.
             self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-            # Hides what earlier starts reported from this step on.
+            # Hide reports of earlier starts from this step on.
             purge_step = resume_step + 1 if resume_step > 0 else 0
             start = SessionLog(status=SessionLog.START)
             self._write(Event(step=purge_step, session_log=start))
@@ -112,7 +112,7 @@ class _Events:
 
 @contextlib.contextmanager
 def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Has an OSError name the file, which errors of writing, as of a full disk, do not."""
+    """Name the file in OSErrors, which errors of writing, such as a full disk, do not."""
     try:
         yield
     except OSError as error:
@@ -120,13 +120,13 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of `metrics.jsonl`, in the order written; null scalars as NaN.
+    """Read the records of `metrics.jsonl`, in the order written, with null scalars as NaN.
 
-    The run may be writing this moment: a last line without its end is passed over.
+    The run may be writing at this moment: a last line without its end is ignored.
 
     Raises:
         FileNotFoundError: there is no `metrics.jsonl`.
-        ValueError: a line is damaged; names the file and the line.
+        ValueError: a line is damaged. The message names the file and the line.
     """
     path = pathlib.Path(workdir) / NAME
     lines = path.read_bytes().split(b"\n")
@@ -138,7 +138,7 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
             records.append({"step": int(record.pop("step"))} | record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path}, line {number} is no record of metrics: {line[:80]!r}. "
+                f"{path}, line {number} is not a record of metrics: {line[:80]!r}. "
                 "Repair the line or remove it"
             ) from error
     return records

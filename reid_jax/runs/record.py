@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir. Of several hosts the first alone reads and writes there."""
+"""The record of a run in its workdir. With several hosts, only the first reads and writes there."""
 
 import os
 import pathlib
@@ -23,15 +23,15 @@ State = TypeVar("State")  # `training.state.TrainState`
 class Record:
     """Checkpoints, metrics and curves of one run. A context manager: leaving it ends writing.
 
-    All hosts make the same calls. On all but the first they do nothing, unless said otherwise.
+    All hosts make the same calls. On all except the first they have no effect, unless stated.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, keep: int):
-        """Opens a workdir, which `check_workdir` has accepted.
+        """Open a workdir, which `check_workdir` has accepted.
 
         Args:
             workdir: the run's folder.
-            keep: of the newest checkpoints, how many stay.
+            keep: how many of the newest checkpoints to keep.
         """
         self._workdir = pathlib.Path(workdir)
         self._checkpoints: Checkpoints | None = None
@@ -43,7 +43,7 @@ class Record:
         return self
 
     def __exit__(self, unused_type, exception: BaseException | None, unused_traceback) -> None:
-        # Preemption promises that nothing is lost. Other exceptions matter more than what follows.
+        # After preemption, all must be saved. After other exceptions, errors below matter less.
         ends_well = exception is None or isinstance(exception, Preempted)
         try:
             if self._metrics is not None:
@@ -58,7 +58,7 @@ class Record:
             warnings.warn(str(error), stacklevel=2)
 
     def check(self) -> None:
-        """Waits for nothing.
+        """Check for errors without waiting.
 
         Raises:
             CheckpointWriteError: the checkpoint being written has failed.
@@ -69,7 +69,7 @@ class Record:
         self._check_workdir()
 
     def _check_workdir(self) -> None:
-        # Orbax makes folders that are missing, and open files are written to wherever they are.
+        # Orbax creates missing folders, and open files can be written to after their removal.
         if self._metrics is not None and not (self._workdir / NAME).exists():
             raise FileNotFoundError(
                 f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
@@ -95,30 +95,31 @@ class Record:
     def begin(
         self, config: ConfigDict, num_classes: int, train_images: Mapping[str, Any], step: int
     ) -> None:
-        """Writes what the run is, see `write_run`, and opens its metrics after a step."""
+        """Write `run.json`, see `write_run`, and open the metrics after a step."""
         if self._checkpoints is not None:
             write_run(self._workdir, config, num_classes, train_images)
             self._metrics = MetricsWriter(self._workdir, step)
 
     def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
-        """Metrics of a step, see `MetricsWriter.write`."""
+        """Write metrics of a step, see `MetricsWriter.write`."""
         if self._metrics is not None:
             self._metrics.write(step, kind, scalars)
 
     def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
-        """A checkpoint, see `Checkpoints.save`."""
+        """Write a checkpoint, see `Checkpoints.save`."""
         if self._checkpoints is not None:
             self._checkpoints.save(state, evaluation)
 
     def draw(self) -> None:
-        """The curves of all metrics so far."""
+        """Draw the curves of all metrics so far."""
         if self._checkpoints is not None:
             curves = visualize.curves_figure(read_metrics(self._workdir))
             visualize.save(curves, self._workdir / CURVES)
 
     @property
     def last_good(self) -> pathlib.Path:
-        """The folder of the newest checkpoint; the folder of all, where this is another host."""
+        """The folder of the newest checkpoint; on the other hosts, the folder of all
+        checkpoints."""
         newest = self._checkpoints and self._checkpoints.latest_step
         folder = self._workdir / CHECKPOINTS
         return folder if newest is None else folder / str(newest)

@@ -1,4 +1,4 @@
-"""The weights of a run's checkpoint, for a network that is built already."""
+"""Restores the weights of a run's checkpoint, for an existing network."""
 
 import os
 import pathlib
@@ -20,16 +20,16 @@ def restore_variables(
     workdir: str | os.PathLike[str],
     checkpoint: str | int = "latest",
 ) -> tuple[int, dict[str, Any]]:
-    """Reads a checkpoint. Of several hosts the first alone does, and sends the others what it read.
+    """Read a checkpoint. With several hosts, only the first reads it and sends it to the others.
 
     Args:
-        network: of the run.
+        network: the network of the run.
         image_size: (H, W), pixels.
         workdir: the run's folder.
         checkpoint: `latest`, `best`, or a step.
 
     Returns:
-        The step that `checkpoint` means, and {"params", "batch_stats"} there.
+        The step that `checkpoint` refers to, and {"params", "batch_stats"} of that step.
 
     Raises:
         FileNotFoundError, OSError, ValueError: see `Checkpoints.restore_model`.

@@ -1,7 +1,7 @@
-"""What is wrong with a recipe: leaves by themselves, and leaves that contradict each other.
+"""Checks of a recipe: each leaf by itself, and leaves that contradict each other.
 
-`leaves` holds what each may be. All that is wrong is named at once, and before anything else is
-done. What depends on the data is checked where the data is.
+`leaves` holds the allowed values. All problems are reported at once, before any work starts.
+Conditions that depend on the data are checked with the data.
 """
 
 import difflib
@@ -16,22 +16,22 @@ from reid_jax.runs.leaf_kinds import ANYTHING, Leaf
 
 
 def check(config: ConfigDict) -> None:
-    """Makes sure that a run can have the recipe `config`, as far as that shows without data.
+    """Check that a run can use the recipe `config`, as far as this is possible without data.
 
     Raises:
-        ValueError: names each leaf that is missing, unknown or not what it must be. Where there is
-            none, all that contradict each other.
+        ValueError: lists each leaf that is missing, unknown or has a bad value; if there is no such
+            leaf, all contradictions.
     """
     check_leaves(config)
     _raise(list(_contradictions(config)))
 
 
 def check_leaves(config: ConfigDict, source: str = "") -> None:
-    """`check` of each leaf by itself, for those who use part of a recipe.
+    """Check each leaf by itself, for callers that use a part of a recipe.
 
     Args:
         config: a whole recipe.
-        source: the file that it is from, for the error to name.
+        source: the file that it is from, for error messages.
 
     Raises:
         ValueError: as `check`.
@@ -47,13 +47,13 @@ def leaves_of(config: ConfigDict) -> dict[str, Leaf]:
 
 
 def unknown_leaf(name: str, config: ConfigDict) -> str:
-    """Says that a recipe has no leaf of a dotted name, and which one may be meant."""
+    """The message that a recipe has no leaf with a dotted name, with a suggestion."""
     section, _, last = name.rpartition(".")
     known = [leaf.rpartition(".") for leaf in leaves_of(config)]
     beside = [other for place, _, other in known if place == section]
     meant = [f"{section}.{x}" for x in difflib.get_close_matches(last, beside, n=1)]
     meant += [f"{place}.{other}" for place, _, other in known if other == last]
-    said = f"{name} is no leaf of this recipe"
+    said = f"{name} is not a leaf of this recipe"
     if last == "batch_size":
         return f"{said}; a batch is data.identities_per_batch x data.images_per_identity images"
     if meant:
@@ -85,7 +85,7 @@ def _table(config) -> dict[str, Any]:
 
 
 def _with_chosen(common: dict, section: Any, leaf: str, tables: dict[str, dict]) -> dict:
-    """`common` and the table that a leaf names; where it names none, nothing else is judged."""
+    """`common` and the table that a leaf selects; only `common` if the leaf selects none."""
     name = section.get(leaf) if isinstance(section, ConfigDict) else None
     if name is not None and common[leaf].holds(name):
         return common | tables[name]
@@ -103,7 +103,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]
 
 
 def _wrong_leaves(config, section, table: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """What is wrong with the leaves of a section of `config`, in the order of its table."""
+    """Problems of the leaves of a section of `config`, in the order of its table."""
     for name, leaf in table.items():
         path = prefix + name
         if name not in section:
@@ -123,13 +123,13 @@ def _wrong_leaves(config, section, table: dict[str, Any], prefix: str = "") -> I
 
 
 def _contradictions(config) -> Iterator[str]:
-    """What leaves that are right by themselves have against each other."""
+    """Contradictions between leaves that are valid by themselves."""
     yield from _of_data(config.data)
     size = tuple(config.data.image_size)
     yield from _of_augmentation(config.augment, size)
     yield from _of_schedule(config.optim)
     yield from _of_losses(config)
-    from reid_jax import models  # Here, because JAX takes seconds and `--help` must not.
+    from reid_jax import models  # Here, because JAX takes seconds to import, unlike `--help`.
 
     try:
         models.create(config.model, num_classes=2).check(size)

@@ -1,7 +1,7 @@
-"""What a workdir says about itself: `run.json`, the config and what was trained on.
+"""The file `run.json` of a workdir: the config, and the data that the run was trained on.
 
-Evaluation needs nothing else to rebuild the network, and training refuses a workdir whose run is
-another one, before it starts.
+Evaluation needs only this file to rebuild the network. Training rejects a workdir that holds
+another run before it starts.
 """
 
 import importlib.metadata
@@ -23,11 +23,11 @@ NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
 SKIPPED = "skipped_images.json"  # beside the results of training or of an evaluation
 
-# What reading a file may raise that is none of `write_run`.
+# Errors from reading a file that `write_run` did not write.
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
-# Leaves that came later, with the values of what programs did before: a run without a leaf is read
-# as if it had this value. First those of all recipes, then those of one network or one schedule.
+# Leaves that were added later, with values that describe the former behaviour: they are added to a
+# run that lacks them. First those of all recipes, then those of one network or one schedule.
 _LATER_LEAVES = {
     "data": {"on_bad_image": "error", "skip_limit": 0.01},
     "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
@@ -63,8 +63,8 @@ _LATER_LEAVES_BY_CHOICE = (
     ("optim", "schedule", {"exponential": {"warmup_epochs": 0}}),
 )
 
-# Leaves that say where the training images are and which are left out: between runs over the same
-# images they may differ.
+# Leaves with the place of the training images and of skipped ones: runs over the same images may
+# differ in them.
 _OF_THE_IMAGES = ("data.root", "data.on_bad_image", "data.skip_limit")
 
 
@@ -75,17 +75,17 @@ def write_run(
     train_images: Mapping[str, int | str] | None = None,
     source: Mapping[str, int | str | None] | None = None,
 ) -> None:
-    """Writes `run.json` into a workdir, at once or not at all.
+    """Write `run.json` into a workdir, completely or not at all.
 
     Args:
         workdir: an existing folder.
         config: nested; its leaves are None, booleans, numbers, strings and tuples of these.
         num_classes: number of training identities, the width of the ID classifiers.
-        train_images: from `datasets.fingerprint`, or None not to tell.
-        source: where the weights are from, if no run here made them.
+        train_images: from `datasets.fingerprint`, or None to omit them.
+        source: the source of the weights, if no run made them.
 
     Raises:
-        TypeError: a leaf is of another type; names it.
+        TypeError: a leaf is of another type. The message names it.
     """
     nested = _as_dict(config)
     for name, value in _leaves(nested):
@@ -100,9 +100,9 @@ def write_run(
 
 
 def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
-    """The config and the number of training identities that `write_run` recorded.
+    """Read the config and the number of training identities that `write_run` recorded.
 
-    JSON has one kind of sequence: all come back as tuples, which a config should use.
+    JSON has one kind of sequence: all are returned as tuples, which a config should use.
 
     Args:
         workdir: folder of a run.
@@ -119,7 +119,7 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
 
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
-    """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
+    """Like `read_run`, with `train_images`: None if the run does not have it, like old ones."""
     path = pathlib.Path(workdir) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -153,26 +153,26 @@ def check_workdir(
     may_change: tuple[str, ...] = (),
     train_images: Mapping[str, int | str] | None = None,
 ) -> None:
-    """Creates a workdir if need be, and makes sure that this run may write and resume there.
+    """Create a workdir if necessary, and check that this run may write and resume there.
 
     Args:
         workdir: folder for the run.
-        config: of the run about to start.
+        config: the config of the run about to start.
         num_classes: its number of training identities.
         may_change: config leaves, or whole sections, that may differ from those of the run that
             the workdir holds: `("log_every", "evaluation")`.
-        train_images: from `datasets.fingerprint`, or None not to compare them. Where they are those
-            of the run that the workdir holds, `data.root` may differ too.
+        train_images: from `datasets.fingerprint`, or None not to compare them. If they equal those
+            of the run in the workdir, `data.root` may differ too.
 
     Raises:
         OSError: the workdir cannot be created or written to.
-        ValueError: it holds a run whose config, number of identities or training images differ;
-            names the leaves with both values. Also if its `run.json` is damaged.
+        ValueError: it holds a run with another config, number of identities or training images (the
+            message names the leaves with both values), or a damaged `run.json`.
     """
     workdir = pathlib.Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell: of a read-only file system, of a full disk, of root.
+        # Permissions do not reveal a read-only file system or a full disk, nor apply to root.
         with tempfile.TemporaryFile(dir=workdir) as probe:
             probe.write(b"probe")
     except OSError as error:
@@ -205,27 +205,27 @@ def report_skipped(
     skipped: Sequence[tuple[str, str]],
     say: Callable[[str], object],
 ) -> None:
-    """Writes which images were left out, and why, into `skipped_images.json`, and says so.
+    """Write the skipped images and the reasons into `skipped_images.json`, and report it.
 
-    Where none was, a report of an earlier run goes.
+    If no image was skipped, the report of an earlier run is removed.
 
     Args:
         folder: an existing folder.
         skipped: paths and reasons, as `splits.Split.skipped`.
-        say: called with what was written, if anything.
+        say: called with a message if images were skipped.
     """
     path = pathlib.Path(folder) / SKIPPED
     if not skipped:
         path.unlink(missing_ok=True)
         return
     listed = [{"path": name, "reason": reason} for name, reason in skipped]
-    # JSON's ASCII form holds names of any bytes.
+    # JSON's ASCII form supports names with any bytes.
     write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
     say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
 
 
 def version() -> str:
-    """Of this package; `unknown` for a checkout that is not installed."""
+    """The version of this package; `unknown` for a checkout that is not installed."""
     try:
         return importlib.metadata.version("reid_jax")
     except importlib.metadata.PackageNotFoundError:
@@ -270,7 +270,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def _add_missing(section: dict[str, Any], leaves: Mapping[str, Any]) -> None:
-    """Gives a section leaves that it lacks, in its sections too; a missing section stays so."""
+    """Add missing leaves to a section and its sections; a missing section is not added."""
     for name, value in leaves.items():
         if not isinstance(value, Mapping):
             section.setdefault(name, value)

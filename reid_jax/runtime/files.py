@@ -35,8 +35,8 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
     Args:
         path: the file, in an existing folder.
         unique: whether several processes may write the file at the same time. Each then has its own
-        draft, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp` appended,
-        and the next draft replaces one that a kill left behind.
+            draft, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp`
+            appended, and the next draft replaces one that a kill left behind.
 
     Raises:
         OSError: the file cannot be written.

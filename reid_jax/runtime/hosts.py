@@ -53,8 +53,8 @@ def joined(
 
     Args:
         coordinator: `HOST:PORT`, an address of the first host that all others can reach; or `auto`
-        if JAX can find the hosts itself: TPU pods, SLURM, Open MPI, Kubernetes. None for one
-        process, without any effect.
+            if JAX can find the hosts itself: TPU pods, SLURM, Open MPI, Kubernetes. None for one
+            process, without any effect.
         count: number of processes; None with `auto`.
         index: the number of this process, from 0; None with `auto`.
         heartbeat_timeout: seconds.
@@ -125,10 +125,10 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     """The rows of all hosts, in their order.
 
     Args:
-            rows: (n, ...). n may differ between hosts; shape and dtype of a row must not.
+        rows: (n, ...). n may differ between hosts; shape and dtype of a row must not.
 
-        Returns:
-            (sum of all n, ...), bit for bit.
+    Returns:
+        (sum of all n, ...), bit for bit.
     """
     if jax.process_count() == 1:
         return rows

@@ -20,7 +20,7 @@ def feed(
 
     Args:
         batches: batches of leaves (B, ...) in NumPy, which must not be modified later, or, from the
-        loader `device`, of leaves (devices, B / devices, ...) that are already on the devices.
+            loader `device`, of leaves (devices, B / devices, ...) that are already on the devices.
         devices: this host's devices out of those that run the step.
 
     Returns:

@@ -43,7 +43,7 @@ class Loop:
 
         Raises:
             FloatingPointError: the loss or its gradient is not finite. The message names the last
-            good checkpoint.
+                good checkpoint.
             OSError: metrics or a checkpoint cannot be written.
             Preempted: SIGTERM was received. The checkpoint of the last step is already written.
         """

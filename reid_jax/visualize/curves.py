@@ -29,8 +29,9 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
 
     Args:
         records: what training logged, in any order: mappings that hold `step` and some of `loss`,
-        `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP` as
-        fractions. Other keys, values that are not numbers and records without a step are ignored.
+            `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP`
+            as fractions. Other keys, values that are not numbers and records without a step are
+            ignored.
 
     Returns:
         A figure with one axes for each of the three groups that the records have values of.
@@ -70,7 +71,7 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
 
     Args:
         cmc: float (K,); the share of queries whose first match is among the k nearest, for k from 1
-        to K.
+            to K.
 
     Returns:
         A figure with one axes, from 0 to 100 %, with points at Rank-1, Rank-5 and Rank-10.
@@ -101,7 +102,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
 
     Args:
         panels: maps the title of each axes to its curves, by name. A curve is epochs (n,) and
-        shares (n,) in [0, 1], with n at least 1.
+            shares (n,) in [0, 1], with n at least 1.
         metric: name of the score.
 
     Returns:

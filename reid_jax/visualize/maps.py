@@ -85,13 +85,13 @@ def gradcam_figure(
 
     Args:
         images: uint8 (N, H, W, 3).
-            cams: float (N, S, h, w), a map for each of S stages; each is scaled by its own maximum.
-            names: S names of the stages; Stage I, Stage II, ... by default.
-            titles: N captions, one per image; by default there are no captions.
+        cams: float (N, S, h, w), a map for each of S stages; each is scaled by its own maximum.
+        names: S names of the stages; Stage I, Stage II, ... by default.
+        titles: N captions, one per image; by default there are no captions.
 
-        Returns:
-            A figure of N (1 + S) axes: each image, then its S maps. Several images are side by
-            side.
+    Returns:
+        A figure of N (1 + S) axes: each image, then its S maps. Several images are side by
+        side.
 
     Raises:
         ValueError: if shapes or lengths disagree, or a map is negative or not finite.
@@ -123,11 +123,11 @@ def class_activation_figure(
             where a map is high and do not compare maps.
         rows: R names of the rows.
         columns: S names of the levels.
-            titles: N captions, one per image; by default there are no captions.
+        titles: N captions, one per image; by default there are no captions.
 
-        Returns:
-            A figure of N R (1 + S) axes: for each image R rows, each with the image and its S maps.
-            Several images are side by side.
+    Returns:
+        A figure of N R (1 + S) axes: for each image R rows, each with the image and its S maps.
+        Several images are side by side.
 
     Raises:
         ValueError: if shapes or lengths disagree, or a map is not finite.

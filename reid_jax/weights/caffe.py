@@ -21,9 +21,9 @@ are folded into the first convolution and its norm, because a trunk takes normal
 
 Two differences from the source network remain:
 
-        The first convolution pads images with zeros. In Caffe these zeros correspond to the mean
-        above, here to ImageNet's mean (103.53, 116.28, 123.675), which differs by less than one
-        level. This changes only the cells whose window crosses the border.
+    The first convolution pads images with zeros. In Caffe these zeros correspond to the mean above,
+    here to ImageNet's mean (103.53, 116.28, 123.675), which differs by less than one level. This
+    changes only the cells whose window crosses the border.
 
     Caffe's max pooling of the stem has no padding on the left and top, and rounds sizes up. Pooling
     here pads one cell on all sides, which shifts all later maps by half a cell of the pooled map.
@@ -70,7 +70,7 @@ def convert(file: WeightsFile) -> tuple[Structure, dict[str, Any], tuple[str, ..
 
     Raises:
         ValueError: it is not a ResNet, or some layers do not fit a ResNet. The message lists layers
-        that are missing or unexpected, and those with other arrays or settings.
+            that are missing or unexpected, and those with other arrays or settings.
     """
     layers = {layer.name: layer for layer in file.layers if layer.blobs}
     left_out = tuple(

@@ -50,7 +50,7 @@ def read_layers(data: bytes, path: str | os.PathLike[str]) -> tuple[Layer, ...] 
 
     Raises:
         ValueError: the network is in the format used before 2014, or an array does not match its
-        shape.
+            shape.
     """
     from google.protobuf.message import DecodeError
 

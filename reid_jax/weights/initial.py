@@ -32,9 +32,9 @@ def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[s
 
     Raises:
         OSError, ImportError: the file is missing, cannot be read or needs PyTorch. The message
-        names it.
+            names it.
         ValueError: its trunk is not the recipe's; or the workdir holds only weights, from which no
-        run can resume.
+            run can resume.
     """
     resumed = hosts.from_first(lambda: can_be_resumed(pathlib.Path(workdir) / CHECKPOINTS))
     if resumed or not config.pretrained:

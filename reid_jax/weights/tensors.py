@@ -83,7 +83,7 @@ def variables(
 
     Args:
         arrays: all arrays that the program saved, by name, except those that are omitted on
-        purpose.
+            purpose.
         tensors: the required tensors.
         what: the kind of network, for error messages: `ResNet-50`.
         source: the file that they are from, for error messages.
@@ -121,7 +121,7 @@ def account(
 
     Raises:
         ValueError: arrays are missing, unexpected, of another shape or dtype, not finite, or
-        negative variances. The message lists the names, at most ten for each problem.
+            negative variances. The message lists the names, at most ten for each problem.
     """
     there = {name: arrays[name] for name in shapes if name in arrays}
     right = {name: array for name, array in there.items() if array.dtype.name in _FLOATS}

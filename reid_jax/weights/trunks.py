@@ -58,7 +58,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
     Raises:
         OSError, ImportError: as `files.read`.
         ValueError: as `files.read`; its tensors are not those of a ResNet (the message lists them);
-        or it is a whole network (the message states how to convert it).
+            or it is a whole network (the message states how to convert it).
     """
     file = read(path)
     if is_own(file):

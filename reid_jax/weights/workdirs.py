@@ -28,7 +28,7 @@ def write_workdir(
         file: the checkpoint.
         program: the program that wrote it, from `authors.recognise`.
         config: a recipe of the same network. Its depths, widths and dimensions are set to those of
-        the checkpoint.
+            the checkpoint.
         out: the workdir: a folder that does not exist or is empty.
 
     Returns:
@@ -37,7 +37,7 @@ def write_workdir(
     Raises:
         OSError: `out` is not empty or cannot be written.
         ValueError: the tensors are not those of the network (the message lists them), or the recipe
-        is of another network or contradicts them.
+            is of another network or contradicts them.
     """
     with new_folder(out) as folder:
         return _write(file, program, config, folder)

@@ -12,8 +12,8 @@ def check(value, schema, where="record"):
     Args:
         value: the JSON value.
         schema: a type; None; a dict of schemas by key; a list with the schema of all its items; or
-        a tuple of alternatives, of which one has to match. A type written `{float}` means numbers
-        above 0.
+            a tuple of alternatives, of which one has to match. A type written `{float}` means
+            numbers above 0.
         where: the name of the value in messages.
     """
     if isinstance(schema, tuple):

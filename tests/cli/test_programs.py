@@ -35,7 +35,7 @@ def test_mistakes_are_named_at_once(program, arguments, message, tmp_path):
 def test_eval_knows_the_leaves_of_a_run(tmp_path):
     write_run(tmp_path, load("bdb_synthetic", "small"), 8)
     said = fail("eval.py", f"--workdir={tmp_path}", "--config.eval.blocksize=3")
-    assert "eval.blocksize is no leaf of this recipe; did you mean eval.block_size?" in said
+    assert "eval.blocksize is not a leaf of this recipe; did you mean eval.block_size?" in said
 
 
 def fail(program, *arguments):

@@ -48,15 +48,18 @@ def test_the_recipe_may_stand_anywhere(recipe, named, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.data.batch_size=64"], "data.batch_size is no leaf of this recipe; a batch is"),
+        (
+            ["--config.data.batch_size=64"],
+            "data.batch_size is not a leaf of this recipe; a batch is",
+        ),
         (
             ["--config.optim.lrr", "1"],
-            "optim.lrr is no leaf of this recipe; did you mean optim.lr?",
+            "optim.lrr is not a leaf of this recipe; did you mean optim.lr?",
         ),
-        (["-config.modl.top_k=1"], "modl.top_k is no leaf of this recipe"),
-        (["--noconfig.eval.flp"], "eval.flp is no leaf of this recipe"),
-        (["--config.data.image_size[0]=1"], "data.image_size[0] is no leaf of this recipe"),
-        (["--config.epochs.x=1", "--config.y=1"], "epochs.x is no leaf of this recipe"),
+        (["-config.modl.top_k=1"], "modl.top_k is not a leaf of this recipe"),
+        (["--noconfig.eval.flp"], "eval.flp is not a leaf of this recipe"),
+        (["--config.data.image_size[0]=1"], "data.image_size[0] is not a leaf of this recipe"),
+        (["--config.epochs.x=1", "--config.y=1"], "epochs.x is not a leaf of this recipe"),
         (["--config.optim.lr=1", "--config.optim={}"], "Flag --config.optim is provided after"),
         ([f"--config={DEFAULT}:smal"], "unknown config string 'smal'"),
         ([f"--config={CONFIGS}/common.py"], f"{CONFIGS}/common.py is no recipe"),
@@ -74,7 +77,7 @@ def test_what_is_no_recipe_and_no_leaf_is_named(arguments, message):
 
 
 def test_all_unknown_leaves_are_named_at_once():
-    with pytest.raises(ValueError, match=r"^a is no leaf .*; b is no leaf "):
+    with pytest.raises(ValueError, match=r"^a is not a leaf .*; b is not a leaf "):
         parse("--config.a=1", "--config.b=1", "--config.a=2")
 
 

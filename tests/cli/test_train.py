@@ -26,6 +26,6 @@ def test_recipe_and_leaves_arrive(calls):
 
 
 def test_mistakes_end_the_program_before_it_starts(calls):
-    with pytest.raises(SystemExit, match="epoch is no leaf of this recipe; did you mean epochs"):
+    with pytest.raises(SystemExit, match="epoch is not a leaf of this recipe; did you mean epochs"):
         train.main(["--workdir=run", "--config.epoch=3"])
     assert not calls

@@ -105,7 +105,7 @@ def test_weights_alone_are_evaluated_and_not_resumed(tmp_path):
         checkpoints.save_model(model_of(state))
         assert checkpoints.latest_step == 0
         assert_identical(checkpoints.restore_model(model_of(make_state(0))), model_of(state))
-        with pytest.raises(ValueError, match=r"/0 holds weights alone, which reid-jax eval"):
+        with pytest.raises(ValueError, match=r"/0 holds only weights, which reid-jax eval"):
             checkpoints.restore(make_state(0))
     assert steps_on_disk(tmp_path) == [0]
     with pytest.raises(ValueError, match="weights alone"):

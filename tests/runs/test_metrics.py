@@ -91,7 +91,7 @@ def test_beginning_afresh_drops_everything(tmp_path):
 @pytest.mark.parametrize("line", ["half a line", "[1, 2]", '{"kind": "train"}', '{"step": "x"}'])
 def test_damaged_line_is_named(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
-    with pytest.raises(ValueError, match=rf"{tmp_path}/metrics\.jsonl, line 2 is no record"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}/metrics\.jsonl, line 2 is not a record"):
         read_metrics(tmp_path)
 
 

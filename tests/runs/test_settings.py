@@ -198,7 +198,7 @@ def test_the_last_rate_may_be_0_where_the_schedule_allows_it(schedule):
     elif schedule == "exponential":
         refuses(changed(name, {"optim.final": 0.0}), r"^optim\.final is 0\.0; it must be ")
     else:
-        refuses(changed(name, {"optim.final": 0.0}), r"^optim\.final is no leaf of this recipe")
+        refuses(changed(name, {"optim.final": 0.0}), r"^optim\.final is not a leaf of this recipe")
 
 
 @pytest.mark.parametrize(
@@ -320,8 +320,8 @@ def test_all_problems_are_named_at_once_in_the_order_of_the_recipe():
     refuses(
         config,
         r"^6 settings are wrong:\n  seed is missing\n  epochs is 'abc'; it must be a whole number, "
-        r"at least 1 and below 2\^31\n  log is missing\n  optim\.lr is -1; .*\n  optim\.lrr is no "
-        r"leaf of this recipe; did you mean optim\.lr\?\n  model\.top_k is 0; .*$",
+        r"at least 1 and below 2\^31\n  log is missing\n  optim\.lr is -1; .*\n  optim\.lrr is not "
+        r"a leaf of this recipe; did you mean optim\.lr\?\n  model\.top_k is 0; .*$",
     )
     refuses(
         changed(leaves={"augment.cutout_size": 129, "model.top_k": 33}),
@@ -340,9 +340,9 @@ def test_all_problems_are_named_at_once_in_the_order_of_the_recipe():
         ({"epochs": {"x": 1}}, (), r"^epochs is a section of leaves; it must be a whole number"),
         ({}, ("model.name", "optim"), r"\n  optim is missing\n  model\.name is missing$"),
         ({}, ("model.trunk.width",), r"^model\.trunk\.width is missing$"),
-        ({"x.y": 1}, (), r"^x is no leaf of this recipe; beside sections it has seed, epochs"),
+        ({"x.y": 1}, (), r"^x is not a leaf of this recipe; beside sections it has seed, epochs"),
         # Leaves of another network.
-        ({"model.name": "bdb"}, (), r"model\.global_dim is missing\n.*model\.top_k is no leaf"),
+        ({"model.name": "bdb"}, (), r"model\.global_dim is missing\n.*model\.top_k is not a leaf"),
         ({"seed": "x" * 1000}, (), r"^seed is 'x{75} \.\.\.; it must"),
     ],
 )
@@ -366,7 +366,7 @@ def test_sections_and_missing_leaves(leaves, without, message):
 )
 def test_an_unknown_leaf_comes_with_what_may_be_meant(name, said):
     assert unknown_leaf(name, load("pmm_market")).startswith(
-        f"{name} is no leaf of this recipe; {said}"
+        f"{name} is not a leaf of this recipe; {said}"
     )
 
 

@@ -216,7 +216,7 @@ def test_missing_run_is_named(tmp_path):
         (("config", "optim", "lr"), math.nan, r"optim\.lr is nan; it must be a finite number"),
         (("config", "model", "trunk", "depths"), [3, 4, 6], r"model\.trunk\.depths is \(3, 4, 6\)"),
         (("config", "eval"), [1], r"eval is \(1,\); it must be a section of leaves: every_epochs"),
-        (("config", "data", "sise"), 1, r"data\.sise is no leaf"),
+        (("config", "data", "sise"), 1, r"data\.sise is not a leaf"),
         (("config", "model", "name"), ["hbfp"], r"model\.name is \('hbfp',\); it must be one of"),
         (("config", "optim", "schedule"), {"x": 1}, r"optim\.schedule is a section of leaves; it"),
         (("config", "model"), [1], r"model is \(1,\); it must be a section of leaves: name"),

@@ -129,7 +129,7 @@ def test_another_recipe_may_be_named(converted, tmp_path):
     for out, argument, message in (
         ("new", bdb, "is a checkpoint of PMM, but the recipe's model.name is 'bdb'"),
         ("new", "--config=none.py", "FileNotFoundError: no file 'none.py'"),
-        ("new", "--config.eval.flop=True", r"eval.flop is no leaf .*eval.flip"),
+        ("new", "--config.eval.flop=True", r"eval.flop is not a leaf .*eval.flip"),
         ("new", "--config.eval.flip=maybe", "maybe"),
         ("new", "--config.data.image_size=(8,8)", r"data\.image_size is \(8, 8\)"),
         ("run", recipe, r"FileExistsError: '.*run' exists and is no empty folder"),
@@ -205,7 +205,7 @@ def test_eval_evaluates_it_and_train_leaves_it_alone(pedestrians, tmp_path, stan
     assert 0 < result.mAP < 1
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     for goes_on in (config, pmm_synthetic.get_config("small")):
-        with pytest.raises(ValueError, match=r"/0 holds weights alone, which reid-jax eval"):
+        with pytest.raises(ValueError, match=r"/0 holds only weights, which reid-jax eval"):
             train.train(goes_on, str(run))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
