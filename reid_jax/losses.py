@@ -16,11 +16,11 @@ def cross_entropy(
 ) -> jax.Array:
     """Cross entropy with label smoothing, HBFP-Net equations 8 and 9 (the ID loss of both papers).
 
-            q[i] = 1 - smoothing (C - 1) / C for the true class i, smoothing / C for the others
+        q[i] = 1 - smoothing (C - 1) / C for the true class i, smoothing / C for the others
 
-        The margin is subtracted from the logit of the true class before the softmax, so the true
-        class has to win by that much (Wang et al., CVPR 2018, "CosFace"; neither of the two papers
-        has a margin).
+    The margin is subtracted from the logit of the true class before the softmax, so the true class
+    has to win by that much (Wang et al., CVPR 2018, "CosFace"; neither of the two papers has a
+    margin).
 
     Args:
         logits: (B, C) float32.

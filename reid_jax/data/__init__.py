@@ -1,4 +1,4 @@
 """Data: folder layouts, P x K batches, loaders of images, synthetic pedestrians, augmentation.
 
-TensorFlow is imported by `tfdata` and `builders` alone; everything else works without it.
+Only `tfdata` and `builders` import TensorFlow; everything else works without it.
 """

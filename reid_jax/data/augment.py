@@ -1,6 +1,6 @@
 """Augmentation on the device: pure functions of key and images. Needs no TensorFlow.
 
-Images arrive as uint8 (B, H, W, 3). Each image has a key of its own, a function of its place in the
+Images arrive as uint8 (B, H, W, 3). Each image has its own key, a function of its place in the
 whole batch, so the result does not depend on how many devices share the batch.
 """
 
@@ -17,27 +17,27 @@ STD = (0.229, 0.224, 0.225)
 # Weights of red, green and blue in an image's luma (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
-# Rectangles of random erasing to try before an image is left whole.
+# Random rectangles that erasing tries before it leaves an image unchanged.
 _DRAWS = 100
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """uint8 (B, H, W, 3) to float32 with ImageNet's mean 0 and deviation 1 in each channel."""
+    """Convert uint8 (B, H, W, 3) to float32 with ImageNet's mean 0 and deviation 1 per channel."""
     scale = 1.0 / (255.0 * jnp.array(STD, jnp.float32))
     shift = jnp.array(MEAN, jnp.float32) / jnp.array(STD, jnp.float32)
     return images.astype(jnp.float32) * scale.reshape(1, 1, 1, 3) - shift.reshape(1, 1, 1, 3)
 
 
 def random_flip(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
-    """The image (H, W, 3), mirrored left to right with `probability`."""
+    """Mirror the image (H, W, 3) left to right with `probability`."""
     return jnp.where(jax.random.bernoulli(key, float(probability)), image[:, ::-1], image)
 
 
 def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> jax.Array:
-    """With `probability`, one `size` x `size` square, wholly inside the image (H, W, 3), becomes 0.
+    """With `probability`, set one `size` x `size` square inside the image (H, W, 3) to 0.
 
-    Applied after normalisation, so 0 is ImageNet's mean colour (DeVries and Taylor, 2017, as BDB's
-    program has it).
+    Applied after normalisation, so 0 is ImageNet's mean colour (DeVries and Taylor, 2017, as in
+    BDB's program).
     """
     height, width, _ = image.shape
     apply_key, row_key, column_key = jax.random.split(key, 3)
@@ -55,15 +55,16 @@ def random_erasing(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> jax.Array:
-    """With `probability`, one rectangle inside the image (H, W, 3) becomes 0 (Zhong et al., 2020).
+    """With `probability`, set one rectangle inside the image (H, W, 3) to 0 (Zhong et al., 2020).
 
-    The rectangle's share of the image is uniform over `area`, its height by its width uniform over
-    `aspect`; what does not fit is drawn anew, at most a hundred times, as their program does. Its
-    place is uniform. Applied after normalisation, so 0 is ImageNet's mean colour.
+    The rectangle's share of the image is uniform over `area`, and its height divided by its width
+    uniform over `aspect`. A rectangle that does not fit is drawn again, at most a hundred times, as
+    in the authors' program. Its place is uniform. Applied after normalisation, so 0 is ImageNet's
+    mean colour.
     """
     height, width, _ = image.shape
     apply_key, area_key, aspect_key, row_key, column_key = jax.random.split(key, 5)
-    # All draws at once: the first that fits is the one that drawing in turn would take.
+    # Draw all at once: the first that fits is the one that drawing in turn would use.
     areas = height * width * jax.random.uniform(area_key, (_DRAWS,), minval=area[0], maxval=area[1])
     ratios = jax.random.uniform(aspect_key, (_DRAWS,), minval=aspect[0], maxval=aspect[1])
     heights = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
@@ -79,7 +80,7 @@ def random_erasing(
 
 
 def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
-    """The image (H, W, 3), shifted by at most `padding` pixels in each direction.
+    """Shift the image (H, W, 3) by at most `padding` pixels in each direction.
 
     All sides are padded with `padding` zeros, and a crop of the original size is taken at a
     uniformly random place (He et al., 2016, section 4.2). Applied after normalisation, so 0 is
@@ -95,7 +96,7 @@ def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
 def color_jitter(
     key: jax.Array, image: jax.Array, brightness: float, contrast: float, saturation: float
 ) -> jax.Array:
-    """A normalised image (H, W, 3) with random brightness, contrast and saturation.
+    """Change brightness, contrast and saturation of a normalised image (H, W, 3) at random.
 
     The formulas are those of torchvision's `ColorJitter`, for RGB in [0, 1] and clipped to that
     range after each step, but the order is fixed:
@@ -108,10 +109,10 @@ def color_jitter(
 
     Args:
         key: typed key.
-        image: (H, W, 3) float32, of `normalize`.
-        brightness: s of the brightness factor, in [0, 1]; 0 leaves the brightness as it is.
-        contrast: likewise.
-        saturation: likewise.
+        image: (H, W, 3) float32, from `normalize`.
+        brightness: s of the brightness factor, in [0, 1]; 0 leaves the brightness unchanged.
+        contrast: s of the contrast factor, likewise.
+        saturation: s of the saturation factor, likewise.
 
     Returns:
         (H, W, 3) float32, normalised.
@@ -149,8 +150,8 @@ def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = N
 
     def one(key, image):
         flip_key, cutout_key, erasing_key = jax.random.split(key, 3)
-        # Keys apart from those above, which recipes without jitter and crop draw from. `fold_in`
-        # with 0, 1 or 2 would return one of those three keys again.
+        # Use other keys than those above, so that recipes without jitter and crop draw the same
+        # numbers as before. `fold_in` with 0, 1 or 2 would return one of those three keys.
         color_key, crop_key = (jax.random.fold_in(key, stream) for stream in (3, 4))
         image = normalize(random_flip(flip_key, image, config.flip)[None])[0]
         if config.brightness or config.contrast or config.saturation:

@@ -10,10 +10,9 @@ from reid_jax.runtime.progress import Progress
 
 
 def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.Dataset:
-    """Lists the images of `config`, a recipe's `data`; draws synthetic pedestrians on first use.
+    """List the images of `config`, a recipe's `data`; draw synthetic pedestrians on first use.
 
-    Where `on_bad_image` is `skip`, bad images are left out, and identities without any other with
-    them.
+    If `on_bad_image` is `skip`, bad images are omitted, and so are identities without good images.
 
     Args:
         config: a recipe's `data`.
@@ -21,14 +20,14 @@ def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.
         to_train: whether training images will be used. If not, the bad ones stay.
 
     Raises:
-        FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and where
+        FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and if
           `data.root` is not set.
     """
     if not config.root:
-        raise ValueError("data.root is empty: name the dataset's folder, --config.data.root=FOLDER")
+        raise ValueError("data.root is empty: set the dataset's folder, --config.data.root=FOLDER")
     if config.layout == "synthetic":
         hosts.from_first(lambda: _draw(config))
-        hosts.together(lambda: _draw(config))  # For hosts that do not see the first one's files.
+        hosts.together(lambda: _draw(config))  # For hosts that do not share the first one's files.
     dataset = hosts.together(lambda: _read(config))
     every = [dataset.train, dataset.query, dataset.gallery]
     hosts.check_same("number of images", [len(split) for split in every])
@@ -55,7 +54,7 @@ def _read(config) -> splits.Dataset:
 
 
 def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None) -> splits.Split:
-    """As `layouts.read_multi_query`, without bad images where `config`, a `data`, skips them."""
+    """As `layouts.read_multi_query`, without bad images if `config`, a `data`, skips them."""
     boxes = hosts.together(lambda: layouts.read_multi_query(dataset))
     boxes = skipping.skip_bad(boxes, config, "the boxes of --multi-query", progress)
     layouts.check_multi_query(dataset, boxes)
@@ -63,17 +62,17 @@ def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None)
 
 
 def load_extra(folder: str | os.PathLike, config, progress: Progress = None) -> splits.Split:
-    """As `layouts.read_extra`, without bad images where `config`, a `data`, skips them."""
+    """As `layouts.read_extra`, without bad images if `config`, a `data`, skips them."""
     extra = hosts.together(lambda: layouts.read_extra(folder))
     return skipping.skip_bad(extra, config, "--gallery-extra", progress)
 
 
 def fingerprint(dataset: splits.Dataset) -> dict[str, int | str]:
-    """What the training images are, to tell others from them: no image is read.
+    """A fingerprint of the training images, computed without reading them.
 
     Returns:
-        `count`, N, and `sha256` of the files' names below the root, sizes and labels, in order.
-        Another place of the same files has the same.
+        `count`, N, and `sha256` of the files' names below the root, sizes and labels, in order. It
+        does not depend on the folder that holds the files.
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
@@ -85,5 +84,5 @@ def fingerprint(dataset: splits.Dataset) -> dict[str, int | str]:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except OSError:  # Who opens the images will say so.
+    except OSError:  # The loader reports unreadable files.
         return -1

@@ -1,4 +1,4 @@
-"""Image files, checked and decoded: to upright RGB, in bounded memory, from files of any origin."""
+"""Image files, checked and decoded to upright RGB, in bounded memory and from any origin."""
 
 import concurrent.futures
 import contextlib
@@ -17,7 +17,7 @@ from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import shown
 from reid_jax.runtime.progress import Progress, Tracker
 
-#: Of files and images that are larger nothing is decoded: they are bad.
+#: Larger files and images are bad, and are not decoded.
 MAX_BYTES = 2**28
 MAX_SIDE = 8192
 
@@ -26,11 +26,11 @@ LARGE_PIXELS = 2**22
 _LARGE_BYTES = 2**24
 _large = threading.RLock()
 
-# What files called .jpg or .png hold in practice. The decoders of all others stay shut to files of
-# unknown origin: that of EPS, for example, runs a program.
+# The formats that files called .jpg or .png have in practice. Other decoders are disabled for files
+# of unknown origin: that of EPS, for example, runs a program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
-# EXIF's orientation, and what turns such an image upright.
+# EXIF's orientation, and the operation that turns such an image upright.
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,7 +45,7 @@ _TURNS = {
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 2.0
 
-# Files handed to the threads at a time: a queue of 500,000 would take 0.8 GiB.
+# Files passed to the threads at a time: a queue of 500,000 would take 0.8 GiB.
 _BLOCK = 4096
 
 
@@ -55,18 +55,18 @@ def visit(
     progress: Progress = None,
     team: hosts.Team = hosts.ALONE,
 ) -> list[tuple[int, str]]:
-    """Reads and decodes every file, in parallel.
+    """Read and decode every file, in parallel.
 
     Args:
         paths: N files.
         use: called with (i, bytes of file i, its upright RGB image), from several threads, in any
-            order. A file for which it raises is bad too. i counts from the first file of this
+            order. A file for which it raises counts as bad. i counts from the first file of this
             host's part.
         progress: as in `loaders.open_images`, of this host's part.
-        team: who reads the files.
+        team: the hosts that read the files.
 
     Returns:
-        For each bad file among all N, in order, its index and what is wrong with it.
+        For each bad file among all N, in order, its index and its problem.
     """
     own = team.part(len(paths))
     problems = _visit(paths[own], use, progress)
@@ -77,7 +77,7 @@ def visit(
 def _visit(
     paths: Sequence[str], use: Callable[[int, bytes, Image.Image], None], progress: Progress
 ) -> list[tuple[int, str]]:
-    """`visit` by this host."""
+    """Run `visit` on this host."""
     _hush()
 
     def job(i: int) -> str | None:
@@ -104,9 +104,9 @@ def _visit(
 
 
 def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
-    """Raises one ValueError for all that `visit` found in these paths, if anything.
+    """Raise one ValueError for all problems that `visit` found in these paths, if any.
 
-    It says how many files are bad, and what is wrong with the first few.
+    The message has the number of bad files, and the problems of the first few.
     """
     if problems:
         raise ValueError(
@@ -117,13 +117,13 @@ def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) ->
 
 
 def first_few(problems: Sequence[tuple[str, str]]) -> str:
-    """The first paths and what is wrong with each, in one line."""
+    """The first paths with their problems, in one line."""
     named = [f"{shown(path)} ({problem})" for path, problem in problems[:3]]
     return "; ".join(named) + ("; ..." if len(problems) > 3 else "")
 
 
 def reason(error: Exception) -> str:
-    """What an error that `decoded` raised says of the file, without its path."""
+    """The message of an error that `decoded` raised, without the file's path."""
     if isinstance(error, OSError | ValueError):
         return getattr(error, "strerror", None) or str(error)
     # Pillow also raises SyntaxError, struct.error, EOFError and others.
@@ -132,17 +132,17 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def decoded(path: str) -> Iterator[tuple[bytes, Image.Image]]:
-    """Within it: a file's bytes, and the upright RGB image that they make.
+    """Open a file; yield its bytes and its upright RGB image.
 
-    Memory is bounded for any file: sizes are judged before anything is read or decoded, and of
-    large images there is one at a time in all threads together.
+    Memory is bounded for any file: sizes are checked before reading or decoding, and only one large
+    image at a time is decoded in all threads together.
 
     Raises:
-        Exception: the file cannot be read or is no image; see `reason`.
+        Exception: the file cannot be read or is not an image; see `reason`.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        # To open a pipe would wait for someone who writes into it.
+        # Opening a pipe would wait for a program that writes into it.
         raise ValueError("is a folder, a pipe or a device, and no file")
     if status.st_size > MAX_BYTES:
         raise ValueError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
@@ -154,12 +154,12 @@ def decoded(path: str) -> Iterator[tuple[bytes, Image.Image]]:
         image = _header(data)
         if image.width * image.height > LARGE_PIXELS:
             stack.enter_context(_large)
-        image.load()  # Here: metadata are read from the whole file too, and forgive its faults.
+        image.load()  # Here, because reading metadata reads the whole file too and ignores damage.
         yield data, to_rgb(image)
 
 
 def _header(data: bytes) -> Image.Image:
-    """The image in the bytes, none of its pixels decoded."""
+    """The image in the bytes, without decoding its pixels."""
     if not data:
         raise ValueError("is empty")
     limit = f"pixels; the limit is {MAX_SIDE:,} a side"
@@ -167,7 +167,7 @@ def _header(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise ValueError("is no JPEG, PNG, GIF, BMP or WebP") from None
-    except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
+    except Image.DecompressionBombError:  # Pillow's own limit is a multiple of ours.
         raise ValueError(f"has too many {limit}") from None
     if max(image.size) > MAX_SIDE:
         raise ValueError(f"is {image.width}x{image.height} {limit}")
@@ -175,18 +175,18 @@ def _header(data: bytes) -> Image.Image:
 
 
 def _hush() -> None:
-    """Keeps to itself what Pillow warns of and then reads all the same.
+    """Silence Pillow's warnings about files that it reads nevertheless.
 
-    Filters belong to the process, not to a thread, so this one stays; Python keeps it once.
+    Filters belong to the process, not to a thread, so this one stays; Python stores it only once.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright, in RGB."""
+    """Convert the image to RGB and turn it upright."""
     image = _upright(image)
     if image.mode.startswith("I"):
-        # 16-bit grey levels, which Pillow would cut off at 255.
+        # 16-bit grey levels, which Pillow would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "transparency" in image.info:
         # A palette's alpha would be matched to colours; RGBA makes it a channel, which RGB drops.
@@ -195,10 +195,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Not `ImageOps.exif_transpose`: it writes the EXIF data anew, and fails where they are damaged.
+    # `ImageOps.exif_transpose` would rewrite the EXIF data, and fail if they are damaged.
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Metadata that cannot be read turn nothing, and harm no pixel.
+    except Exception:  # Unreadable metadata do not turn the image, and harm no pixel.
         turn = None
     return image if turn is None else image.transpose(turn)
 
@@ -218,7 +218,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         The resized image.
     """
     height, width = size
-    # One axis a call: in one call, which of them comes first differs between versions of Pillow.
+    # One axis per call, because the order of both in one call differs between Pillow's versions.
     for shape in ((width, image.height), (width, height)):
         image = image.resize(shape, Image.Resampling.BILINEAR)
     return image

@@ -1,7 +1,7 @@
-"""Numbers of identities that are no person's, as Market-1501 has them."""
+"""Numbers of identities that do not stand for a person, as in Market-1501."""
 
-#: Boxes that no search finds: badly placed ones.
+#: Badly placed boxes, which no search finds.
 JUNK = -1
 
-#: Gallery images of strangers: found, and never a match.
+#: Gallery images of other people, which are found but are never a match.
 DISTRACTOR = 0

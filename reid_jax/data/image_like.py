@@ -1,4 +1,4 @@
-"""Images that a caller hands over: paths of files, or pixels of any size."""
+"""Images that a caller passes: paths of files, or pixels of any size."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +13,10 @@ from reid_jax.data.streamed import StreamedImages
 from reid_jax.runtime.progress import Progress
 
 Path = str | os.PathLike[str]
-#: What `as_images` takes.
+#: The types that `as_images` accepts.
 ImagesLike = Path | np.ndarray | Iterable[Path | np.ndarray]
 
-# Bytes of pixels up to which files are decoded once and held, and above which twice.
+# Up to this number of bytes of pixels, files are decoded once and held; above it, twice.
 _HELD = 2**28
 
 
@@ -32,7 +32,7 @@ def as_images(
         progress: as in `loaders.open_images`.
 
     Raises:
-        ValueError: files are bad, as `decoding.raise_problems` says; or `images` are neither paths
+        ValueError: files are bad, see `decoding.raise_problems`; or `images` are neither paths
             nor pixels, or partly paths and partly pixels.
     """
     if isinstance(images, str | os.PathLike):
@@ -63,7 +63,7 @@ def _checked(i: int, pixels) -> np.ndarray:
 
 
 class _ArrayImages:
-    """Pixels resized as they are asked for."""
+    """Pixels that are resized on demand."""
 
     def __init__(self, arrays: Sequence[np.ndarray], size: tuple[int, int]):
         self._arrays = arrays
@@ -73,7 +73,7 @@ class _ArrayImages:
         return len(self._arrays)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """As `loaders.Images.batches` says."""
+        """See `loaders.Images.batches`."""
         for indices in index_batches:
             yield np.stack([self._resized(self._arrays[i]) for i in indices])
 

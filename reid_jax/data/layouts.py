@@ -1,4 +1,4 @@
-"""Folder layouts of re-ID data sets: which images there are, of whom, under which camera."""
+"""Folder layouts of re-ID data sets: which images they hold, of whom, under which camera."""
 
 import collections
 import dataclasses
@@ -29,12 +29,12 @@ PATTERN = r"(?P<pid>[^_]+)_c(?P<camid>\d+)"
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """What tells one layout from another."""
+    """The properties in which layouts differ."""
 
     pattern: str
     folders: tuple[str, ...] = _STANDARD_FOLDERS  # of train, query and gallery
     junk: tuple[int, ...] = ()  # pids of boxes that the protocol ignores
-    distractors: tuple[int, ...] = ()  # pids of boxes of nobody, for the gallery alone
+    distractors: tuple[int, ...] = ()  # pids of distractors, only for the gallery
 
 
 # Numbers have at most nine digits: more may not fit int32.
@@ -58,15 +58,15 @@ def read(
     pattern: str | None = None,
     folders: Sequence[str] | None = None,
 ) -> Dataset:
-    """Reads the file names of a data set; no image is opened.
+    """Read the file names of a data set; no image is opened.
 
-    Of the files in a split's folder, those called .jpg, .jpeg or .png in any case are its images.
+    The images of a split are the files in its folder called .jpg, .jpeg or .png in any case.
     Market-1501's junk boxes (pid -1) are dropped; its distractors (pid 0) stay in the gallery and
     never enter the training split.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
     names. In `folder` they may be any text, numbered in sorted order over all splits together. In
-    `msmt17` splits and identities are what lists say, with numbers as in `msmt17.read`.
+    `msmt17` lists define splits and identities, with numbers as in `msmt17.read`.
 
     Args:
         layout: one of `LAYOUTS`.
@@ -110,7 +110,7 @@ def read(
 
 
 def read_multi_query(dataset: Dataset) -> Split:
-    """Reads which hand-drawn boxes of Market-1501 show a query's identity under its camera.
+    """Find the hand-drawn boxes of Market-1501 that show a query's identity under its camera.
 
     Args:
         dataset: from `read`, in the layout `market1501`.
@@ -144,7 +144,7 @@ def read_multi_query(dataset: Dataset) -> Split:
 
 
 def check_multi_query(dataset: Dataset, boxes: Split) -> None:
-    """Raises ValueError where a query has no box of its identity under its camera."""
+    """Raise ValueError if a query has no box of its identity under its camera."""
     there = set(_whose(boxes))
     queries = zip(dataset.query.paths, _whose(dataset.query), strict=True)
     lacking = [path for path, who in queries if who not in there]
@@ -162,7 +162,7 @@ def _whose(split: Split) -> list[tuple[int, int]]:
 
 
 def read_extra(folder: str | os.PathLike) -> Split:
-    """Finds more images for the gallery: distractors, pid 0 and camid 0 whatever their names say.
+    """Find more images for the gallery: distractors, with pid 0 and camid 0 for any file name.
 
     Args:
         folder: with images in it or in folders below, called .jpg, .jpeg or .png in any case. For
@@ -182,11 +182,11 @@ def read_extra(folder: str | os.PathLike) -> Split:
 
 
 def find_images(folder: str | os.PathLike, option: str) -> list[str]:
-    """All images in a folder or in folders below, as `read_extra` finds them.
+    """Find all images in a folder or in folders below, as `read_extra` does.
 
     Args:
-        folder: where they are.
-        option: by which it was named, for errors.
+        folder: the folder to search.
+        option: the option that named it, for errors.
 
     Returns:
         Their paths, sorted.
@@ -202,7 +202,7 @@ def find_images(folder: str | os.PathLike, option: str) -> list[str]:
     while waiting:
         path = waiting.pop()
         status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:  # A link leads back, or two to one place.
+        if (status.st_dev, status.st_ino) in seen:  # A link leads back, or two lead to one place.
             continue
         seen.add((status.st_dev, status.st_ino))
         folders = []
@@ -224,17 +224,17 @@ def read_names(
     pattern: str | None = None,
     option: str = "pattern",
 ) -> list[tuple[str, str] | None]:
-    """Identities and cameras as the names of files show them, whatever folders they are in.
+    """Find identities and cameras in the names of files, in any folders.
 
     Args:
         paths: N paths.
         layout: one of `choices.NAMED_LAYOUTS`; or None, with a pattern.
         pattern: as `PATTERN`.
-        option: by which the pattern was given, for errors.
+        option: the option that set the pattern, for errors.
 
     Returns:
         The (pid, camid) of each, texts; numbers without leading zeros in layouts that have numbers.
-        None where the name shows none.
+        None for names without them.
 
     Raises:
         ValueError: the pattern is no regular expression with its groups, or the layout is unknown.
@@ -254,7 +254,7 @@ def read_names(
 
 
 def _read_folders(rules: _Layout, root: str, numbered: bool) -> list[Split]:
-    """Train, query and gallery of a layout that tells them by folders and file names.
+    """Train, query and gallery of a layout that defines them by folders and file names.
 
     Args:
         rules: the layout.
@@ -321,7 +321,7 @@ def _parse(pattern: str, folder: str, names: Sequence[str]) -> list[tuple[str, s
 
 
 def _compiled(pattern: str, option: str) -> re.Pattern:
-    """The regular expression of a pattern that `option` gives."""
+    """The regular expression of a pattern that `option` sets."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -340,12 +340,12 @@ def _match(expression: re.Pattern, name: str) -> tuple[str, str] | None:
 def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):
     """A function from texts to numbers, one for all splits."""
     texts = sorted({fields[field] for split in parsed for fields in split})
-    # From 1: 0 stands for distractors.
+    # From 1, because 0 is the number of distractors.
     return {text: number for number, text in enumerate(texts, start=1)}.__getitem__
 
 
 def check(dataset: Dataset) -> None:
-    """Raises ValueError where the data can neither be trained on nor evaluated."""
+    """Raise ValueError if the data cannot be used for training and evaluation."""
     train, query, gallery = (os.path.join(dataset.root, source) for source in dataset.sources)
     if dataset.train.num_identities < 2:
         raise ValueError(f"fewer than two identities to train on in {train!r}")

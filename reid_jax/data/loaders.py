@@ -1,4 +1,4 @@
-"""Images of files, all checked first, then delivered in batches by one of three loaders."""
+"""Images of files: all are checked first, then delivered in batches by one of three loaders."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -15,19 +15,19 @@ class Images(Protocol):
     """N images of one size."""
 
     def __len__(self) -> int:
-        """N."""
+        """The number of images, N."""
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[Any]:
-        """Delivers batches in the order asked for.
+        """Deliver batches in the requested order.
 
         Args:
-            index_batches: (B,) int32 each, B the same in all. Read ahead, in another thread
-                perhaps.
+            index_batches: (B,) int32 each, with the same B. They are read ahead, maybe in another
+                thread.
 
         Returns:
-            An iterator over (B, H, W, 3) uint8 RGB, one for each batch of indices. Each has memory
-            of its own that is not written to again: a transfer may read it later. The loader
-            `device` alone gathers on the devices; see `on_device.DeviceImages.batches`.
+            An iterator over (B, H, W, 3) uint8 RGB, one for each batch of indices. Each has its own
+            memory, which is not written to again, because a transfer may read it later. Only the
+            loader `device` gathers on the devices; see `on_device.DeviceImages.batches`.
         """
 
 
@@ -40,34 +40,34 @@ def open_images(
     *,
     team: hosts.Team = hosts.ALONE,
 ) -> Images:
-    """Reads every file once, checks that it decodes, and makes a loader of the images.
+    """Read every file once, check that it decodes, and create a loader of the images.
 
-    `tfdata` holds the files' bytes and decodes and resizes them with tf.data, in parallel, ahead of
-    the one who asks; resizing is compiled where all files are of one size, and Pillow's where they
-    are not. `memory` holds the resized pixels, N * H * W * 3 bytes, and needs no TensorFlow.
-    `device` holds the same on every one of `devices`, and gathers batches there. All deliver the
-    same pixels, bit for bit: they decode JPEG with the accurate integer transform, and resize as
-    `decoding.resize` says, in integers.
+    `tfdata` holds the files' bytes, and tf.data decodes and resizes them in parallel, ahead of the
+    consumer. Resizing is compiled if all files have one size; otherwise Pillow resizes. `memory`
+    holds the resized pixels, N * H * W * 3 bytes, and needs no TensorFlow. `device` holds the same
+    on every one of `devices`, and gathers batches there. All deliver the same pixels, bit for bit:
+    they decode JPEG with the accurate integer transform, and resize like `decoding.resize`, in
+    integers.
 
-    A JPEG, PNG, GIF, BMP or WebP that Pillow reads will do, of at most `decoding.MAX_SIDE` pixels a
-    side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha is
-    dropped), and the EXIF orientation is applied.
+    Supported are JPEG, PNG, GIF, BMP and WebP files that Pillow reads, with at most
+    `decoding.MAX_SIDE` pixels per side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and
+    alpha become RGB (alpha is dropped), and the EXIF orientation is applied.
 
     Args:
         paths: N files.
         size: (H, W), pixels.
         loader: `tfdata`, `memory` or `device`.
         progress: called with progress messages while files are read; None disables them.
-        devices: those that train on the images. None, as for evaluation, is for images that the
-            host delivers: `device` is then as `memory`.
-        team: who reads and decodes the files. With `hosts.EVERYBODY`, each host does its part and
-          sends the result to the others.
+        devices: the devices that train on the images. None, as for evaluation, means that the
+            host delivers the images: `device` then equals `memory`.
+        team: the hosts that read and decode the files. With `hosts.EVERYBODY`, each host does its
+          part and sends the result to the others.
 
     Returns:
         The images, in the order of the paths.
 
     Raises:
-        ValueError: the loader is unknown, or some files are bad, as `decoding.raise_problems` says;
+        ValueError: the loader is unknown, or some files are bad, see `decoding.raise_problems`;
           or the loader is `device` and a device has too little memory.
         ImportError: the loader is `tfdata` and TensorFlow is not installed.
     """

@@ -1,4 +1,4 @@
-"""Images decoded once and held in memory, without TensorFlow."""
+"""Images that are decoded once and held in memory, without TensorFlow."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -24,7 +24,7 @@ class MemoryImages:
         *,
         team: hosts.Team = hosts.ALONE,
     ):
-        """Decodes and resizes every file; arguments and errors are those of `open_images`."""
+        """Decode and resize every file; arguments and errors are those of `open_images`."""
         pixels = np.empty((len(paths[team.part(len(paths))]), *size, 3), np.uint8)
 
         def keep(i, data, image):
@@ -37,6 +37,6 @@ class MemoryImages:
         return len(self.pixels)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Gathers batches, as `loaders.Images.batches` says."""
+        """Gather batches, see `loaders.Images.batches`."""
         for indices in index_batches:
             yield self.pixels[indices]

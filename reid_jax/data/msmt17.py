@@ -8,7 +8,7 @@ import numpy as np
 
 from reid_jax.runtime.messages import shown
 
-# The lists of train, query and gallery. The training set is what was listed for validation too:
+# The lists of train, query and gallery. The training set includes the validation list:
 # 32,621 boxes of 1,041 identities. Query: 11,659 boxes; gallery: 82,161; of 3,060 identities.
 LISTS = (("list_train.txt", "list_val.txt"), ("list_query.txt",), ("list_gallery.txt",))
 
@@ -24,23 +24,23 @@ _LINE = re.compile(
 
 
 def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
-    """Reads the lists; of the boxes' folders only the names of files are read.
+    """Read the lists; of the boxes' folders only the names of files are read.
 
-    Training and test identities are both numbered from 0 in the lists, and are other people. Here
-    they are numbered from 1 without a gap or an overlap, training first: 1 to 1,041 and 1,042 to
-    4,101. No number then stands for two people, and none is a distractor's, 0.
+    The lists number training and test identities both from 0, although they are different people.
+    Here they are numbered from 1 without gap or overlap, training first: 1 to 1,041 and 1,042 to
+    4,101. Each number then stands for one person, and 0 remains for distractors.
 
     Args:
         root: the folder of the lists and of `train` and `test`, as MSMT17_V1 has them, or of
-            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. V1's are taken where there are both.
+            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. If it has both, V1's are used.
 
     Returns:
         For train, query and gallery: N paths in sorted order, pids and camids, (N,) int32.
 
     Raises:
         FileNotFoundError: a folder, a list or a listed file does not exist.
-        ValueError: a list has a line of another form or that leads out of its folder, or a split
-          lists nothing.
+        ValueError: a list has a line of another form or one that leads out of its folder, or a
+          split is empty.
     """
     train, test = _folders(root)
     splits = []
@@ -58,7 +58,7 @@ def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
 
 
 def _folders(root: str) -> tuple[str, str]:
-    """Where the training and the test boxes lie below the root."""
+    """The folders of the training and the test boxes below the root."""
     for folders in _FOLDERS.values():
         if all(os.path.isdir(os.path.join(root, folder)) for folder in folders):
             return folders
@@ -74,7 +74,7 @@ def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
     path = os.path.join(root, name)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no list {name!r} in {root!r}: it comes with MSMT17")
-    # Whether a file is there is looked up in its folder's listing: one call for some thirty files.
+    # The listing of a folder shows which files exist: one call for some thirty files.
     listing = functools.cache(_listing)
     boxes = []
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -101,5 +101,5 @@ def _listing(folder: str) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except PermissionError:
         raise
-    except OSError:  # No such folder, a name that is too long, links that lead in a circle.
+    except OSError:  # A missing folder, a name that is too long, links in a circle.
         return frozenset()

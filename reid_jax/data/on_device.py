@@ -1,4 +1,4 @@
-"""Images decoded once and held by the devices that train on them, without TensorFlow."""
+"""Images that are decoded once and held by the training devices, without TensorFlow."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,16 +12,16 @@ from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.progress import Progress
 
-# Of a device's memory, what images may take. What a network needs is known only once its step is
-# compiled, after minutes of decoding. At full size it is several GiB, more than the images of any
-# recipe: half refuses nothing that a network fits beside.
+# The share of a device's memory that images may take. The size of a network is known only after its
+# step is compiled, after minutes of decoding. At full size it is several GiB, more than the images
+# of any recipe: a half rejects no images beside which a network fits.
 _SHARE = 0.5
 
 
 class DeviceImages:
     """The loader `device` of `loaders.open_images`: every device holds all images.
 
-    What travels to gather a batch is its indices.
+    To gather a batch, only its indices are transferred.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class DeviceImages:
         *,
         team: hosts.Team = hosts.ALONE,
     ):
-        """Decodes and resizes every file; arguments and errors are those of `open_images`.
+        """Decode and resize every file; arguments and errors are those of `open_images`.
 
         Raises:
-            ValueError: a device has too little memory; found before any file is read.
+            ValueError: a device has too little memory. This is checked before any file is read.
         """
         _check_fit(len(paths), size, devices)
         pixels = MemoryImages(paths, size, progress, team=team).pixels
-        # Placed as the pmapped function takes them: else every call would send them again.
+        # Placed as the pmapped function takes them; otherwise every call would transfer them again.
         everywhere = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec())
         self._pixels = jax.device_put(pixels, everywhere)
         self._count = len(devices)
@@ -55,7 +55,7 @@ class DeviceImages:
         return len(self._pixels)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[jax.Array]:
-        """Gathers batches on the devices, which do so in their own time.
+        """Gather batches on the devices, asynchronously.
 
         Args:
             index_batches: (B,) int32 each, B the same in all and a multiple of the devices.
@@ -68,10 +68,10 @@ class DeviceImages:
 
 
 def _check_fit(count: int, size: tuple[int, int], devices: list[jax.Device]) -> None:
-    """Raises ValueError where images would leave a device no room for a network."""
+    """Raise ValueError if images would leave a device no room for a network."""
     needed = count * math.prod(size) * 3
     for device in devices:
-        # A CPU's devices tell nothing: their memory is the host's.
+        # CPU devices report no memory, because theirs is the host's.
         limit = (device.memory_stats() or {}).get("bytes_limit")
         if limit is not None and needed > _SHARE * limit:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Batches to train on and to evaluate on, from any loader of images."""
+"""Batches for training and evaluation, from any loader of images."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,16 +21,16 @@ def train_batches(
         images: N images.
         labels: (N,) int32, their identities renumbered from 0.
         sampler: the indices of a step's batch, (B,) int32; a pure function, called twice a step.
-          Where several hosts share a batch, each passes a function that gives its own part.
+            If several hosts share a batch, each passes a function that returns its own part.
         start_step: the first step; no earlier one is touched.
         stop_step: one past the last.
 
     Returns:
         An iterator over {"image": (B, H, W, 3) uint8, "label": (B,) int32}. Images of the loader
-        `device` come as `on_device.DeviceImages.batches` says.
+        `device` have the form of `on_device.DeviceImages.batches`.
     """
     steps = range(start_step, stop_step)
-    # Loaders read ahead in a thread of their own, so its indices are computed again and not shared.
+    # Loaders read ahead in another thread, so the indices are computed again instead of shared.
     for step, batch in zip(steps, images.batches(map(sampler, steps)), strict=True):
         yield {"image": batch, "label": labels[sampler(step)]}
 
@@ -38,16 +38,16 @@ def train_batches(
 def eval_batches(
     images: Images, count: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The first `count` images in order, none lost.
+    """The first `count` images in order, without a loss.
 
     Args:
         images: at least `count` images.
-        count: how many to deliver.
-        batch_size: B. The last batch is filled up with the last image.
+        count: number of images to deliver.
+        batch_size: B. The last batch is padded with the last image.
 
     Returns:
-        An iterator over (B, H, W, 3) uint8 images and (B,) bool masks, False where an image is only
-        there to fill the batch.
+        An iterator over (B, H, W, 3) uint8 images and (B,) bool masks, False for the images that
+        pad the batch.
     """
     starts = range(0, count, batch_size)
     indices = [np.arange(start, start + batch_size, dtype=np.int32) for start in starts]

@@ -7,21 +7,21 @@ _IDENTITIES, _IMAGES = 0, 1
 
 
 class IdentitySampler:
-    """Which images make the batch of a step: P identities, K images of each.
+    """Selects the images of a step's batch: P identities, K images of each.
 
-    An epoch shows every identity once, in an order of its own. K images of each are drawn without
-    replacement, or with it where the identity has fewer. Where P does not divide the C identities,
-    the epoch's last batch is filled with identities of its first, so that those in a batch are
-    always distinct.
+    An epoch shows every identity once, in a new order. K images of each are drawn without
+    replacement, or with replacement if the identity has fewer. If P does not divide the number C of
+    identities, the epoch's last batch is filled with identities of its first, so that the
+    identities in a batch are always distinct.
 
-    Nothing is carried from step to step, so training may start at any step, at no cost.
+    No state is carried from step to step, so training may start at any step, at no cost.
 
     Attributes:
         steps_per_epoch: ceil(C / P).
     """
 
     def __init__(self, labels: np.ndarray, num_identities: int, num_instances: int, seed: int):
-        """Indexes the images of each identity.
+        """Index the images of each identity.
 
         Args:
             labels: (N,) integers, the identity of each image.
@@ -58,7 +58,7 @@ class IdentitySampler:
         """The batch of a step, counted from 0.
 
         Returns:
-            (P * K,) int32 indices of images; the K of an identity lie side by side.
+            (P * K,) int32 indices of images; the K images of an identity are adjacent.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self._num_identities
@@ -72,7 +72,7 @@ class IdentitySampler:
         return rng.choice(images, self._num_instances, replace=len(images) < self._num_instances)
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        # One assignment of a pair: threads that ask for different epochs cannot mix them up.
+        # Assign the pair at once, so that threads that request different epochs cannot mix them up.
         cached_epoch, permutation = self._cached
         if cached_epoch != epoch:
             rng = np.random.default_rng((self._seed, _IDENTITIES, epoch))

@@ -1,4 +1,4 @@
-"""Bad images left out of a split, up to a limit, where the recipe says so."""
+"""Removes bad images from a split, up to a limit, if the recipe requests it."""
 
 import dataclasses
 
@@ -11,22 +11,23 @@ from reid_jax.runtime.progress import Progress
 
 
 def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Split:
-    """The split without its bad images, if those are to be skipped.
+    """The split without its bad images, if the policy is `skip`.
 
-    Every image is then decoded in parallel, and each of several hosts decodes its part. Under the
-    policy `error` nothing is read and the split comes back as it is: the loader finds the bad ones.
+    Every image is then decoded in parallel, and each of several hosts decodes its part. With the
+    policy `error` no image is read and the split is returned unchanged: the loader reports bad
+    images.
 
     Args:
-        split: of a dataset.
+        split: a split of a dataset.
         config: a recipe's `data`.
-        name: of the split, for messages.
+        name: the name of the split, for messages.
         progress: called with progress messages; None disables them.
 
     Returns:
-        The split, in its order; `skipped` says what is left out and why.
+        The split, in its order; `skipped` lists what was removed and the reasons.
 
     Raises:
-        ValueError: more are bad than `data.skip_limit` allows; says how many and names a few.
+        ValueError: more are bad than `data.skip_limit` allows. The message names a few.
     """
     if config.on_bad_image == "error":
         return split

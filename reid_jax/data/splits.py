@@ -14,7 +14,7 @@ class Split:
         paths: N paths.
         pids: (N,) int32, the identity of each.
         camids: (N,) int32, the camera of each.
-        skipped: the path of each bad file left out, and what is wrong with it; see `skipping`.
+        skipped: the path of each omitted bad file, and its problem; see `skipping`.
     """
 
     paths: tuple[str, ...]
@@ -26,7 +26,7 @@ class Split:
         return len(self.paths)
 
     def take(self, keep: Sequence[bool] | np.ndarray) -> "Split":
-        """The images for which `keep` (N,) is True."""
+        """Keep the images for which `keep` (N,) is True."""
         chosen = np.flatnonzero(keep)
         return dataclasses.replace(
             self,
@@ -42,7 +42,7 @@ class Split:
 
     @property
     def num_identities(self) -> int:
-        """C, how many identities there are."""
+        """C, the number of identities."""
         return len(np.unique(self.pids))
 
 
@@ -54,9 +54,9 @@ class Dataset:
         train: images to learn from.
         query: images to search with.
         gallery: images to search.
-        name: of the layout.
+        name: the name of the layout.
         root: the folder they were read from.
-        sources: below it, the folder or list of each split.
+        sources: the folder or list of each split, below the root.
     """
 
     train: Split
@@ -68,5 +68,5 @@ class Dataset:
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Those of all three splits."""
+        """The skipped files of all three splits."""
         return self.train.skipped + self.query.skipped + self.gallery.skipped

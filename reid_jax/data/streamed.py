@@ -1,4 +1,4 @@
-"""Images read from disk as they are asked for: for more of them than memory holds."""
+"""Images that are read from disk on demand, for more images than memory holds."""
 
 import collections
 import concurrent.futures
@@ -11,12 +11,12 @@ from reid_jax.data import decoding
 from reid_jax.runtime.messages import shown
 from reid_jax.runtime.progress import Progress
 
-# Batches decoded ahead of the one who asks.
+# Batches that are decoded ahead of the consumer.
 _AHEAD = 2
 
 
 class StreamedImages:
-    """Images of which neither files nor pixels are held, but for a few batches under way.
+    """Images of which only a few batches at a time are in memory.
 
     Batches are those of `memory.MemoryImages`, bit for bit. Every file is decoded twice, once to
     check it and once for its batch.
@@ -28,7 +28,7 @@ class StreamedImages:
         size: tuple[int, int],
         progress: Progress = None,
     ):
-        """Reads and checks every file; arguments and errors are those of `open_images`."""
+        """Read and check every file; arguments and errors are those of `open_images`."""
         self._paths = paths
         self._size = size
         problems = decoding.visit(paths, lambda i, data, image: None, progress)
@@ -38,9 +38,9 @@ class StreamedImages:
         return len(self._paths)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Decodes batches ahead, in order, as `loaders.Images.batches` says.
+        """Decode batches ahead, in order, see `loaders.Images.batches`.
 
-        Threads end with the iterator, be it used up, closed or forgotten.
+        Threads end with the iterator, whether it is exhausted, closed or garbage-collected.
 
         Raises:
             ValueError: a file has vanished or changed since it was checked.
@@ -63,7 +63,7 @@ class StreamedImages:
                 return np.asarray(decoding.resize(image, self._size))
         except Exception as error:  # As `decoding.visit`.
             raise ValueError(
-                f"{shown(self._paths[i])} was a good image when it was checked, and now cannot be "
+                f"{shown(self._paths[i])} was a good image when it was checked, but now cannot be "
                 f"read ({decoding.reason(error)}). Were files changed meanwhile? Start again."
             ) from error
 

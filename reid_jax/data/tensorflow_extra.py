@@ -1,4 +1,4 @@
-"""TensorFlow, which only the extra `tfdata` of the installation brings."""
+"""Checks for TensorFlow, which only the extra `tfdata` installs."""
 
 import importlib.util
 
@@ -10,10 +10,10 @@ NO_TENSORFLOW = (
 
 
 def check_loader(loader: str) -> None:
-    """Makes sure, without importing TensorFlow, that a loader can be used.
+    """Check, without importing TensorFlow, that a loader can be used.
 
     Raises:
-        ImportError: it is `tfdata` and TensorFlow is not installed; says what to do.
+        ImportError: it is `tfdata` and TensorFlow is not installed. The message has a solution.
     """
     if loader == "tfdata" and importlib.util.find_spec("tensorflow") is None:
         raise ImportError(NO_TENSORFLOW)

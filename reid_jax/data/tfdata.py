@@ -15,7 +15,7 @@ from reid_jax.data.tensorflow_extra import NO_TENSORFLOW
 from reid_jax.runtime import hosts
 from reid_jax.runtime.progress import Progress
 
-# TensorFlow prints paragraphs about itself as it is imported, unless told before.
+# TensorFlow prints paragraphs when it is imported, unless this is set before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -26,8 +26,8 @@ except ImportError as error:
 
 # Fractional bits of a filter's weights, in Pillow and here: 8-bit pixels times weights fit int32.
 _BITS = 22
-# Pixels under a triangle up to which a filter is compiled. Its sum is unrolled: with more of them
-# it takes seconds to compile, and gains nothing on Pillow.
+# The largest number of pixels under a triangle for which a filter is compiled. Its sum is unrolled:
+# with more pixels it takes seconds to compile, and is not faster than Pillow.
 _MOST_TAPS = 8
 
 
@@ -42,18 +42,19 @@ class TfdataImages:
         *,
         team: hosts.Team = hosts.ALONE,
     ):
-        """Reads and checks every file; arguments and errors are those of `open_images`."""
-        tf.config.set_visible_devices([], "GPU")  # They are JAX's.
+        """Read and check every file; arguments and errors are those of `open_images`."""
+        tf.config.set_visible_devices([], "GPU")  # GPUs are for JAX.
         self._size = size
-        # The one copy: Python's own bytes objects, of which a batch's are handed to TensorFlow at a
-        # time. A tensor of all would be a second copy, while it is made at least.
+        # The only copy: Python's bytes objects. A batch of them at a time is passed to TensorFlow.
+        # A tensor of all would be a second copy, at least while it is created.
         self._encoded: list[bytes] = [b""] * len(paths[team.part(len(paths))])
         shapes = set()
 
         def keep(i, data, image):
             large = image.width * image.height > decoding.LARGE_PIXELS
             if large:
-                # Resized once for all: decoding several at a time would take any memory.
+                # Resize it once: decoding several of them at a time could take any amount of
+                # memory.
                 image = decoding.resize(image, size)
             if large or not _decodes_to(data, image):
                 data = _png(image)
@@ -63,7 +64,7 @@ class TfdataImages:
         decoding.raise_problems(paths, decoding.visit(paths, keep, progress, team))
         self._encoded = team.files(self._encoded)
         shapes = {tuple(shape) for shape in team.values(list(shapes))}
-        # What all files measure, where that is the same and not much more than is asked for.
+        # The size of all files, if it is the same and not much larger than the target.
         self._shape = None
         if len(shapes) == 1:
             (shape,) = shapes
@@ -74,7 +75,7 @@ class TfdataImages:
         return len(self._encoded)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Decodes batches ahead, in order, as `loaders.Images.batches` says."""
+        """Decode batches ahead, in order, see `loaders.Images.batches`."""
         index_batches = iter(index_batches)
         first = next(index_batches, None)
         if first is None:
@@ -110,10 +111,11 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _decodes_to(data: bytes, image: Image.Image) -> bool:
-    """Whether TensorFlow makes of the bytes what Pillow made of them, the upright RGB image.
+    """Whether TensorFlow decodes the bytes to the same upright RGB image as Pillow.
 
-    Seen, not told from the kind of file: it does of nearly all JPEG and PNG files, but makes others
-    of some damaged ones that both read, and refuses some that Pillow reads.
+    This is tried, because the kind of file does not show it: TensorFlow agrees on nearly all JPEG
+    and PNG files, but differs on some damaged ones that both read, and rejects some that Pillow
+    reads.
     """
     for start, decode in _DECODERS.items():
         if data.startswith(start):
@@ -130,7 +132,7 @@ def _decode(data: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(data) -> tf.Tensor:
-    # Pillow's discrete cosine transform. TensorFlow's default is the fast one.
+    # Pillow's discrete cosine transform. TensorFlow's default is a faster one.
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
@@ -138,14 +140,14 @@ def _decode_png(data) -> tf.Tensor:
     return tf.io.decode_png(data, channels=3)
 
 
-# By how files begin; `tf.io.is_jpeg` asks for the same three bytes.
+# The keys are the first bytes of files; `tf.io.is_jpeg` checks the same three bytes.
 _DECODERS = {b"\xff\xd8\xff": _decode_jpeg, b"\x89PNG\r\n\x1a\n": _decode_png}
 
 
 def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """`decoding.resize` on (h, w, 3) uint8, by Pillow itself: (H, W, 3) uint8.
 
-    TensorFlow's own operations pass over memory once each, and take several times as long.
+    TensorFlow's own operations each pass over memory once, and take several times as long.
     """
 
     def resize(image):
@@ -157,8 +159,8 @@ def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 def _resize_batch(batch: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """`decoding.resize` on (B, h, w, 3) uint8, compiled, in the same integers."""
     height, width = size
-    # One program an axis: in one for both, XLA would sum along rows again for each of the sums
-    # along columns.
+    # One program per axis: in one for both, XLA would repeat the sums along rows for each of the
+    # sums along columns.
     return _compiled(1, height)(_compiled(2, width)(batch))
 
 
@@ -168,14 +170,14 @@ def _compiled(axis: int, target: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _resize_axis(batch: tf.Tensor, axis: int, target: int) -> tf.Tensor:
-    """A (B, h, w, 3) uint8 batch with `target` pixels along the axis."""
+    """Resize a (B, h, w, 3) uint8 batch to `target` pixels along the axis."""
     if batch.shape[axis] == target:
         return batch
-    total = 1 << (_BITS - 1)  # Half a grey level, to round.
+    total = 1 << (_BITS - 1)  # half a grey level, to round
     for index, weight in zip(*_filter(batch.shape[axis], target), strict=True):
         weight = weight.reshape([target if i == axis else 1 for i in range(4)])
         total += tf.cast(tf.gather(batch, index, axis=axis), tf.int32) * weight
-    # No weight is negative, and their sum is off by T / 2 at most: nothing to cut off at 0 or 255.
+    # No weight is negative, and their sum is off by at most T / 2, so no clipping is needed.
     return tf.cast(tf.bitwise.right_shift(total, _BITS), tf.uint8)
 
 

@@ -2,8 +2,8 @@
 
 A thin layer over Orbax. A folder holds one subfolder per step, and each of those up to three items:
 
-        model/        params and batch_stats, which evaluation needs
-        optimizer/    opt_state and step, which resuming needs in addition
+    model/        params and batch_stats, which evaluation needs
+    optimizer/    opt_state and step, which resuming needs in addition
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
 
 A checkpoint of converted weights has only `model/`: it can be evaluated, but not resumed.

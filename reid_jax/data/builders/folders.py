@@ -1,4 +1,4 @@
-"""Builders of the data sets whose folders one obtains by hand."""
+"""Builders of data sets whose folders have to be obtained by hand."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class _FolderBuilder(
     """A data set in a layout of `layouts.read`, below TFDS's manual folder.
 
     Splits train, query and gallery; examples {"image": (H, W, 3) uint8 as it was encoded, "pid" and
-    "camid": int32 as `layouts.read` gives them, "filename": text}.
+    "camid": int32 as in `layouts.read`, "filename": text}.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -28,7 +28,7 @@ class _FolderBuilder(
     CITATION: str
 
     def _folder(self) -> str:
-        """Where the data set lies below the manual folder."""
+        """The data set's folder below the manual folder."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -93,8 +93,8 @@ class DukeMTMCReID(_FolderBuilder):
   year={2017}
 }"""  # noqa: E501
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "DukeMTMC-reID was withdrawn by its authors and is no longer distributed. Who holds it "
-        f"puts its folder, DukeMTMC-reID, into the manual folder. {_SPLITS}"
+        "DukeMTMC-reID was withdrawn by its authors and is no longer distributed. If you have a "
+        f"copy, put its folder, DukeMTMC-reID, into the manual folder. {_SPLITS}"
     )
 
     def _folder(self) -> str:

@@ -1,11 +1,11 @@
 """Synthetic pedestrians: a procedural stand-in for photographs of people.
 
-What a person looks like (`looks`, drawn at random by `people`), how the figure is drawn in a view
-and a phase of the gait (`figure`, of `solids` painted by `cloth`), what a camera and its place are
-(`cameras`, `scenes`, `obstacles`), how a box is taken (`capture`), how a folder in the Market-1501
-layout is written (`dataset`).
+A person's appearance (`looks`, drawn at random by `people`), drawing the figure in a view and a
+phase of the gait (`figure`, of `solids` painted by `cloth`), cameras and their places (`cameras`,
+`scenes`, `obstacles`), taking a box (`capture`), writing a folder in the Market-1501 layout
+(`dataset`).
 
-It needs NumPy and Pillow alone. From a shell:
+It needs only NumPy and Pillow. From a shell:
 
     python -m reid_jax.data.synthetic OUT --seed=0 --train_identities=64 --test_identities=32
 """

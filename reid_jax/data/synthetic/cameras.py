@@ -1,4 +1,4 @@
-"""What a camera is: where it looks from, its light, its colours, its sharpness.
+"""Cameras: their direction, light, colours and sharpness.
 
 Cameras of one data set differ as surveillance cameras do. Each watches one place, where people
 mostly walk one way, so one camera shows faces, another shows backs, a third left sides.
@@ -12,8 +12,8 @@ import numpy as np
 from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.synthetic.streams import stream
 
-# Four cameras next to one another look from four sides, wherever the first is: a data set's splits
-# share no camera, and each needs its own faces, backs and sides to match.
+# Four consecutive cameras look from four sides, for any first one: the splits of a data set share
+# no camera, and each needs its own faces, backs and sides to match.
 _YAWS = (0.0, np.pi, 0.5 * np.pi, -0.5 * np.pi)
 _GROUNDS = ("slabs", "asphalt", "tiles", "bricks", "grass", "slabs")
 _WALLS = ("shop", "hedge", "panels", "bricks", "trees", "glass")
@@ -27,9 +27,9 @@ class Camera:
     Attributes:
         yaw: radians, the way most people walk: 0 towards the camera (see `solids.View`).
         height: metres above the ground.
-        focal: pixels; the scene is drawn with it.
+        focal: focal length, pixels of the drawn scene.
         ground: texture of the ground.
-        wall: what stands behind it.
+        wall: what is in the background.
         wall_distance: metres to it.
         wall_turn: radians it is turned.
         light: (right, up, towards the camera), the direction of the key light, unit length.
@@ -45,7 +45,7 @@ class Camera:
         obstacle: what stands in this place.
         obstacle_rate: share of walks that pass behind it.
         crowd_rate: share of walks with another person near.
-        sloppiness: deviation of the detector's boxes, share of their size.
+        sloppiness: deviation of the detector's boxes, as a share of their size.
     """
 
     yaw: float
@@ -73,7 +73,7 @@ class Camera:
 
 @functools.lru_cache(maxsize=32)
 def camera(seed: int, camid: int) -> Camera:
-    """The camera of an id, 1 to MAX_CAMERAS.
+    """The camera with an id, 1 to MAX_CAMERAS.
 
     Raises:
         ValueError: there is no such camera.
@@ -82,9 +82,9 @@ def camera(seed: int, camid: int) -> Camera:
         raise ValueError(f"camid is {camid}; synthetic cameras are numbered 1 to {MAX_CAMERAS}")
 
     def mine(options, shift=0):
-        """Each camera gets another option: a turn of the list, which the seed chooses.
+        """Give each camera another option: the list is rotated by an amount that the seed selects.
 
-        Each time that the list is used up, the turn moves by `shift`.
+        After each pass through the list, the rotation changes by `shift`.
         """
         start = stream(seed, "cameras", len(options)).integers(len(options))
         return options[(camid - 1 + shift * ((camid - 1) // len(options)) + start) % len(options)]
@@ -120,7 +120,7 @@ def camera(seed: int, camid: int) -> Camera:
 
 
 def exposed(cam: Camera, rgb: np.ndarray, rng: np.random.Generator, flicker: float) -> np.ndarray:
-    """What the sensor makes of the light: colour cast, veil, tone curve, noise.
+    """The sensor's response to the light: colour cast, veil, tone curve, noise.
 
     Args:
         cam: the camera.

@@ -18,7 +18,7 @@ from reid_jax.data.synthetic.streams import stream
 
 WIDTH, HEIGHT = 64, 128
 WALK_LENGTH = 3  # pictures of one walk through a camera's view
-_FINE = 2  # canvas pixels a picture pixel
+_FINE = 2  # canvas pixels per picture pixel
 _FILL = 0.92  # share of a well cut box's height that the person covers
 _person = functools.lru_cache(maxsize=4096)(person)
 
@@ -28,11 +28,11 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
 
     Args:
         seed: the data set's seed, at least 0.
-        pid: the identity, from 1; 0 draws a distractor (somebody outside the data set, a part of
-            somebody, or no person at all) and -1 a junk box (a badly placed one).
+        pid: the identity, from 1; 0 draws a distractor (a person outside the data set, a part of
+            one, or no person) and -1 a junk box (a badly placed one).
         camid: the camera, from 1 to MAX_CAMERAS.
-        index: which picture of this identity under this camera, from 0. WALK_LENGTH pictures in a
-            row belong to one walk and show nearly the same view.
+        index: number of the picture of this identity under this camera, from 0. WALK_LENGTH
+            consecutive pictures belong to one walk and show nearly the same view.
 
     Returns:
         (128, 64, 3) uint8, RGB.
@@ -72,7 +72,7 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
 
 
 def _framed(cam: Camera, place: Image.Image, who: Person, walk, now, index: int, pid: int):
-    """Where the person is in the box, and the place behind, cut from the scene.
+    """The person's position in the box, and the background, cut from the scene.
 
     Returns:
         The View, and (H, W, 3) float32 of the background.
@@ -114,7 +114,7 @@ def _gait(walk, now, index: int) -> Gait:
 
 
 def _passerby(canvas: Canvas, view: View, who: Person, beside: float, walk) -> None:
-    """Draws another person, farther away or (one time in three) in front."""
+    """Draw another person, farther away or (one time in three) in front."""
     if walk.random() < 0.33:
         near, size = 0.8, 1.0
         beside *= 1.35  # covers a side of the main person, not the middle
@@ -132,7 +132,7 @@ def _passerby(canvas: Canvas, view: View, who: Person, beside: float, walk) -> N
 
 
 def _cast_shadow(canvas: Canvas, view: View, who: Person, cam: Camera, gait: Gait) -> None:
-    """Darkens the ground under the feet, and where the key light does not reach."""
+    """Darken the ground under the feet, and where the key light does not reach."""
     high, wide = canvas.depth.shape
     h = who.height * view.scale
     shade = Image.new("L", (wide, high))

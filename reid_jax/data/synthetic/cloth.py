@@ -56,7 +56,7 @@ def dyed(fabric: Fabric, across: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def folded(colours: np.ndarray, across: np.ndarray, down: np.ndarray, depth: float = 0.09):
-    """Lights and darkens cloth where it folds; folds run down more than across."""
+    """Lighten and darken cloth at its folds, which run down more than across."""
     return colours * (1 + depth * noise(across * 0.7, down * 0.45)).clip(0.5, 1.5)[:, None]
 
 
@@ -120,7 +120,7 @@ def _set(colours: np.ndarray, where: np.ndarray, colour) -> None:
 
 
 def _inked(printed: Print, left: np.ndarray, ahead: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Where a print has ink, (N,) booleans."""
+    """The points with ink of a print, (N,) booleans."""
     cells = np.array(printed.cells)
     facing = ahead > 0 if printed.side == "front" else ahead < 0
     row = np.floor((down - printed.down) / printed.cell).astype(int)
@@ -132,7 +132,7 @@ def _inked(printed: Print, left: np.ndarray, ahead: np.ndarray, down: np.ndarray
 
 
 def _strapped(bag: Bag, left: np.ndarray, ahead: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Where a bag's straps lie on the torso, (N,) booleans."""
+    """The points of the torso under a bag's straps, (N,) booleans."""
     if bag.kind == "backpack":
         return (ahead > 0) & (np.abs(np.abs(left) - 0.55) < 0.1) & (down < 0.36)
     if bag.kind == "shoulder":  # from the other shoulder down to the bag

@@ -19,12 +19,12 @@ from reid_jax.runtime.files import new_folder
 from reid_jax.runtime.messages import say_to_stderr
 from reid_jax.runtime.progress import Progress, Tracker
 
-VERSION = 2  # of the generator: other pictures for the same arguments need another number
+VERSION = 2  # of the generator; increase it if the same arguments give other pictures
 RECORD = "synthetic.json"
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 MULTI_QUERY = "gt_bbox"
 _QUALITY = 92
-_BOXES_A_PROCESS = 150  # fewer are drawn sooner than a process starts
+_BOXES_A_PROCESS = 150  # Fewer are drawn before a process has started.
 _LEAST = dict(
     train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
 )
@@ -32,21 +32,21 @@ _LEAST = dict(
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a data set of synthetic pedestrians holds.
+    """The content of a data set of synthetic pedestrians.
 
     Attributes:
         seed: another seed gives other people, cameras and places.
-        train_identities: how many to learn from, at least 2.
-        test_identities: how many to be found again, at least 1.
-        train_cameras: how many see the training identities, at least 2.
-        test_cameras: how many see the test identities, at least 2; with train_cameras at most
-            MAX_CAMERAS.
+        train_identities: number of identities for training, at least 2.
+        test_identities: number of identities to find, at least 1.
+        train_cameras: number of cameras for the training identities, at least 2.
+        test_cameras: number of cameras for the test identities, at least 2; with train_cameras at
+            most MAX_CAMERAS.
         images_per_camera: pictures of an identity under a camera that sees it, on average; at least
-            2. Each number within 2 of it is as likely.
+            2. All numbers within 2 of it are equally likely.
         distractors: boxes of identity 0000 in the gallery: strangers, parts of them, empty places.
         junk: boxes of identity -1 in the gallery, badly placed, which evaluation ignores.
-        multi_query_images: more pictures of each query's identity under its camera, in gt_bbox, to
-            search with at once; 0 makes no such folder. They change no other picture.
+        multi_query_images: more pictures of each query's identity under its camera, in gt_bbox, for
+            multi-query; 0 creates no such folder. They change no other picture.
 
     Raises:
         ValueError: a number is out of range.
@@ -75,15 +75,15 @@ class Contents:
 
     @property
     def record(self) -> dict[str, int]:
-        """As `synthetic.json` has it: no number of multi-query images where there are none."""
+        """The numbers for `synthetic.json`, without multi-query images if there are none."""
         numbers = dataclasses.asdict(self)
-        if not self.multi_query_images:  # As before there were any.
+        if not self.multi_query_images:  # As in records from before they existed.
             del numbers["multi_query_images"]
         return numbers
 
 
 class Box(NamedTuple):
-    """One file of the data set: where it lies and what `draw` draws there."""
+    """One file of the data set: its path, and the arguments of `draw`."""
 
     path: str
     pid: int
@@ -96,7 +96,7 @@ def write_market1501(
     contents: Contents = Contents(),
     progress: Progress = say_to_stderr,
 ) -> None:
-    """Draws a data set of synthetic pedestrians, or finds it drawn already.
+    """Draw a data set of synthetic pedestrians, unless it already exists.
 
     Training identities have odd numbers and test identities even ones, so either can grow without
     changing the other. The splits share no camera either: cameras from 1 to train_cameras see the
@@ -104,8 +104,8 @@ def write_market1501(
     identity is seen by at least two cameras. Query holds one picture of each test identity under
     each camera that sees it, the gallery the others.
 
-    The same contents give the same bytes (with the same Pillow and NumPy), however many processes
-    draw. The folder appears complete or not at all.
+    The same contents give the same bytes (with the same Pillow and NumPy), with any number of
+    processes. The folder appears complete or not at all.
 
     Args:
         root: the folder, created with its parents. It gets bounding_box_train, query,
@@ -115,7 +115,7 @@ def write_market1501(
         progress: called with progress messages; None disables them.
 
     Raises:
-        FileExistsError: root holds something else: another data set, one of other contents or of
+        FileExistsError: root holds something else: another data set, one with other contents or of
             another version, or one with files missing.
     """
     boxes = planned(contents)
@@ -188,7 +188,7 @@ def _counted(paths) -> dict[str, int]:
 
 
 def _holds(root: Path, record: dict) -> bool:
-    """Whether root holds this very data set; False where there is nothing yet."""
+    """Whether root holds exactly this data set; False if it does not exist yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     advice = "delete it, or choose another folder"
@@ -214,7 +214,7 @@ def _holds(root: Path, record: dict) -> bool:
 
 
 def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
-    """Draws the boxes in as many processes as there are processors.
+    """Draw the boxes in as many processes as there are processors.
 
     The helpers are plain child processes: forking is unsafe once JAX or TensorFlow runs threads,
     and multiprocessing's other ways import the caller's main program again, with all it imports.
@@ -231,7 +231,7 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> N
                 text=True,
             )
             helpers.append(helper)
-            # If it died, its exit status is seen below.
+            # If it died, its exit status is checked below.
             with contextlib.suppress(BrokenPipeError):
                 assert helper.stdin is not None
                 helper.stdin.write(job)
@@ -246,20 +246,20 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> N
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _help() -> None:
-    """A child process's whole work: the boxes that stdin names."""
+    """Draw the boxes that stdin names: the work of a child process."""
     job = json.load(sys.stdin)
     _write_part(Path(job["root"]), job["seed"], [Box(*box) for box in job["boxes"]], None)
 
 
 def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
-    """Draws and writes boxes."""
+    """Draw and write boxes."""
     with Tracker(progress, len(boxes), "drew", "pictures", ends=True) as tracker:
         for done, box in enumerate(boxes, start=1):
             image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))

@@ -82,12 +82,12 @@ def posed(person: Person, gait: Gait) -> Pose:
 
 
 def draw_person(canvas: Canvas, view: View, person: Person, gait: Gait) -> None:
-    """Draws a person, clothed and carrying what belongs to the identity, on the canvas.
+    """Draw a person, clothed and carrying what belongs to the identity, on the canvas.
 
     Args:
-        canvas: drawn on in place; what is nearer stays in front.
-        view: where the person stands and is turned to.
-        person: who.
+        canvas: drawn on in place; nearer parts stay in front.
+        view: the position and direction of the person.
+        person: the identity.
         gait: the moment of the walk.
     """
     pose = posed(person, gait)

@@ -1,4 +1,4 @@
-"""What does not change between images of a person: body, hair, clothes, shoes and bags."""
+"""The parts of a person that are equal in all images: body, hair, clothes, shoes and bags."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Fabric:
         second: the pattern's colour.
         pattern: plain, hoops (stripes around), pinstripes (stripes down), checks, dots, block (the
             second colour below a line), yoke (the second colour above it), camouflage.
-        period: metres a repeat; for block and yoke the line's distance from the top.
+        period: metres per repeat; for block and yoke the line's distance from the top.
         duty: share of a repeat that has the second colour.
     """
 
@@ -31,11 +31,11 @@ class Print:
 
     Attributes:
         side: front or back.
-        cells: (rows, columns) booleans, what is inked.
+        cells: (rows, columns) booleans, True for ink.
         colour: the ink.
-        left: where the middle lies, from 0 in the middle to 1 at the left edge.
+        left: position of the middle, from 0 in the middle to 1 at the left edge.
         down: metres from the shoulders to the print's top.
-        cell: metres a cell.
+        cell: metres per cell.
     """
 
     side: str
@@ -52,14 +52,14 @@ class Upper:
 
     Attributes:
         fabric: the cloth of body and sleeves.
-        sleeve_colour: of the sleeves where they differ, else None.
+        sleeve_colour: colour of the sleeves if it differs, otherwise None.
         sleeve: 0 without, 0.5 to the elbow, 1 to the wrist.
         hem: height of the lower hem above the ground.
         loose: width, 1 is tight.
         front: closed, buttons, zip or open.
-        inner: colour of what shows where it is open, and of collar or neckline.
+        inner: colour of the layer below an open front, and of collar or neckline.
         hood: whether a hood lies on the back.
-        prints: what is printed on it.
+        prints: the prints on it.
     """
 
     fabric: Fabric
@@ -96,13 +96,13 @@ class Lower:
 
 @dataclass(frozen=True)
 class Bag:
-    """Something carried.
+    """A carried bag.
 
     Attributes:
         kind: backpack, shoulder, hand.
         side: +1 left, -1 right (0 for a backpack).
-        colour: of the bag.
-        second: of its pocket or label.
+        colour: colour of the bag.
+        second: colour of its pocket or label.
         size: 1 is usual.
     """
 
@@ -115,7 +115,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Person:
-    """One identity: all that does not change between images.
+    """One identity: everything that is equal in all images.
 
     Attributes:
         height: metres.
@@ -133,7 +133,7 @@ class Person:
         shoes: RGB.
         sole: RGB.
         boots: height of the shaft, share of the body's height, 0 for shoes.
-        bags: what is carried.
+        bags: the carried bags.
         stride: amplitude of the gait, radians at the hip.
         elbow: how far the arms are bent, radians.
     """

@@ -1,4 +1,4 @@
-"""Things that stand in a camera's place and hide a part of who walks behind them."""
+"""Obstacles in a camera's place, which hide a part of the people behind them."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ _STEEL = solid((0.46, 0.47, 0.49))
 
 
 def draw_obstacle(canvas: Canvas, view: View, kind: str, rng: np.random.Generator) -> None:
-    """Draws an obstacle before a person.
+    """Draw an obstacle before a person.
 
     Args:
         canvas: drawn on in place.
-        view: of the person.
+        view: the view of the person.
         kind: pole, railing, planter, box or bench.
         rng: decides how far to the side it stands.
     """
@@ -56,7 +56,7 @@ def _planks(turn, along):
 
 
 def _bush(canvas, view, spot: float) -> None:
-    """Leaves with a ragged outline; spot chooses which."""
+    """Draw leaves with a ragged outline, selected by `spot`."""
 
     def leaves(left, up, forward):
         tone = 1 + 0.35 * noise(left + spot, up)

@@ -1,9 +1,8 @@
-"""What a person is: body, hair, clothes, shoes and bags, drawn at random from everyday ones.
+"""People: body, hair, clothes, shoes and bags, drawn at random from everyday ones.
 
 Most people wear one of a few common outfits, so several identities share the style and colours of
-their clothes. What tells them apart is then a combination of small clues (hair, sleeves, shoes,
-build), or one salient clue that some views hide: a print on the chest, a backpack, a bag on one
-side.
+their clothes. They then differ in a combination of small clues (hair, sleeves, shoes, build), or in
+one salient clue that some views hide: a print on the chest, a backpack, a bag on one side.
 """
 
 from typing import TypeVar
@@ -91,12 +90,12 @@ _BAGS = {
 
 
 def person(seed: int, kind: str, number: int) -> Person:
-    """A person at random.
+    """Draw a person at random.
 
     Args:
         seed: the data set's seed.
-        kind: "person" for the identities; those who belong to none have kinds of their own.
-        number: which one of the kind, at least 0; for identities the pid.
+        kind: "person" for the identities; other people have other kinds.
+        number: the number of the person within the kind, at least 0; for identities the pid.
 
     Returns:
         The same Person for the same arguments, always.
@@ -263,13 +262,13 @@ def _pick(rng: np.random.Generator, palette: dict[RGB, float]) -> RGB:
 
 
 def _shade(rng: np.random.Generator, colour: RGB, spread: float) -> RGB:
-    """The colour, a little lighter or darker, a little off its hue."""
+    """The colour, slightly lighter or darker, with a slightly different hue."""
     shifted = np.array(colour) * rng.normal(1, 3 * spread) + rng.normal(0, spread / 2, 3)
     red, green, blue = (float(c) for c in shifted.clip(0.03, 0.95))
     return red, green, blue
 
 
 def _contrast(rng: np.random.Generator, colour: RGB) -> RGB:
-    """An accent colour that can be told from the given one."""
+    """An accent colour that differs visibly from the given one."""
     apart = [a for a in _ACCENT if np.abs(np.subtract(a, colour)).max() > 0.25]
     return _shade(rng, apart[rng.integers(len(apart))], 0.02)

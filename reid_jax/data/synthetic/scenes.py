@@ -39,7 +39,7 @@ def scene(seed: int, camid: int) -> Image.Image:
 
 
 def placed(cam: Camera, across: float, away: float) -> tuple[float, float, float]:
-    """Where a ground point is in the scene.
+    """The position of a ground point in the scene.
 
     Args:
         cam: the camera.
@@ -47,7 +47,7 @@ def placed(cam: Camera, across: float, away: float) -> tuple[float, float, float
         away: metres ahead of the camera.
 
     Returns:
-        Column, row, and pixels a metre there.
+        Column, row, and pixels per metre there.
     """
     tilt = _tilt(cam)
     depth = away * math.cos(tilt) + cam.height * math.sin(tilt)
@@ -61,8 +61,8 @@ def _tilt(cam: Camera) -> float:
 
 
 def _cells(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, offset: float = 0.0):
-    """Cells of a unit grid, every other row moved by offset: a random value each, and a joint mask
-    (distance to the nearest edge, 0 to 0.5)."""
+    """Cells of a unit grid, every other row moved by offset: a random value per cell, and a joint
+    mask (distance to the nearest edge, 0 to 0.5)."""
     row = np.floor(v)
     u = u + offset * (row % 2)
     column = np.floor(u)
@@ -153,10 +153,10 @@ def _wall(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _windows(colours, x, y, place, pane, rng):
-    """Lets panes into a wall, framed; some have their blinds down.
+    """Put framed panes into a wall; some have their blinds down.
 
-    `place` is the distance from one to the next, the width, and the heights of the lower and the
-    upper edge, all in metres.
+    `place` is the distance between panes, their width, and the heights of their lower and upper
+    edges, all in metres.
     """
     pitch, wide, low, high = place
     inside = ((x % pitch) < wide) & (y > low) & (y < high)

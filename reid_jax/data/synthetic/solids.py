@@ -1,9 +1,9 @@
-"""Solids on a canvas with a depth buffer: what is nearest the camera is what is seen.
+"""Solids on a canvas with a depth buffer: the part nearest to the camera is visible.
 
-Two solids make every figure and every obstacle. An *ellipsoid* is exact; a *loft* is a stack of
+All figures and obstacles consist of two solids. An *ellipsoid* is exact; a *loft* is a stack of
 elliptical sections along an axis (a torso, a sleeve, a pole). Both are drawn in closed form in an
-orthographic view, so a surface point knows its place on the body. Paint is a function of that
-place: a logo on the chest turns out of sight by itself when the person turns.
+orthographic view, so the body coordinates of a surface point are known. Paint is a function of
+these coordinates: a logo on the chest turns out of sight when the person turns.
 
 Body axes are (left, up, forward) in metres; the screen has x to the right, y down, in pixels.
 """
@@ -17,18 +17,18 @@ import numpy as np
 
 Paint = Callable[..., np.ndarray]
 _CURVE = np.linspace(0, np.pi / 2, 5)  # of a round cap
-_SECTIONS = 128  # that a loft is cut into
+_SECTIONS = 128  # the number of sections of a loft
 _STEEPEST = 3.0  # the slope of a loft's side beyond which shading no longer changes
 
 
 class Canvas(NamedTuple):
-    """A picture in the making.
+    """A picture while it is drawn.
 
     Attributes:
         rgb: (H, W, 3) float32 in [0, 1].
-        depth: (H, W) float32, metres towards the camera, -inf where nothing was drawn.
+        depth: (H, W) float32, metres towards the camera, -inf for pixels that are still empty.
         light: (3,) float32 unit vector towards the light, (right, up, towards the camera).
-        ambient: share of the light that comes from everywhere, in [0, 1].
+        ambient: share of the light that comes from all directions, in [0, 1].
     """
 
     rgb: np.ndarray
@@ -44,10 +44,10 @@ class View(NamedTuple):
         yaw: radians the body is turned: 0 faces the camera, pi shows the back, pi / 2 walks to
             the right of the picture.
         pitch: radians the camera looks down.
-        scale: pixels a metre.
+        scale: pixels per metre.
         x: column of the body's origin, the ground point between the feet.
         y: row of the same point.
-        near: metres that the body stands before (+) or behind (-) the picture's main person.
+        near: metres by which the body is in front of (+) or behind (-) the picture's main person.
     """
 
     yaw: float
@@ -82,16 +82,16 @@ def ellipsoid(
     tilt: float = 0.0,
     keep: Callable[..., np.ndarray] | None = None,
 ) -> None:
-    """Draws an ellipsoid.
+    """Draw an ellipsoid.
 
     Args:
         canvas: drawn on in place.
-        view: of the body that the ellipsoid belongs to.
+        view: the view of the body that the ellipsoid belongs to.
         centre: (3,) body coordinates, metres.
         radii: along left, up and forward, metres.
         paint: (left, up, forward), each (N,) on the unit sphere, to colours (N, 3).
         tilt: radians the front is raised.
-        keep: the same arguments to a mask (N,); what is False is cut away.
+        keep: maps the same arguments to a mask (N,); parts that are False are cut away.
     """
     c, s = math.cos(tilt), math.sin(tilt)
     axes = _rotation(view.yaw, view.pitch) @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
@@ -123,13 +123,14 @@ def ellipsoid(
 def loft(
     canvas: Canvas, view: View, a: np.ndarray, b: np.ndarray, profile: np.ndarray, paint: Paint
 ) -> None:
-    """Draws elliptical sections stacked along the axis from a to b.
+    """Draw elliptical sections stacked along the axis from a to b.
 
-    The axis should be nearer upright than level: sections are taken to lie level.
+    The axis should be nearer to vertical than to horizontal, because sections are taken as
+    horizontal.
 
     Args:
         canvas: drawn on in place.
-        view: of the body that the loft belongs to.
+        view: the view of the body that the loft belongs to.
         a: (3,) start of the axis, body coordinates, metres.
         b: (3,) its end.
         profile: (S, 3) rows (t, half-width, half-depth), t ascending, 0 at a and 1 at b, metres.
@@ -178,11 +179,11 @@ def loft(
 
 
 def _sections(profile: np.ndarray, yaw: float, length: float) -> np.ndarray:
-    """What a loft looks like from the camera, at evenly spaced sections.
+    """The appearance of a loft from the camera, at evenly spaced sections.
 
-    An ellipse with half-axes (wide, deep), turned by yaw, covers the columns -width to width. Where
-    s in [-1, 1] is the column over the width and c = sqrt(1 - s^2), its near side is at the depth
-    skew * s + bulge * c and at the point s * (l, f) + c * (-f, l) of its own unit circle.
+    An ellipse with half-axes (wide, deep), turned by yaw, covers the columns -width to width. Let s
+    in [-1, 1] be the column divided by the width, and c = sqrt(1 - s^2). The near side is then at
+    the depth skew * s + bulge * c and at the point s * (l, f) + c * (-f, l) of its own unit circle.
 
     Returns:
         (6, _SECTIONS) float32: width, skew, bulge, l, f, and the width's slope along the axis.
@@ -213,7 +214,7 @@ def tube(
     paint: Paint,
     open_end: bool = False,
 ) -> None:
-    """Draws a limb: a round loft with a round cap at a, and at b unless open_end (a hem)."""
+    """Draw a limb: a round loft with a round cap at a, and at b unless open_end (a hem)."""
     ax, ay, _ = view.project(a)
     bx, by, _ = view.project(b)
     length = max(math.hypot(bx - ax, by - ay), 1e-3) / view.scale
@@ -240,7 +241,7 @@ def _window(canvas: Canvas, left: float, right: float, top: float, bottom: float
 
 
 def _put(canvas: Canvas, at: np.ndarray, depth, normal, colours) -> None:
-    """Writes lit surface points at places (N,): depths, normals (3, N) of any length, colours."""
+    """Write lit surface points at places (N,): depths, normals (3, N) of any length, colours."""
     lit = canvas.light @ normal / np.sqrt(np.einsum("in,in->n", normal, normal))
     lit = canvas.ambient + (1 - canvas.ambient) * (0.3 + 0.7 * lit).clip(0)
     canvas.depth.reshape(-1)[at] = depth

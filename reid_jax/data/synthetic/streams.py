@@ -7,15 +7,15 @@ import numpy as np
 
 
 def stream(seed: int, name: str, *numbers: int) -> np.random.Generator:
-    """A generator of its own for each (seed, name, numbers).
+    """A separate generator for each (seed, name, numbers).
 
     Args:
         seed: the data set's seed, at least 0.
-        name: what is drawn, for example "person".
-        *numbers: which one is drawn. At least -1, the identity of a junk box.
+        name: the kind of thing to draw, for example "person".
+        *numbers: which one to draw. At least -1, the identity of a junk box.
 
     Returns:
-        A fresh generator. Nothing drawn from another stream changes what it gives.
+        A new generator. Drawing from other streams does not change its numbers.
     """
     return np.random.default_rng([seed, zlib.crc32(name.encode()), *(n + 1 for n in numbers)])
 
