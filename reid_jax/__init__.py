@@ -1,7 +1,7 @@
 """Person re-identification in JAX: two published networks, one trainer, exact resume.
 
-`load` gives the network of a run as a function of images, and a `Gallery` searches among their
-descriptors. Both are imported on first use: importing this package imports nothing else.
+`load` returns the network of a run as a function of images, and a `Gallery` searches among their
+descriptors. Both are imported on first use: importing this package does not import other modules.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""The words that a recipe or a program chooses among.
+"""The words that a recipe or a program can choose from.
 
-They are here and not beside what they name, so that a recipe can be checked and `--help` printed
-without importing JAX.
+They are in this module, not beside their implementations, so that a recipe can be checked and
+`--help` printed without importing JAX.
 """
 
 NETWORKS = ("baseline", "bdb", "pmm", "hbfp")
@@ -14,23 +14,23 @@ NAMED_LAYOUTS = ("market1501", "dukemtmc", "cuhk03", "folder")
 #: Layouts of folders that can be read.
 LAYOUTS = (*NAMED_LAYOUTS, "msmt17")
 LOADERS = ("tfdata", "memory", "device")
-#: What to do about files that are no images.
+#: What to do about files that are not images.
 POLICIES = ("error", "skip")
-#: How many cameras a synthetic data set can have.
+#: The largest number of cameras in a synthetic data set.
 MAX_CAMERAS = 12
 
 #: Distances of the triplet loss.
 METRICS = ("euclidean", "cosine")
 
-#: What PMM mixes.
+#: PMM's kinds of mixing.
 MIXINGS = ("hardmix", "cutout", "cutmix", "attentive_cutmix", "none")
 #: HBFP-Net's levels, from the lowest.
 LEVELS = ("low", "middle", "high")
 #: The levels of each pair of HBFP-Net that inform each other.
 PAIRS = {"low&middle": ("low", "middle"), "middle&high": ("middle", "high")}
-#: How HBFP-Net combines what it pools with each threshold.
+#: How HBFP-Net combines the pooled features of its thresholds.
 REDUCTIONS = ("sum", "mean")
-#: What a head applies between the pooled feature and its classifier.
+#: Layers between the pooled feature and the classifier of a head.
 NECKS = ("none", "batch_norm")
 #: How the baseline pools its map.
 BASELINE_POOLINGS = ("average", "max", "gem")

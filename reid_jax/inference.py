@@ -6,7 +6,7 @@
     descriptors = model.embed(["anna.jpg", "bert.jpg"])  # float32 (2, 1536)
     cams = model.gradcam(["anna.jpg", "bert.jpg"])  # float32 (2, 3, 24, 8)
 
-Their Euclidean distance is small where two images show one person; a `Gallery` finds the nearest.
+The Euclidean distance is small if two images show the same person; a `Gallery` finds the nearest.
 """
 
 import os
@@ -25,25 +25,26 @@ from reid_jax.runs.workdir import read_run
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
 
-# Images a CPU takes at a time: larger batches are no faster there, and one image pays for all.
+# Images per batch on a CPU: larger batches are no faster there, and each call computes whole
+# batches.
 _CPU_BATCH = 8
 
 
 class Model:
-    """A network and its weights, on all devices of this process. `load` makes it from a run.
+    """A network and its weights, on all devices of this process. `load` creates it from a run.
 
-    Each method is compiled at its first call, once: batches have one size, and the last of a call
-    is filled up.
+    Each method is compiled once, at its first call: all batches have the same size, and the last
+    batch of a call is padded.
 
     Attributes:
         config: the run's recipe.
         network: `reid_jax.models.Network`; `network.apply(variables, images)` takes normalised
             images.
         variables: {"params", "batch_stats"}.
-        step: of the checkpoint.
+        step: the step of the checkpoint.
         dim: D, numbers in a descriptor.
-        stage_names: S names, what `gradcam` and `class_activations` give maps of; none where the
-            network has no classifier.
+        stage_names: S names of the maps of `gradcam` and `class_activations`; empty if the network
+            has no classifier.
     """
 
     def __init__(
@@ -55,15 +56,15 @@ class Model:
         *,
         batch_size: int | None = None,
     ):
-        """Places the weights.
+        """Put the weights on the devices.
 
         Args:
             config: a recipe; `data.image_size` and `eval` are read.
-            network: of the recipe.
+            network: the network of the recipe.
             variables: its weights.
-            step: of the checkpoint they are from.
-            batch_size: images at a time, rounded up so that devices share them evenly. By default
-                `eval.batch_size` of the recipe, on CPUs 8.
+            step: the step of their checkpoint.
+            batch_size: images per batch, rounded up to a multiple of the number of devices. By
+                default `eval.batch_size` of the recipe, on CPUs 8.
 
         Raises:
             ValueError: `batch_size` is below 1.
@@ -90,14 +91,14 @@ class Model:
         self.stage_names = network.stage_names if network.classifies else ()
 
     def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
-        """Descriptors of images, by the recipe's `eval.flip` and `eval.normalize`.
+        """Compute descriptors of images, with the recipe's `eval.flip` and `eval.normalize`.
 
             model.embed("anna.jpg")  # a file: (1, D)
             model.embed(pathlib.Path("gallery").glob("*.jpg"))  # files: (N, D), in order
             model.embed(crops)  # uint8 (N, H, W, 3), or a list of (H, W, 3) of any sizes
 
-        Images are resized to the recipe's `data.image_size` as in training. What others are in a
-        call changes nothing of an image's descriptor.
+        Images are resized to the recipe's `data.image_size` as in training. An image's descriptor
+        does not depend on the other images of a call.
 
         Args:
             images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
@@ -108,19 +109,19 @@ class Model:
             (N, D) float32.
 
         Raises:
-            ValueError: files are missing, damaged or no images, and are named; or pixels have
-                another shape or dtype.
+            ValueError: files are missing, damaged or not images (the message names them), or pixels
+                have another shape or dtype.
         """
         return self._apply(self._describe, "__call__", images, progress)
 
     def gradcam(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
-        """Where each stage sees the evidence for the identity that it takes an image to show.
+        """Compute Grad-CAM: where each stage sees evidence for the identity that it predicts.
 
             cams = model.gradcam("anna.jpg")
             reid_jax.visualize.overlay(pixels, cams[0, 0])  # over uint8 (H, W, 3), with a colour
 
         Args:
-            images: as `embed` takes them.
+            images: as in `embed`.
             progress: as in `embed`.
 
         Returns:
@@ -132,8 +133,8 @@ class Model:
         """
         if not self.stage_names:
             raise ValueError(
-                "this network was trained without a classifier (model.classifier), and Grad-CAM is "
-                "of a class"
+                "Grad-CAM needs a classifier, but this network was trained without one "
+                "(model.classifier)"
             )
         return self._apply(self._gradcam, "gradcams", images, progress)
 
@@ -143,7 +144,7 @@ class Model:
         classes: Sequence[int] | None = None,
         progress: Progress = None,
     ) -> np.ndarray:
-        """Class activation maps of HBFP-Net's levels without and with BFP, its paper's figure 5.
+        """Compute activation maps of HBFP-Net's levels without and with BFP, its paper's figure 5.
 
             from reid_jax import visualize
 
@@ -155,7 +156,7 @@ class Model:
         See `reid_jax.models.HBFP.class_activations` for the equation.
 
         Args:
-            images: as `embed` takes them.
+            images: as in `embed`.
             classes: N integers, each image's class, such as the true one of a training image.
                 Training identities are numbered from 0 in the order of their pids (`Split.labels`
                 in `reid_jax.data.splits`). By default each level uses the class it predicts.
@@ -172,7 +173,7 @@ class Model:
         method = "class_activations"
         if not hasattr(self.network, method):
             raise ValueError(
-                f"model.name is {self.config.model.name!r}, and only 'hbfp' has class activation "
+                f"model.name is {self.config.model.name!r}, but only 'hbfp' has class activation "
                 "maps; use gradcam, which any network with a classifier has"
             )
         return self._apply(self._class_activations, method, images, progress, classes)
@@ -188,7 +189,7 @@ class Model:
         return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
 
     def _shape(self, method: str) -> tuple[int, ...]:
-        """Of what a face of the network gives for one image."""
+        """The shape of a face's result for one image."""
         image = jax.ShapeDtypeStruct((1, *self._size, 3), np.float32)
 
         def face(variables, image):
@@ -201,7 +202,7 @@ def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np
     array = np.asarray(classes)
     if array.shape != (count,) or (count and array.dtype.kind not in "iu"):
         raise ValueError(
-            f"classes are {array.dtype} {array.shape}; they must be {count} integers, one an image"
+            f"classes are {array.dtype} {array.shape}; they must be {count} integers, one per image"
         )
     for i in np.flatnonzero((array < 0) | (array >= num_classes))[:1]:
         raise ValueError(
@@ -212,8 +213,8 @@ def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np
 
 
 def _with_classes(face: Callable, classes: np.ndarray, batch_size: int) -> Callable:
-    """A face for one call of `extract`, which hands it the images batch by batch, in order."""
-    # As the images, the last batch is filled with its last element.
+    """A face for one call of `extract`, which passes the images batch by batch, in order."""
+    # Like the images, the last batch is padded with its last element.
     filled = np.pad(classes, (0, -len(classes) % batch_size), mode="edge")
     batches = iter(filled.reshape(-1, batch_size))
     return lambda variables, images: face(variables, images, next(batches))
@@ -225,12 +226,12 @@ def load(
     *,
     batch_size: int | None = None,
 ) -> Model:
-    """The network that a run has trained.
+    """Load the network that a run has trained.
 
         model = reid_jax.load("runs/pmm", "best")
 
     Args:
-        workdir: folder of a run: its `run.json` and `checkpoints/` are read, nothing is written.
+        workdir: folder of a run. `run.json` and `checkpoints/` are read; the folder is unchanged.
         checkpoint: `latest`, `best` by mAP, or a step.
         batch_size: see `Model`.
 

@@ -145,7 +145,7 @@ def test_classes_that_are_not_the_networks_are_named(hbfp, model, crops):
     ]:
         with pytest.raises(ValueError, match=words):
             of_hbfp.class_activations(crops[:2], classes)
-    with pytest.raises(ValueError, match=r"model\.name is 'pmm', and only 'hbfp' has class act"):
+    with pytest.raises(ValueError, match=r"model\.name is 'pmm', but only 'hbfp' has class act"):
         model.class_activations(crops[:2])
 
 
@@ -185,7 +185,7 @@ def test_a_network_without_classifier_has_no_gradcam(tmp_path, crops):
     random_runs.write(tmp_path / "run", "baseline_synthetic", "triplet,small")
     model = reid_jax.load(tmp_path / "run")
     assert model.stage_names == ()
-    with pytest.raises(ValueError, match=r"without a classifier \(model\.classifier\)"):
+    with pytest.raises(ValueError, match=r"without one \(model\.classifier\)"):
         model.gradcam(crops)
 
 

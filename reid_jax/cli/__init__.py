@@ -1,1 +1,1 @@
-"""The command line: `reid-jax COMMAND`, which `python -m reid_jax COMMAND` starts as well."""
+"""The command line `reid-jax COMMAND`, which is also `python -m reid_jax COMMAND`."""

@@ -1,4 +1,4 @@
-"""`reid-jax`: the commands and which module carries out each."""
+"""`reid-jax`: the commands, and the modules that run them."""
 
 import difflib
 import importlib
@@ -6,7 +6,7 @@ import sys
 
 import reid_jax
 
-#: Each command, what it does, and its module in `reid_jax.cli`, whose `main` takes the arguments.
+#: Each command with its description and its module in `reid_jax.cli`, whose `main` runs it.
 COMMANDS = {
     "train": ("train a network by a recipe, or continue a run", "train"),
     "eval": ("evaluate a run, draw figures, write a report", "evaluate"),
@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Carries out a command line.
+    """Run a command line.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.

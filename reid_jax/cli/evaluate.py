@@ -23,12 +23,12 @@ from reid_jax.runtime.messages import clear_errors
 
 # Leaves that another evaluation may change.
 _SECTIONS = ("devices", "data", "eval")
-# Shown by a help that names no run.
+# The recipe in a help without a run.
 _EXAMPLE = "pmm_synthetic"
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> None:
-    """Evaluates as the command line says.
+    """Evaluate the run that the command line names.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
@@ -46,11 +46,11 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
 
 
 def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
-    """The recipe in the workdir is the default that `--config.` flags override."""
+    """Parse flags. The recipe in the workdir is the default that `--config.` flags override."""
     argv = [prog, *arguments]
     if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
         raise ValueError(
-            "eval takes the recipe of the run in --workdir; leaves of it are overridden by "
+            "eval uses the recipe of the run in --workdir; override its leaves with "
             "--config.LEAF=VALUE"
         )
     try:
@@ -63,7 +63,7 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
 
 
 def _evaluate(values: flags.FlagValues) -> None:
-    # After the arguments: JAX takes its time.
+    # Import JAX after parsing the arguments, because it takes seconds.
     from reid_jax.programs.evaluate import Protocol, evaluate_run
     from reid_jax.report import present
 
@@ -106,7 +106,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_bool(
         "report",
         False,
-        "Write report.html: all queries, what was found and Grad-CAM, for a browser.",
+        "Write report.html: all queries with their results and Grad-CAM, for a browser.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -119,7 +119,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "gallery-extra",
         None,
-        "Folder of more gallery images, none of them a match.",
+        "Folder of more gallery images, none of which is a match.",
         flag_values=values,
     )
     flags.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal neighbours.", flag_values=values)

@@ -6,7 +6,7 @@ from reid_jax.runtime.messages import clear_errors
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax export") -> None:
-    """Exports the run that the command line names.
+    """Export the run that the command line names.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax export") -> N
     """
     options = _parser(prog).parse_args(arguments)
     with clear_errors(options.traceback):
-        from reid_jax.export.exporter import export_run  # After the arguments: JAX takes its time.
+        from reid_jax.export.exporter import export_run  # After parsing, because JAX takes seconds.
 
         formats = None if options.formats is None else options.formats.split(",")
         export_run(options.workdir, options.out, options.checkpoint, formats)
@@ -24,8 +24,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Writes the descriptor network of a run, with its weights, as "
-        "OUT/descriptor.stablehlo and OUT/descriptor.onnx, and what they take and give as "
-        "OUT/descriptor.json.",
+        "OUT/descriptor.stablehlo and OUT/descriptor.onnx, and describes their inputs and outputs "
+        "in OUT/descriptor.json.",
         allow_abbrev=False,
     )
     parser.add_argument("out", metavar="OUT", help="the folder to make")
@@ -38,7 +38,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--formats",
         metavar="FORMAT,FORMAT",
-        help="of stablehlo and onnx; default: both, if jax2onnx is installed",
+        help="stablehlo, onnx, or both with a comma; default: both, if jax2onnx is installed",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser

@@ -1,4 +1,4 @@
-"""What the programs that take recipes share: flags, help, and how they start."""
+"""Common parts of the programs that take recipes: flags, help, and their start."""
 
 import contextlib
 import faulthandler
@@ -10,12 +10,12 @@ from reid_jax.cli.leaf_help import wrapped
 from reid_jax.runtime.messages import clear_errors
 
 _HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
-# absl's own, for messages of the libraries beneath.
+# A flag of absl's, for messages of libraries.
 _VERBOSITY = "verbosity"
 
 
 def new_flags() -> flags.FlagValues:
-    """The flags that every such program has: `--workdir`, `--traceback` and those for hosts."""
+    """Define the common flags: `--workdir`, `--traceback` and those for hosts."""
     values = flags.FlagValues()
     values[_VERBOSITY] = flags.FLAGS[_VERBOSITY]
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values, required=True)
@@ -24,7 +24,7 @@ def new_flags() -> flags.FlagValues:
 
 
 def define_host_flags(values: flags.FlagValues) -> None:
-    """Defines the flags of a program for several hosts, see `runtime.hosts.joined`."""
+    """Define the flags of a program for several hosts, see `runtime.hosts.joined`."""
     flags.DEFINE_string(
         "coordinator",
         None,
@@ -50,7 +50,7 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def describe(values: flags.FlagValues) -> str:
-    """The flags of a program as its help shows them, `--config` left out."""
+    """Format the flags of a program for its help, without `--config`."""
     entries = []
     for name in values:
         flag = values[name]
@@ -66,10 +66,10 @@ def describe(values: flags.FlagValues) -> str:
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parses the arguments, the program's name first.
+    """Parse the arguments, which begin with the program's name.
 
     Raises:
-        ValueError: one is unknown, is no flag, or has a value of another type.
+        ValueError: an argument is unknown, is not a flag, or has a value of another type.
     """
     try:
         rest = values(list(argv))
@@ -81,13 +81,13 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def started(values: flags.FlagValues) -> Iterator[None]:
-    """Around the work of a program: memory, caches, hosts, and clear errors."""
+    """A context for the work of a program: memory, caches, hosts, and clear errors."""
     from reid_jax.runtime import hosts
     from reid_jax.runtime.allocator import keep_freed_memory
     from reid_jax.runtime.compilation_cache import keep_compiled
 
     logging.use_absl_handler()
-    with contextlib.suppress(OSError, ValueError):  # Standard error is no file.
+    with contextlib.suppress(OSError, ValueError):  # Standard error may not be a file.
         faulthandler.enable()
     keep_freed_memory()
     keep_compiled()

@@ -1,4 +1,4 @@
-"""The leaves of a recipe as `--help` shows them."""
+"""Formats the leaves of a recipe for `--help`."""
 
 import textwrap
 from collections.abc import Container
@@ -26,7 +26,7 @@ _TITLES = {
 
 
 def describe(config: ConfigDict, sections: Container[str] | None = None) -> str:
-    """Each leaf with its default, what it means and what it may be, in groups.
+    """Format each leaf with its default, its meaning and its allowed values, in groups.
 
     Args:
         config: a recipe; its values are the defaults.
@@ -47,7 +47,7 @@ def describe(config: ConfigDict, sections: Container[str] | None = None) -> str:
 
 
 def wrapped(text: str, indent: int) -> str:
-    """A text in lines of at most `WIDTH`, indented by so many spaces."""
+    """Format a text in lines of at most `WIDTH`, indented by `indent` spaces."""
     space = " " * indent
     return textwrap.fill(
         text, WIDTH, initial_indent=space, subsequent_indent=space, break_on_hyphens=False

@@ -1,7 +1,7 @@
 """Recipes on the command line: `--config=RECIPE:STRINGS` and, for a leaf, `--config.LEAF=VALUE`.
 
-ml_collections reads the values, each as the type that the leaf has, and absl names those that are
-not of it. A leaf that does not exist is named here.
+ml_collections parses the values with the types of the leaves, and absl reports values of other
+types. This module reports leaves that do not exist.
 """
 
 import re
@@ -20,23 +20,23 @@ HELP = (
 
 
 def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.Recipe]:
-    """The recipe that `--config` names.
+    """Find the recipe that `--config` names.
 
     Args:
-        argv: the program's arguments, the program's name first.
-        default: the recipe of those that name none.
+        argv: the program's arguments, beginning with the program's name.
+        default: the recipe for arguments without `--config`.
 
     Returns:
         The arguments without `--config`, and the recipe.
 
     Raises:
-        FileNotFoundError, ValueError: as `recipes.find`; or `--config` is there twice.
+        FileNotFoundError, ValueError: as `recipes.find`; or `--config` is given twice.
     """
     named = flags.FlagValues()
     flags.DEFINE_string("config", default, HELP, flag_values=named)
     argv = [argv[0], *named.read_flags_from_files(argv[1:], force_gnu=False)]
     if sum(bool(re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL)) for argument in argv) > 1:
-        raise ValueError("--config is given twice; name one recipe")
+        raise ValueError("--config is given twice; pass one recipe")
     try:
         argv = named(argv, known_only=True)
     except flags.Error as error:
@@ -47,11 +47,11 @@ def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.R
 def define_from_recipe(
     argv: Sequence[str], default: str, flag_values: flags.FlagValues
 ) -> list[str]:
-    """`define` for the recipe that `--config` names.
+    """Call `define` for the recipe that `--config` names.
 
     Args:
-        argv: the program's arguments, the program's name first.
-        default: the recipe of those that name none.
+        argv: the program's arguments, beginning with the program's name.
+        default: the recipe for arguments without `--config`.
         flag_values: where to define the flag.
 
     Returns:
@@ -66,7 +66,7 @@ def define_from_recipe(
 
 
 def define(config: ConfigDict, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
-    """Defines the flag `config`, a recipe whose leaves arguments override.
+    """Define the flag `config`, a recipe whose leaves the arguments override.
 
     Raises:
         ValueError: arguments name leaves that the recipe does not have, or override each other.

@@ -14,10 +14,10 @@ import reid_jax.configs
 
 
 class Recipe(NamedTuple):
-    """A recipe as it was found.
+    """A recipe that was found.
 
     Attributes:
-        name: as it was asked for, without config strings.
+        name: the requested name, without config strings.
         config: its leaves.
         description: the docstring of its file.
     """
@@ -34,7 +34,7 @@ def installed() -> list[str]:
 
 
 def find(value: str) -> Recipe:
-    """The recipe that a value of `--config` names.
+    """Find the recipe that a value of `--config` names.
 
     Args:
         value: a name, `pmm_market`, or a path, `configs/pmm_market.py`; config strings follow a
@@ -42,8 +42,8 @@ def find(value: str) -> Recipe:
 
     Raises:
         FileNotFoundError: there is no file of this path.
-        ValueError: there is no recipe of this name, the file is no recipe, or the recipe does not
-            know the strings.
+        ValueError: there is no recipe of this name, the file is not a recipe, or the recipe does
+            not support the strings.
     """
     name, *strings = value.split(":", 1)
     if name in installed():
@@ -57,7 +57,7 @@ def find(value: str) -> Recipe:
     get_config = members.get("get_config")
     config = get_config(*strings) if get_config else None
     if not isinstance(config, ConfigDict):
-        raise ValueError(f"{name} is no recipe: it has no get_config that returns a ConfigDict")
+        raise ValueError(f"{name} is not a recipe: it has no get_config that returns a ConfigDict")
     return Recipe(name, config, inspect.cleandoc(members.get("__doc__") or ""))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runtime.messages import Preempted, clear_errors
 
-# What has an option of its own here.
+# Leaves that have their own options here.
 _OPTIONS = {
     "seed": "--seeds",
     "max_steps": "--steps",
@@ -20,7 +20,7 @@ _OPTIONS = {
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -> None:
-    """Runs the table that the command line asks for, or continues it.
+    """Run the table that the command line names, or continue it.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
     options, others = parser.parse_known_args(arguments)
     overrides = tuple(_override(parser, argument) for argument in others)
     folders = {key: getattr(options, key) for key in DATASETS}
-    from reid_jax.reproduce.plan import Settings  # After the arguments: `--help` is fast.
+    from reid_jax.reproduce.plan import Settings  # After parsing, so that `--help` is fast.
     from reid_jax.reproduce.runner import reproduce
 
     with clear_errors(options.traceback), _stoppable():
@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM asks the training run to end with this program, so that it does not outlive it."""
+    """On SIGTERM, end the training run with this program, so that it does not outlive it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Signals are handled in the main thread only.
+        yield  # Only the main thread can handle signals.
         return
     before = signal.signal(signal.SIGTERM, _stop)
     try:
@@ -70,8 +70,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         usage="%(prog)s TABLE [options] [--config.LEAF=VALUE ...]",
-        description="Runs the rows of a paper's table that the data at hand allows, and writes "
-        "what is published and what was measured to WORKDIR/TABLE.md and .json. Run the same "
+        description="Runs the rows of a paper's table for all available data sets, and writes "
+        "the published and the measured figures to WORKDIR/TABLE.md and .json. Run the same "
         "command again to continue.",
         epilog="Further leaves, --config.LEAF=VALUE, are overridden in every run.",
         allow_abbrev=False,
@@ -96,7 +96,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
             help=f"of {dataset.title}; default: "
             + (dataset.root or "the recipes' own, drawn on first use"),
         )
-    parser.add_argument("--dry-run", action="store_true", help="only print the commands to come")
+    parser.add_argument("--dry-run", action="store_true", help="only print the remaining commands")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
 
@@ -109,10 +109,10 @@ def _positive(text: str) -> int:
 
 
 def _override(parser: argparse.ArgumentParser, argument: str) -> str:
-    """`optim.lr=1e-3` of `--config.optim.lr=1e-3`."""
+    """Return `optim.lr=1e-3` for `--config.optim.lr=1e-3`."""
     leaf, equals, _ = argument.removeprefix("--config.").partition("=")
     if not argument.startswith("--config.") or not equals:
-        parser.error(f"unknown argument {argument!r}; leaves are --config.LEAF=VALUE")
+        parser.error(f"unknown argument {argument!r}; set leaves with --config.LEAF=VALUE")
     if leaf in _OPTIONS:
         parser.error(f"{argument}: name {_OPTIONS[leaf]} instead")
     return argument.removeprefix("--config.")

@@ -8,14 +8,14 @@ from reid_jax.runtime.messages import clear_errors
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax search") -> None:
-    """Searches as the command line says.
+    """Run the search of a command line.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
         prog: the program's name, for its help.
     """
     options = parser(prog).parse_args(arguments)
-    # After the arguments: JAX takes its time.
+    # Import JAX after parsing the arguments, because it takes seconds.
     from reid_jax.runtime.allocator import keep_freed_memory
     from reid_jax.runtime.compilation_cache import keep_compiled
     from reid_jax.search.searching import search
@@ -30,8 +30,8 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     """The options of a search."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Finds the images of a gallery that look most like the query images to a run's "
-        "network, prints them with distances, and draws them.",
+        description="Finds the images of a gallery that a run's network finds most similar to the "
+        "query images, prints them with distances, and draws them.",
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
@@ -42,13 +42,13 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "--gallery",
         required=True,
         metavar="FOLDER_OR_FILE",
-        help="a folder, with images in it or below; or a file that --save-gallery wrote",
+        help="a folder with images in it or below, or a file of --save-gallery",
     )
     parser.add_argument(
-        "--query", required=True, nargs="+", metavar="IMAGE", help="whom to look for"
+        "--query", required=True, nargs="+", metavar="IMAGE", help="images of the people to find"
     )
     parser.add_argument(
-        "-k", "--top", type=_positive, default=10, help="matches of each; default: %(default)s"
+        "-k", "--top", type=_positive, default=10, help="matches per query; default: %(default)s"
     )
     names = parser.add_mutually_exclusive_group()
     names.add_argument(
@@ -61,27 +61,27 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     )
     for option, what in (
         ("--identity", "find only these identities"),
-        ("--camera", "find only images of these cameras"),
-        ("--not-camera", "find no images of these cameras"),
+        ("--camera", "find only images from these cameras"),
+        ("--not-camera", "find no images from these cameras"),
     ):
         parser.add_argument(option, nargs="+", metavar="NAME", help=what)
     parser.add_argument(
         "--other-cameras",
         action="store_true",
-        help="ignore what the query's own camera saw",
+        help="ignore images from the query's own camera",
     )
     parser.add_argument(
         "--save-gallery",
         type=pathlib.Path,
         metavar="FILE",
-        help="keep the descriptors of the gallery, for --gallery",
+        help="save the descriptors of the gallery, for --gallery",
     )
     parser.add_argument(
         "--output",
         type=pathlib.Path,
         default=pathlib.Path("search.png"),
         metavar="FILE",
-        help="the picture; default: %(default)s",
+        help="file of the picture; default: %(default)s",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser

@@ -17,12 +17,12 @@ from reid_jax.cli.leaf_help import describe as describe_leaves
 from reid_jax.cli.leaf_help import wrapped
 from reid_jax.runtime.messages import clear_errors
 
-#: The recipe of those that name none.
+#: The recipe of a command line without `--config`.
 DEFAULT = "pmm_synthetic"
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax train") -> None:
-    """Trains as the command line says.
+    """Train as the command line requests.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax train") -> No
         argv = recipe_flags.define_from_recipe([prog, *arguments], DEFAULT, values)
         parse(values, argv)
     with started(values):
-        from reid_jax.programs.train import train  # After the arguments: JAX takes its time.
+        from reid_jax.programs.train import train  # After parsing, because JAX takes seconds.
 
         train(values.config, values.workdir)
 

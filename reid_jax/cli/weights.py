@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 from reid_jax.cli import recipe_flags
 from reid_jax.runtime.messages import clear_errors, shown
 
-# Recipes of the data set that the authors' programs train on, unless others are named.
+# Default recipes, for the data set that the authors' programs train on.
 _RECIPES = {"pmm": "pmm_market", "bdb": "bdb_market"}
 
 
 def main(arguments: list[str] | None = None, prog: str = "reid-jax weights") -> None:
-    """Converts the file that the command line names.
+    """Convert the file that the command line names.
 
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax weights") -> 
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}; a recipe is --config=RECIPE")
     with clear_errors(options.traceback):
-        from reid_jax.weights import conversion  # After the arguments: JAX takes its time.
+        from reid_jax.weights import conversion  # After parsing, because JAX takes seconds.
 
         file = conversion.read(options.file)
         program = conversion.program_of(file)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax weights") -> 
 
 
 def _config(argv: list[str], default: str) -> ConfigDict:
-    """The recipe of a command line, with what it overrides."""
+    """The recipe of a command line, with its overrides."""
     values = flags.FlagValues()
     argv = recipe_flags.define_from_recipe(argv, default, values)
     try:
@@ -57,8 +57,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         description="Converts weights of other programs. For an ImageNet ResNet in torchvision's "
         "or timm's names, or of Caffe, OUT is a file for --config.model.pretrained. For a "
         "checkpoint of the authors' PMM or of BDB, OUT is a workdir for reid-jax eval.",
-        epilog="--config names the recipe that a PMM or BDB was trained by; the evaluation takes "
-        "data set and image size from it. Default: the recipe for Market-1501. Trunk, dimensions "
+        epilog="--config names the recipe that a PMM or BDB was trained with; the evaluation uses "
+        "its data set and image size. Default: the recipe for Market-1501. Trunk, dimensions "
         "and number of identities are read from FILE.",
         allow_abbrev=False,
     )

@@ -1,7 +1,7 @@
-"""The recipes, which lie in `configs/` at the top of a checkout.
+"""The recipes, which are in `configs/` at the top of a checkout.
 
-This file serves checkouts only: it finds `reid_jax.configs` there. An installed package has the
-recipes themselves in its place, see `package-dir` in `pyproject.toml`.
+This file is only for checkouts: it finds `reid_jax.configs` there. In an installed package, the
+recipes themselves replace it, see `package-dir` in `pyproject.toml`.
 """
 
 import pathlib

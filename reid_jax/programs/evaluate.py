@@ -27,10 +27,11 @@ from reid_jax.runtime.messages import say, shown
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What an evaluation does beyond the standard protocol, if anything.
+    """The differences of an evaluation from the standard protocol, if any.
 
     Attributes:
-        multi_query: `average` or `max`: Market-1501's multi-query protocol. None is single query.
+        multi_query: `average` or `max`: Market-1501's multi-query protocol. None means single
+            query.
         gallery_extra: a folder of more gallery images, all of them distractors.
         rerank: order the gallery by k-reciprocal re-ranking.
     """
@@ -47,8 +48,8 @@ class EvaluatedRun:
     Attributes:
         config: the run's recipe, perhaps with other `data` or `eval`.
         workdir: the run's folder.
-        step: of the checkpoint.
-        protocol: what differs from the standard protocol, by name, as in `results.json`.
+        step: the step of the checkpoint.
+        protocol: the differences from the standard protocol, by name, as in `results.json`.
         evaluation: descriptors and scores.
         drawn: (n,) int32 indices of the queries to draw.
     """
@@ -80,26 +81,26 @@ def evaluate_run(
     figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
-    """Restores a checkpoint, ranks, prints a table and writes `results.json`.
+    """Restore a checkpoint, rank the gallery, print a table and write `results.json`.
 
     With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.
 
     Args:
-        config: the run's recipe, as `read_run` gives it, perhaps with other `data` or `eval`.
+        config: the run's recipe, as from `read_run`, perhaps with other `data` or `eval`.
         workdir: the run's folder.
         checkpoint: `latest`, `best`, or a step.
-        output: the folder of the results, made where it does not exist.
-        protocol: other than the standard one.
+        output: the folder of the results, created if it does not exist.
+        protocol: the protocol, by default the standard one.
         figures: queries to draw later, as `choose_queries` takes them; 0 for none.
-        draw: draw synthetic pedestrians into `data.root` where there are none yet. A workdir may
-            be another's, and its recipe name any folder.
+        draw: draw synthetic pedestrians into `data.root` if there are none yet. A workdir may
+            come from others, and its recipe may name any folder.
 
     Raises:
-        FileNotFoundError, ValueError: no run, no checkpoint, no such dataset or folder, named; or
+        FileNotFoundError, ValueError: the run, the checkpoint, the dataset or a folder is missing;
             the checkpoint is of another network; or a file of `figures` is not a query.
     """
-    # What is quickly found wrong is found first: settings and folders, then images.
+    # Quick checks come first: settings and folders, then images.
     _, num_classes = read_run(workdir)
     check_leaves(config)
     check_symlinks(workdir)
@@ -137,18 +138,18 @@ def evaluate_run(
 
 
 def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndarray:
-    """The queries to draw.
+    """Choose the queries to draw.
 
     Args:
-        chosen: how many, spread evenly over the split; or the files to draw, in this order, each a
-            path or the end of one, such as a file's name.
+        chosen: their number, spread evenly over the split; or the files to draw, in this order,
+            each a path or the end of one, such as a file's name.
         paths: the files of all queries.
 
     Returns:
         (n,) int32 indices.
 
     Raises:
-        ValueError: a file is not a query, or is the end of several paths; all such are named.
+        ValueError: a file is not a query, or is the end of several paths. All are named.
     """
     if chosen == 0:
         return np.empty(0, np.int32)
@@ -183,7 +184,7 @@ class _EvaluationImages:
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Paths and reasons of the bad images left out."""
+        """Paths of the omitted bad images, and the reasons."""
         splits = (self.dataset, self.boxes, self.extra)
         return [image for split in splits if split is not None for image in split.skipped]
 
@@ -216,7 +217,7 @@ def _print(done: EvaluatedRun) -> None:
 
 
 def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
-    """Writes `results.json` and, if images were left out, `skipped_images.json`."""
+    """Write `results.json` and, if images were omitted, `skipped_images.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     skipped, dataset, result = images.skipped, images.dataset, done.evaluation.result
     report_skipped(folder, skipped, say)
@@ -239,9 +240,9 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
 
 
 def _check_drawn(data: ConfigDict) -> None:
-    """Raises FileNotFoundError where to load the dataset of a recipe's `data` would draw it."""
+    """Raise FileNotFoundError if loading the dataset of a recipe's `data` would draw it."""
     if data.layout == "synthetic" and not (pathlib.Path(data.root) / RECORD).is_file():
         raise FileNotFoundError(
             f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
-            "--config.data.root=FOLDER names another, where they are drawn if they are not there"
+            "to draw them into another folder, set --config.data.root=FOLDER"
         )

@@ -36,31 +36,33 @@ from reid_jax.training.state import TrainState, create_state
 from reid_jax.training.step import make_step, place, pmap_step
 from reid_jax.weights.initial import initial_trunk
 
-# What may differ between a run and its continuation: it changes nothing that was computed so far.
+# Leaves that may change when a run is resumed, because they do not affect earlier results.
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
 
 
 def train(config: ConfigDict, workdir: str) -> RankingResult:
-    """Trains the recipe `config` in `workdir`, or resumes a run that was stopped there.
+    """Train the recipe `config` in `workdir`, or resume a run that was stopped there.
 
-    Leaves in the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
+    Writes into the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
     `curves.png`, and `skipped_images.json` if bad images were left out.
 
     Args:
         config: a recipe, as the files in `configs/` return.
-        workdir: the run's folder, made where it does not exist.
+        workdir: the run's folder, created if it does not exist.
 
     Returns:
         The evaluation of the last step.
 
     Raises:
-        ValueError, OSError: bad settings, data or workdir, named; all before training starts.
+        ValueError, OSError: bad settings, data or workdir; raised before training starts.
         ImportError: `data.loader` is `tfdata` and TensorFlow is not installed.
-        FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
-        Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
-          checkpoint written. Before the first step it ends the process instead, see `Preemption`.
+        FloatingPointError: the loss or its gradient is not finite. The message names the last good
+          checkpoint.
+        Preempted: SIGTERM was received. The step was finished, an evaluation due after it was made,
+          and its checkpoint written. Before the first step, SIGTERM ends the process instead, see
+          `Preemption`.
     """
-    # Settings, then folders, then images: the checks that are quick come first.
+    # Quick checks come first: settings, then folders, then images.
     check(config)
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
@@ -77,7 +79,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         fingerprint = _claim_workdir(workdir, config, dataset)
         data = _open_training_data(config, dataset, devices)
 
-        # The network, how it learns, and how it is evaluated.
+        # The network, its optimizer, and its evaluation.
         network = models.create(config.model, dataset.train.num_identities, AXIS)
         evaluator = Evaluator(network, dataset, config, own_devices(devices), say)
         calendar = Calendar.from_recipe(config, data.sampler.steps_per_epoch)
@@ -91,7 +93,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
             _check_not_past_end(start_step, calendar, workdir)
             record.begin(config, dataset.train.num_identities, fingerprint, start_step)
 
-            # Evaluating at the start too shows a fault of the evaluation before hours of training.
+            # An evaluation at the start reveals faults of the evaluation before hours of training.
             evaluate = _Evaluations(evaluator, record, calendar, start_step)
             if start_step in (0, calendar.total_steps):
                 evaluate(state)
@@ -111,7 +113,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainingData:
-    """Training images, who they show, and which of them make a step's batch."""
+    """Training images, their identities, and the selection of a step's batch."""
 
     images: Images
     labels: np.ndarray
@@ -145,7 +147,7 @@ class _Evaluations:
         done = int(state.step)
         self.last = self._evaluator({"params": state.params, "batch_stats": state.batch_stats})
         say(f"step {done}:\n{table(self.last)}")
-        if done > self._start_step or done == 0:  # Else metrics and checkpoint are there.
+        if done > self._start_step or done == 0:  # Otherwise metrics and checkpoint exist.
             summary = self.last.summary()
             self._record.write(done, "eval", {"epoch": self._calendar.epoch(done), **summary})
             self._record.save(state, summary)
@@ -157,16 +159,16 @@ def _batch_size(config: ConfigDict) -> int:
 
 
 def _agree_on_recipe(config: ConfigDict) -> None:
-    """Raises ValueError if hosts would train by other leaves; data may lie elsewhere."""
+    """Raise ValueError if hosts have different recipes. Folders of data may differ."""
     if hosts.count() > 1:
         leaves = flatten_dict(config.to_dict(), sep=".")
-        # Data and weights may lie elsewhere. `initial_trunk` checks that the weights are the same.
+        # Data and weights may be elsewhere. `initial_trunk` checks that the weights are the same.
         elsewhere = {"data.root": "", "model.pretrained": bool(config.model.pretrained)}
         hosts.check_same("recipe", leaves | elsewhere)
 
 
 def _claim_workdir(workdir: str, config: ConfigDict, dataset: Dataset) -> Mapping[str, int | str]:
-    """Checks that this run may write to the workdir, and lists skipped images there.
+    """Check that this run may write to the workdir, and list skipped images there.
 
     Returns:
         The fingerprint of the training images.
@@ -221,7 +223,7 @@ def _opening(
     calendar: Calendar,
     devices: list[jax.Device],
 ) -> str:
-    """The first line of a run: what trains on what."""
+    """The first line of a run: the network, its data and its devices."""
     parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
     return (
         f"{config.model.name}: {parameters:,} parameters; {len(dataset.train):,} images of "
@@ -232,10 +234,10 @@ def _opening(
 
 
 def _check_not_past_end(start_step: int, calendar: Calendar, workdir: str) -> None:
-    """Raises ValueError if the run has made more steps already; says where it resumes."""
+    """Raise ValueError if the run has already made more steps; print the step it resumes from."""
     if start_step > calendar.total_steps:
         raise ValueError(
-            f"{calendar.length}, but the run in {workdir} has made {start_step} steps already"
+            f"{calendar.length}, but the run in {workdir} has already made {start_step} steps"
         )
     if start_step > 0:
-        say(f"going on from step {start_step}")
+        say(f"resuming from step {start_step}")

@@ -44,7 +44,7 @@ class Row:
     Attributes:
         name: the name printed in the paper.
         network: the first half of its recipes' names, `configs/network_DATASET.py`.
-        published: for each dataset of the table, its metrics; empty if none are published.
+        published: for each dataset of the table, its metrics; empty without published figures.
         words: config strings that select the row.
         leaves: further settings of the row, such as `model.mixing=none`.
     """

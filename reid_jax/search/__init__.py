@@ -1,6 +1,6 @@
-"""Who is this? `reid-jax search --workdir=RUN --gallery=FOLDER --query IMAGE`.
+"""`reid-jax search --workdir=RUN --gallery=FOLDER --query IMAGE` finds images of a person.
 
-Describes the images of a folder and those asked about with a run's network, prints the nearest of
-each query and draws them. No identity labels are needed; if file names show identities and cameras,
-they filter, and the picture shows which hits are right.
+Describes the images of a folder and the query images with a run's network, prints the nearest
+images of each query and draws them. No identity labels are needed. If file names show identities
+and cameras, these can be used as filters, and the picture shows which hits are right.
 """

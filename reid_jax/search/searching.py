@@ -1,4 +1,4 @@
-"""The search itself: describes images, finds the nearest, prints and draws them."""
+"""The search: describes images, finds the nearest, prints and draws them."""
 
 import argparse
 import hashlib
@@ -18,37 +18,37 @@ from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
 from reid_jax.runtime.messages import printable, say, shown
 
-# What the picture shows at most: a page or two that can be read.
+# Limits of the picture: a page or two that can be read.
 _DRAWN_QUERIES = 20
 _DRAWN_HITS = 10
 
-# Colour of images that are no longer there.
+# Colour of images that no longer exist.
 _MISSING = 225
 
-# The number of an identity that the gallery does not have: no image's.
+# The number of an identity that the gallery does not have; no image has this number.
 _ABSENT = -2
 
 
 class Labels:
-    """Which identities and cameras file names show, and the numbers a gallery has for them.
+    """Identities and cameras in file names, and their numbers in a gallery.
 
     Attributes:
         texts: (identity, camera) of each gallery image.
         pids: int64 (N,), numbers of the gallery's identities.
-        camids: int64 (N,), of its cameras.
+        camids: int64 (N,), numbers of the gallery's cameras.
     """
 
     def __init__(self, paths: Sequence[str], read: Callable[[Sequence[str]], list], least: int):
-        """Numbers what the names of gallery images show.
+        """Number the identities and cameras in the names of gallery images.
 
         Args:
-            paths: N of them.
-            read: from paths to (identity, camera) texts, None where a name shows none.
-            least: number of an identity or a camera; where texts are such numbers they stay, others
-                are counted from 1.
+            paths: N paths.
+            read: from paths to (identity, camera) texts, None for names without them.
+            least: smallest number of an identity or a camera. If all texts are such numbers, they
+                are kept; otherwise they are counted from 1.
 
         Raises:
-            ValueError: a name shows none.
+            ValueError: a name shows no identity and camera.
         """
         self._read = read
         self.texts = read(paths)
@@ -62,18 +62,18 @@ class Labels:
         self.pids, self.camids = self._numbered(self.texts)
 
     def of(self, paths: Sequence[str]) -> tuple[list, np.ndarray, np.ndarray]:
-        """The same of queries: texts or None, and numbers, 0 where the name shows none."""
+        """The same for queries: texts or None, and numbers, 0 for names without them."""
         texts = self._read(paths)
         return texts, *self._numbered(texts)
 
     def number(self, text: str, field: int, option: str) -> int:
-        """Of an identity (field 0) or a camera (1) that an option names.
+        """The number of an identity (field 0) or a camera (1) that an option names.
 
         Raises:
             ValueError: no image of the gallery has it.
         """
         known = self._numbers[field]
-        key = text if text in known else text.lstrip("0")  # As 0002 in names of Market-1501.
+        key = text if text in known else text.lstrip("0")  # For 0002 in names of Market-1501.
         if key not in known:
             few = ", ".join(map(repr, sorted(known, key=known.__getitem__)[:10]))
             more = ", ..." if len(known) > 10 else ""
@@ -89,7 +89,7 @@ class Labels:
 
 
 def _numbering(texts: set[str], least: int) -> dict[str, int]:
-    """Numbers of texts: their own where all are numbers from `least` on, else from 1 on."""
+    """Numbers of texts: their own if all are numbers of at least `least`, otherwise from 1 on."""
     if all(re.fullmatch(r"-?[0-9]{1,9}", text) for text in texts):
         numbers = {text: int(text) for text in texts}
         if all(str(n) == text and n >= least for text, n in numbers.items()):
@@ -98,11 +98,11 @@ def _numbering(texts: set[str], least: int) -> dict[str, int]:
 
 
 def search(options: argparse.Namespace) -> Hits:
-    """Carries out a command line, see `reid_jax.cli.search`.
+    """Run a command line, see `reid_jax.cli.search`.
 
     Raises:
         FileNotFoundError, OSError, ValueError: a run, folder, file or image is missing or damaged,
-            or options do not go together; named.
+            or options contradict each other. The message names it.
     """
     read = _reader(options)
     _check_writable(options)
@@ -129,26 +129,26 @@ def search(options: argparse.Namespace) -> Hits:
 
 
 def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | None:
-    """From paths to what their names show, by --layout or --pattern; None without either."""
+    """A function from paths to identities and cameras, by --layout or --pattern; otherwise None."""
     if options.layout is None and options.pattern is None:
         asked = ("camera", "not_camera", "identity", "other_cameras")
         for option in asked:
             if getattr(options, option):
                 raise ValueError(
-                    f"--{option.replace('_', '-')} needs --layout or --pattern, by which file "
-                    "names show identities and cameras"
+                    f"--{option.replace('_', '-')} needs --layout or --pattern, which define how "
+                    "file names show identities and cameras"
                 )
         return None
 
     def read(paths: Sequence[str]) -> list:
         return layouts.read_names(paths, options.layout, options.pattern, "--pattern")
 
-    read([])  # A bad pattern is told at once.
+    read([])  # Report a bad pattern at once.
     return read
 
 
 def _check_writable(options: argparse.Namespace) -> None:
-    """Raises OSError where what is to be written cannot be, before images are described."""
+    """Raise OSError if the results cannot be written, before images are described."""
     for option in ("output", "save_gallery"):
         path = getattr(options, option)
         if path is None:
@@ -165,7 +165,7 @@ def _check_writable(options: argparse.Namespace) -> None:
 
 
 def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
-    """The gallery of a file, or of a folder's images, described now."""
+    """The gallery of a file, or of a folder's images, which are described now."""
     origin = _origin(model)
     path = options.gallery
     if os.path.isfile(path):
@@ -186,7 +186,7 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
 
 
 def _origin(model: inference.Model) -> str:
-    """What tells a network's descriptors from another's."""
+    """A text that identifies the network of descriptors."""
     config = model.config
     recipe = {name: leaf for name, leaf in config.model.items() if name != "pretrained"}
     recipe |= {"image_size": list(config.data.image_size)}
@@ -200,7 +200,7 @@ def _origin(model: inference.Model) -> str:
 
 
 def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, tuple]:
-    """Arguments of `Gallery.search`; and texts and numbers of the queries' identities."""
+    """Arguments of `Gallery.search`, and texts and numbers of the queries' identities."""
     count = len(options.query)
     if labels is None:
         return {}, ([None] * count, np.zeros(count, np.int64))
@@ -230,7 +230,7 @@ def _described(who: tuple[str, str] | None) -> str:
 def _table(
     labels: Labels | None, indices: np.ndarray, distances: np.ndarray, names: Sequence[str]
 ) -> str:
-    """One query's hits, a line each."""
+    """One query's hits, one per line."""
     rows = [["rank", "distance", "identity", "camera", "image"]]
     for rank, (i, distance, name) in enumerate(zip(indices, distances, names, strict=True), 1):
         if i >= 0:
@@ -253,7 +253,7 @@ def _draw(
     pids: np.ndarray,
     hits: Hits,
 ) -> None:
-    """Writes the ranked lists of the first queries, whose identities are `pids`, and says where."""
+    """Draw the ranked lists of the first queries, whose identities are `pids`; print the path."""
     length = min(options.top, _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
     found, distances, whom = (
@@ -264,7 +264,7 @@ def _draw(
     pixels = _pixels([*queries, *names[there]], size)
     gallery_images = np.zeros((*found.shape, *size, 3), np.uint8)
     gallery_images[there] = pixels[len(queries) :]
-    # Distractors and junk are nobody whom a match could show.
+    # Distractors and junk are not people whom a match could show.
     known = ~np.isin(pids, (DISTRACTOR, JUNK))
     figure = visualize.ranked_list_figure(
         pixels[: len(queries)],
@@ -284,7 +284,7 @@ def _draw(
 
 
 def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
-    """Images for the picture, uint8 (N, H, W, 3): grey where one cannot be read, which is told."""
+    """Images for the picture, uint8 (N, H, W, 3); unreadable ones are grey and reported."""
     pixels = np.full((len(paths), *size, 3), _MISSING, np.uint8)
 
     def keep(i, data, image):

@@ -67,7 +67,7 @@ def test_the_version_is_printed():
         (["train"], 1, "flag --workdir=None: Flag --workdir must have a value"),
         (["train", "--workdir=x", "more"], 1, "unknown argument 'more': flags begin with --"),
         (["train", "--wrkdir=x"], 1, "Unknown command line flag 'wrkdir'"),
-        (["eval", "--config=pmm_market", "--workdir=x"], 1, "takes the recipe of the run in --wor"),
+        (["eval", "--config=pmm_market", "--workdir=x"], 1, "uses the recipe of the run in --wor"),
         (["reproduce", "pmm-table9"], 2, "invalid choice: 'pmm-table9'"),
     ],
 )

@@ -62,7 +62,7 @@ def test_the_recipe_may_stand_anywhere(recipe, named, tmp_path):
         (["--config.epochs.x=1", "--config.y=1"], "epochs.x is not a leaf of this recipe"),
         (["--config.optim.lr=1", "--config.optim={}"], "Flag --config.optim is provided after"),
         ([f"--config={DEFAULT}:smal"], "unknown config string 'smal'"),
-        ([f"--config={CONFIGS}/common.py"], f"{CONFIGS}/common.py is no recipe"),
+        ([f"--config={CONFIGS}/common.py"], f"{CONFIGS}/common.py is not a recipe"),
         (["--config=pmm_markt"], "no recipe 'pmm_markt' (--config); did you mean pmm_market"),
         (["--config=common"], "no recipe 'common' (--config); "),
         (["--config=x:small"], "no recipe 'x' (--config); the installed ones are baseline_cuhk03"),

@@ -35,5 +35,5 @@ def test_a_recipe_loads_from_any_folder(tmp_path, monkeypatch):
 def test_a_file_that_is_no_recipe_is_refused(text, tmp_path):
     path = tmp_path / "own.py"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"own\.py is no recipe: it has no get_config"):
+    with pytest.raises(ValueError, match=r"own\.py is not a recipe: it has no get_config"):
         recipes.find(str(path))

@@ -115,7 +115,7 @@ def test_a_run_goes_from_eight_devices_to_two_hosts_to_two_devices(data, tmp_pat
     workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     train_on_eight(data, workdir, 1)
     (first, _), (second, _) = train_on_two_hosts(data, [workdir, elsewhere], 2)
-    assert "going on from step 1" in first
+    assert "resuming from step 1" in first
     assert not elsewhere.exists()
     assert "images" not in second  # It prints no progress.
     train_here(data, workdir, 2)

@@ -152,7 +152,7 @@ def test_killed_midway_it_goes_on_where_it_was(tmp_path):
     second = start(*arguments)
     printed, _ = second.communicate(timeout=100)
     assert second.returncode == 0, printed
-    assert 2 <= int(re.search(r"going on from step (\d+)", printed).group(1)) < 24
+    assert 2 <= int(re.search(r"resuming from step (\d+)", printed).group(1)) < 24
     records = [record for record in read_metrics(folder) if record["kind"] == "eval"]
     assert [record["step"] for record in records] == [0, 16, 24]
     (row,) = json.loads((workdir / "test.json").read_text())["rows"]

@@ -146,7 +146,7 @@ def test_a_run_goes_on_without_the_file(sources, tmp_path, monkeypatch, capsys):
     config.max_steps = 2
     train.train(config, workdir)
     said = capsys.readouterr().out
-    assert "going on from step 1" in said
+    assert "resuming from step 1" in said
     assert "the trunk starts" not in said
     with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:
         assert checkpoints.latest_step == 2
