@@ -129,7 +129,7 @@ def test_data_that_is_not_at_hand_is_named(settings, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         runner.reproduce("hbfp-table1", settings)
     for key in TABLES["hbfp-table1"].datasets:
-        assert f"no folder {DATASETS[key].root}; --{key}=FOLDER" in str(error.value)
+        assert f"no folder {DATASETS[key].root}; set --{key}=FOLDER" in str(error.value)
     assert "`synthetic`" in str(error.value)
     assert not settings.workdir.exists()
 
