@@ -100,8 +100,8 @@ class Model:
         call changes nothing of an image's descriptor.
 
         Args:
-            images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
-                image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
+            images: a path or paths of JPEG, PNG, GIF, BMP, WebP or TIFF files, or uint8 RGB pixels:
+                one image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
             progress: called with progress messages; None disables them.
 
         Returns:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from reid_jax import inference, visualize
 from reid_jax.cli import search as command
-from reid_jax.data import layouts
+from reid_jax.data import image_files
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
 from reid_jax.runtime.messages import shown
@@ -107,7 +107,7 @@ def rows(said):
 
 
 def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
-    paths = layouts.find_images(GALLERY, "")
+    paths = image_files.find_images(GALLERY, "")
     asked = [paths[7], queries()[0]]
     hits = run("--query", *asked, "-k", 3)
     distances = np.linalg.norm(
@@ -141,7 +141,7 @@ def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
 
 
 def test_names_that_show_identities_filter_and_tell_right_from_wrong(here, capsys, drawn):
-    paths = layouts.find_images(GALLERY, "")
+    paths = image_files.find_images(GALLERY, "")
     who = np.array([re.match(r"(-?\d+)_c(\d+)", os.path.basename(p)).groups() for p in paths], int)
     asked = queries()[:2]
     whose = [re.match(r"(\d+)_c(\d+)", os.path.basename(path)).groups() for path in asked]
@@ -223,6 +223,33 @@ def test_a_number_is_an_identity_like_any_text(here, drawn):
     (_, _, correct), given = drawn[0]
     assert correct.tolist() == [[True, False, False]]
     assert given["known"].all()
+
+
+def test_a_zero_is_nobody_under_market1501_alone(here, drawn):
+    (here / "own").mkdir()
+    for path, name in zip(queries(), ("0000_c1s1_f1_1.jpg", "0001_c2s1_f2_1.jpg"), strict=False):
+        shutil.copy(path, here / "own" / name)
+    query = "own/0000_c1s1_f1_1.jpg"
+    shutil.copytree("own", "own2")
+    for path in (here / "own2").iterdir():
+        path.rename(path.with_name(path.name.replace("s1", "")))
+    for layout, folder, known in (("market1501", "own", False), ("dukemtmc", "own2", True)):
+        query = str(next(pathlib.Path(folder).glob("0000*")))
+        run("--gallery", folder, "--layout", layout, "--query", query)
+        (_, _, correct), given = drawn[-1]
+        assert correct[0, :2].tolist() == [True, False]
+        assert given["known"].all() == known
+
+
+def test_a_gallery_holds_images_of_all_suffixes(here):
+    (here / "own" / "below").mkdir(parents=True)
+    names = ("a.BMP", "below/b.webp", "c.tiff", "d.JFIF", "e.gif")
+    for path, name in zip(queries(), names, strict=False):
+        with Image.open(path) as image:
+            image.save(here / "own" / name)
+    hits = run("--gallery", "own", "--query", "own/c.tiff", "-k", 5)
+    assert sorted(hits.names[0]) == sorted(f"own/{name}" for name in names)
+    assert hits.distances[0, 0] == 0
 
 
 def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatch, drawn):

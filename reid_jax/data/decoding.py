@@ -26,9 +26,19 @@ LARGE_PIXELS = 2**22
 _LARGE_BYTES = 2**24
 _large = threading.RLock()
 
-# What files called .jpg or .png hold in practice. The decoders of all others stay shut to files of
-# unknown origin: that of EPS, for example, runs a program.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+#: The formats that are decoded, by Pillow's names, and the suffixes of such files. A file may have
+#: the suffix of another format. All other decoders stay shut to files of unknown origin: that of
+#: EPS, for example, runs a program.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+#: The suffixes of images, in lower case: files with others are no part of a data set.
+SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 
 # EXIF's orientation, and what turns such an image upright.
 _ORIENTATION = 0x0112
@@ -164,9 +174,9 @@ def _header(data: bytes) -> Image.Image:
         raise ValueError("is empty")
     limit = f"pixels; the limit is {MAX_SIDE:,} a side"
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     except UnidentifiedImageError:
-        raise ValueError("is no JPEG, PNG, GIF, BMP or WebP") from None
+        raise ValueError("is no JPEG, PNG, GIF, BMP, WebP or TIFF") from None
     except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
         raise ValueError(f"has too many {limit}") from None
     if max(image.size) > MAX_SIDE:

@@ -49,9 +49,9 @@ def open_images(
     same pixels, bit for bit: they decode JPEG with the accurate integer transform, and resize as
     `decoding.resize` says, in integers.
 
-    A JPEG, PNG, GIF, BMP or WebP that Pillow reads will do, of at most `decoding.MAX_SIDE` pixels a
-    side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha is
-    dropped), and the EXIF orientation is applied.
+    A JPEG, PNG, GIF, BMP, WebP or TIFF that Pillow reads will do, of at most `decoding.MAX_SIDE`
+    pixels a side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha
+    is dropped), and the EXIF orientation is applied.
 
     Args:
         paths: N files.

@@ -35,8 +35,8 @@ LEAVES = {
             "data.layout=folder; empty for IDENTITY_cCAMERA."
         ),
         "folders": several(TEXT, 0, 3).means(
-            "Sub-folders of training, query and gallery images, for data.layout=folder; empty for "
-            "train, query and gallery."
+            "Folders of training, query and gallery images below data.root, for any layout but "
+            "synthetic; empty for those of the layout."
         ),
         "synthetic": {
             "seed": whole(0).means("Seed of the drawn pedestrians."),

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from reid_jax import inference, visualize
-from reid_jax.data import decoding, layouts
+from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
 from reid_jax.runtime.messages import printable, say, shown
@@ -112,8 +112,7 @@ def search(options: argparse.Namespace) -> Hits:
     gallery = _gallery(options, model)
     labels = None
     if read:
-        numbered = options.layout not in (None, "folder")
-        labels = Labels(gallery.names, read, JUNK if numbered else 1)
+        labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
         gallery.label(pids=labels.pids, camids=labels.camids)
     if options.save_gallery:
         gallery.save(options.save_gallery)
@@ -178,7 +177,7 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
             )
         say(f"{len(gallery):,} images in {shown(path)}")
         return gallery
-    paths = layouts.find_images(path, "--gallery")
+    paths = image_files.find_images(path, "--gallery")
     say(f"describing {len(paths):,} images in {shown(path)}")
     gallery = Gallery(origin)
     gallery.add(model.embed(paths, say), names=paths)

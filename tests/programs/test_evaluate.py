@@ -205,6 +205,20 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
 
 
+def test_query_and_gallery_are_enough(workdir, output, tmp_path):
+    """A data root without a training folder scores as the same one with it."""
+    root = tmp_path / "data"
+    for folder in ("query", "bounding_box_test"):
+        shutil.copytree(workdir.root / folder, root / folder)
+    _, expected = workdir.evaluate(output)
+    config = copy.deepcopy(workdir.config)
+    config.data.root = str(root)
+    run = evaluate.evaluate_run(
+        config, str(workdir.path), checkpoint="latest", output=str(output / "other")
+    )
+    assert run.evaluation.result.mAP == expected["mAP"]
+
+
 def test_the_queries_that_were_chosen_are_drawn(workdir, output, monkeypatch):
     """By their files, in the order given, in all pictures."""
     drawn = []
