@@ -101,7 +101,8 @@ class Model:
 
         Args:
             images: a path or paths of JPEG, PNG, GIF, BMP, WebP or TIFF files, or uint8 RGB pixels:
-                one image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
+                one image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes; or one
+                or several images of Pillow.
             progress: called with progress messages; None disables them.
 
         Returns:

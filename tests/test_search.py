@@ -323,9 +323,15 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
     ("options", "error", "message"),
     [
         (["--query", "pedestrians"], ValueError, "'pedestrians' .is a folder"),
-        (["--query", "nobody.jpg"], ValueError, "'nobody.jpg' .No such file"),
-        (["--gallery", "nowhere"], FileNotFoundError, "no folder 'nowhere' .--gallery"),
-        (["--gallery", "bad"], ValueError, "1 of 2 files are .*'bad/bad.jpg'"),
+        (["--query", "nobody.jpg"], FileNotFoundError, "^no file 'nobody.jpg' .--query.$"),
+        (["--gallery", "nowhere"], FileNotFoundError, "no folder or file 'nowhere' .--gallery"),
+        (
+            ["--query", "nobody.jpg", "--gallery", "nowhere"],
+            FileNotFoundError,
+            r"^no folder or file 'nowhere' \(--gallery\); no file 'nobody.jpg' \(--query\)$",
+        ),
+        # The search has no setting that skips bad images.
+        (["--gallery", "bad"], ValueError, "1 of 2 files .*'bad/bad.jpg'.*or delete them$"),
         (["--gallery", "bad/bad.jpg"], ValueError, "bad.jpg' is no file that Gallery.save"),
         (["--gallery", "empty"], ValueError, "no image .* in or below 'empty' .--gallery"),
         (["--workdir", "empty"], FileNotFoundError, r"empty/run\.json is missing"),
@@ -375,7 +381,7 @@ def test_the_program(here):
     done = start("--workdir=run", "--gallery=nowhere", "--query", query)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "FileNotFoundError: no folder 'nowhere' (--gallery)",
+        "FileNotFoundError: no folder or file 'nowhere' (--gallery)",
         "(--traceback shows where)",
     ]
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from reid_jax.runtime import hosts
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.messages import counted, shown
 from reid_jax.runtime.progress import Progress, Tracker
 
 #: Of files and images that are larger nothing is decoded: they are bad.
@@ -113,16 +113,16 @@ def _visit(
     return bad
 
 
-def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
-    """Raises one ValueError for all that `visit` found in these paths, if anything.
+class BadFilesError(ValueError):
+    """Files that are missing, damaged or no images; the message names the first few."""
 
-    It says how many files are bad, and what is wrong with the first few.
-    """
+
+def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
+    """Raises one BadFilesError for all that `visit` found in these paths, if anything."""
     if problems:
-        raise ValueError(
-            f"{len(problems):,} of {len(paths):,} files are no images or are damaged: "
-            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete "
-            "them, or leave those of a run out with --config.data.on_bad_image=skip"
+        raise BadFilesError(
+            f"{len(problems):,} of {counted(len(paths), 'file')} cannot be read: "
+            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete them"
         )
 
 

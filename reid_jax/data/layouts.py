@@ -154,8 +154,8 @@ def check_multi_query(dataset: Dataset, boxes: Split) -> None:
     if lacking:
         folder = os.path.join(dataset.root, _MULTI_QUERY)
         raise ValueError(
-            f"{len(lacking):,} of {len(dataset.query):,} queries have no image of their identity "
-            f"under their camera in {folder!r}, the first of them {lacking[0]!r}"
+            f"no image of the same identity and camera in {folder!r} for {len(lacking):,} of "
+            f"{counted(len(dataset.query), 'query', 'queries')}, the first of them {lacking[0]!r}"
         )
 
 
@@ -245,6 +245,7 @@ def _read_msmt17(root: str, folders: Sequence[str] | None, to_train: bool) -> Da
 def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dataset:
     """The splits of a layout of folders and file names."""
     expression = file_names.compiled(rules.pattern, "data.pattern")
+    _check_there(root, rules.folders if to_train else rules.folders[1:])
     paths, people = [], []
     for i, folder in enumerate(rules.folders):
         found = _split_images(root, folder, rules.folders) if i or to_train else []
@@ -279,15 +280,20 @@ def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dat
     )
 
 
+def _check_there(root: str, folders: Sequence[str]) -> None:
+    """Raises FileNotFoundError for all folders below the root that are missing."""
+    missing = [folder for folder in folders if not os.path.isdir(os.path.join(root, folder))]
+    if missing:
+        raise FileNotFoundError(
+            f"no folder {' and no folder '.join(map(repr, missing))} in {root!r}, which holds "
+            f"{_listing(root)}: data.folders names the folders of train, query and gallery"
+        )
+
+
 def _split_images(root: str, folder: str, folders: Sequence[str]) -> list[str]:
     """The images in a split's folder and below, without those of another split below it."""
-    path = os.path.join(root, folder)
-    if not os.path.isdir(path):
-        raise FileNotFoundError(
-            f"no folder {folder!r} in {root!r}, which holds {_listing(root)}: data.folders names "
-            "the folders of train, query and gallery"
-        )
-    return find_images(path, "data.folders", but=[os.path.join(root, other) for other in folders])
+    others = [os.path.join(root, other) for other in folders]
+    return find_images(os.path.join(root, folder), "data.folders", but=others)
 
 
 def _listing(root: str) -> str:

@@ -129,7 +129,7 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
     batch_size = min(evaluator.batch_size, evaluator.round_up(count))
     face = pmap_face(evaluator.network, evaluator.devices, "gradcams")
     parts = []
-    with Tracker(progress, count, "made Grad-CAM of", "queries") as tracker:
+    with Tracker(progress, count, "made Grad-CAM of", "query", "queries") as tracker:
         for start in range(0, count, batch_size):
             # One shape, so one compilation: the last image is repeated, and its map is dropped.
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)

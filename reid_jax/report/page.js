@@ -252,7 +252,7 @@
     byId("unmatched").replaceChildren(...unmatched.map((q) => items[q]));
     byId("unmatched").hidden = byId("unmatched-title").hidden = !unmatched.length;
     byId("nothing").hidden = shown.length > 0;
-    byId("count").textContent = `${whole(shown.length)} of ${whole(count)} queries`;
+    byId("count").textContent = `${whole(shown.length)} of ${whole(count)} ${count === 1 ? "query" : "queries"}`;
     select(shown.includes(current) ? current : -1);
   }
 
@@ -425,7 +425,7 @@
     near.disconnect();
     shown.forEach((q, i) => (i < PRINTED ? fill(items[q]) : items[q].replaceChildren()));
     for (const image of document.images) image.decoding = "sync";
-    byId("printed").textContent = `The first ${whole(Math.min(PRINTED, shown.length))} of ${whole(shown.length)} queries.`;
+    byId("printed").textContent = `The first ${whole(Math.min(PRINTED, shown.length))} of ${whole(shown.length)} ${shown.length === 1 ? "query" : "queries"}.`;
   });
   window.addEventListener("afterprint", () => {
     for (const item of items) near.observe(item);

@@ -16,7 +16,7 @@ from reid_jax import inference, visualize
 from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
-from reid_jax.runtime.messages import printable, say, shown
+from reid_jax.runtime.messages import counted, printable, say, shown
 
 # What the picture shows at most: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -105,6 +105,7 @@ def search(options: argparse.Namespace) -> Hits:
             or options do not go together; named.
     """
     read = _reader(options)
+    _check_there(options)
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
@@ -146,6 +147,16 @@ def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | No
     return read
 
 
+def _check_there(options: argparse.Namespace) -> None:
+    """Raises FileNotFoundError for all files and folders that are missing."""
+    named = [(options.gallery, "folder or file", "--gallery")]
+    named += [(query, "file", "--query") for query in options.query]
+    missing = [item for item in named if not os.path.lexists(item[0])]
+    if missing:
+        few = [f"no {what} {shown(path)} ({option})" for path, what, option in missing[:4]]
+        raise FileNotFoundError("; ".join(few) + ("; ..." if len(missing) > 4 else ""))
+
+
 def _check_writable(options: argparse.Namespace) -> None:
     """Raises OSError where what is to be written cannot be, before images are described."""
     for option in ("output", "save_gallery"):
@@ -172,13 +183,14 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
         if gallery.origin not in ("", origin) or (len(gallery) and gallery.dim != model.dim):
             raise ValueError(
                 f"the descriptors in {shown(path)} are of another network ({gallery.origin!r}, "
-                f"{gallery.dim} numbers) than that of {shown(options.workdir)} ({origin!r}, "
-                f"{model.dim} numbers): name the folder of its images, to describe them again"
+                f"{counted(gallery.dim, 'number')}) than that of {shown(options.workdir)} "
+                f"({origin!r}, {counted(model.dim, 'number')}): name the folder of its images, to "
+                "describe them again"
             )
-        say(f"{len(gallery):,} images in {shown(path)}")
+        say(f"{counted(len(gallery), 'image')} in {shown(path)}")
         return gallery
     paths = image_files.find_images(path, "--gallery")
-    say(f"describing {len(paths):,} images in {shown(path)}")
+    say(f"describing {counted(len(paths), 'image')} in {shown(path)}")
     gallery = Gallery(origin)
     gallery.add(model.embed(paths, say), names=paths)
     return gallery
@@ -292,5 +304,5 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     bad = decoding.visit(paths, keep)
     if bad:
         problems = [(paths[i], problem) for i, problem in bad]
-        say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
+        say(f"\n{counted(len(bad), 'image')} cannot be drawn: {decoding.first_few(problems)}")
     return pixels

@@ -326,7 +326,7 @@ def test_names_of_any_letters(kind, tmp_path, capsys):
     for path in paths:
         with open(path, "wb"):
             pass
-        with pytest.raises(ValueError, match="1 of 1 files") as caught:
+        with pytest.raises(ValueError, match="1 of 1 file cannot") as caught:
             KINDS[kind]([path], SIZE)
         message = str(caught.value)
         assert f"{shown(path)} (is empty)" in message

@@ -287,6 +287,11 @@ def test_missing_folder_says_what_there_is(tree):
         layouts.read("cuhk03", root)
 
 
+def test_all_missing_folders_are_named(tree):
+    with pytest.raises(FileNotFoundError, match="no folder 'query' and no folder 'gallery' in "):
+        layouts.read("folder", tree({"train": OWN["train"]}))
+
+
 @pytest.mark.parametrize("folder", ["train", "query", "gallery"])
 def test_folder_without_images(tree, folder):
     with pytest.raises(ValueError, match=f"no image.*{folder}"):
@@ -418,7 +423,9 @@ def test_multi_query_names_what_shows_no_identity(tree):
 
 def test_every_query_needs_a_box(tree):
     root = tree(MARKET | {"gt_bbox": BOXES[3:]})
-    with pytest.raises(ValueError, match=r"2 of 2 queries .*gt_bbox.*0001_c1s1_001051_00\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"gt_bbox.* for 2 of 2 queries, .*0001_c1s1_001051_00\.jpg"
+    ):
         layouts.read_multi_query(layouts.read("market1501", root))
 
 
