@@ -1,10 +1,11 @@
 """Checkpoints of a run: written while training goes on, the newest and the best both kept.
 
-A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to three items:
+A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to four items:
 
     model/        params and batch_stats: all that evaluation needs
     optimizer/    opt_state and step: what resuming needs on top
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
+    interval/     sums for the next line of training metrics, as JSON, see `interval.Interval`
 
 A checkpoint that was made of others' weights has `model/` alone: it can be evaluated, not resumed.
 """
@@ -26,15 +27,15 @@ import orbax.checkpoint as ocp
 from reid_jax.runs.checkpoint_items import (
     DamagedCheckpointError,
     PyTree,
-    as_nested_names,
+    as_item,
     can_be_resumed,
-    model_of,
-    optimizer_of,
     read_items,
     read_metric,
     reason,
     set_aside,
+    trees_of,
 )
+from reid_jax.runs.interval import ITEM, Interval
 
 # What Orbax's names of folders hold that are no checkpoints yet. Ours, of those no longer, too.
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -114,7 +115,12 @@ class Checkpoints:
         """The folder of the checkpoint of one step."""
         return self.folder / str(step)
 
-    def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
+    def save(
+        self,
+        state: PyTree,
+        metrics: Mapping[str, float] | None = None,
+        interval: Interval | None = None,
+    ) -> bool:
         """Starts to write a checkpoint, and returns once the state may be donated.
 
         A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
@@ -122,6 +128,7 @@ class Checkpoints:
         Args:
             state: has `step`, `params`, `batch_stats` and `opt_state`.
             metrics: the evaluation of this very state; with `best_by` among them.
+            interval: sums to continue from.
 
         Returns:
             Whether it is written: not if this step, or a later one, has its checkpoint already.
@@ -133,11 +140,9 @@ class Checkpoints:
         step = int(state.step)
         if not self._manager.should_save(step):
             return False
-        state = jax.device_get(state)
-        items = {
-            "model": ocp.args.StandardSave(as_nested_names(model_of(state))),
-            "optimizer": ocp.args.StandardSave(as_nested_names(optimizer_of(state))),
-        }
+        items = {item: as_item(tree) for item, tree in trees_of(state).items()}
+        if interval is not None and interval.steps:
+            items[ITEM] = ocp.args.JsonSave(interval.saved())
         if metrics is not None:
             values = _checked(metrics, self._best_by)
             items["evaluation"] = ocp.args.JsonSave(values)
@@ -154,8 +159,7 @@ class Checkpoints:
         Raises:
             CheckpointWriteError: they could not be written.
         """
-        variables = jax.device_get(variables)
-        self._writer.start(step, {"model": ocp.args.StandardSave(as_nested_names(variables))})
+        self._writer.start(step, {"model": as_item(variables)})
         self._writer.wait()
 
     def restore(self, state_like: PyTree) -> PyTree:
@@ -182,9 +186,8 @@ class Checkpoints:
         can_be_resumed(self.folder)
         damaged = []
         for step in sorted(self._all_steps(), reverse=True):
-            like = {"model": model_of(state_like), "optimizer": optimizer_of(state_like)}
             try:
-                restored = read_items(self._manager, self.path(step), like)
+                restored = read_items(self._manager, self.path(step), trees_of(state_like))
             except DamagedCheckpointError as error:
                 damaged.append((step, error))
                 continue

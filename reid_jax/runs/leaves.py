@@ -101,7 +101,11 @@ LEAVES = {
             "Gallery images whose distances are held at a time; results do not depend on it."
         ),
     },
-    "log": {"every_steps": COUNT.means("Steps between two lines of training metrics.")},
+    "log": {
+        "every_steps": COUNT.means(
+            "Steps between two lines of training metrics; losses and accuracies are their means."
+        )
+    },
     "checkpoint": {
         "every_epochs": COUNT.means("Epochs between checkpoints."),
         "keep": COUNT.means("Newest checkpoints to keep, beside the best by mAP."),

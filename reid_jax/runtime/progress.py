@@ -138,7 +138,7 @@ class TrainingProgress:
         Args:
             step: number of steps made.
             epoch: number of epochs made, parts of one included.
-            loss: of that step.
+            loss: to show.
 
         Returns:
             Images per second since the last report, None at the first.
@@ -200,7 +200,7 @@ def format_progress(
         step: number of steps made.
         total_steps: number of steps of the run.
         epoch: number of epochs made.
-        loss: of the last step.
+        loss: to show.
         images_per_second: left out if None.
         seconds_left: until the end; left out if None.
 
