@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Lists:
         ranks: Q arrays of int, the ranks of each query's matches, ascending.
         stages: S names, none where the network has no Grad-CAM.
         maps: uint8 (Q, S, h, w), each scaled by its own maximum.
+        identities: what identities are called, by pid, if not by their pids.
+        cameras: likewise cameras, by camid.
     """
 
     query: Images
@@ -68,6 +70,8 @@ class Lists:
     ranks: Sequence[np.ndarray]
     stages: Sequence[str]
     maps: np.ndarray
+    identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    cameras: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         count, shape = len(self.query.names), np.shape(self.found)
@@ -108,6 +112,12 @@ def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
     """Paths as a page shows them: below the root where they are there, and printable."""
     root = os.path.join(os.fspath(root), "")
     return [printable(path.removeprefix(root)) for path in paths]
+
+
+def called(numbers: np.ndarray, name: Callable[[int], str]) -> dict[int, str]:
+    """What numbers are called, printable, if not by themselves."""
+    every = {number: printable(name(number)) for number in np.unique(numbers).tolist()}
+    return {number: text for number, text in every.items() if text != str(number)}
 
 
 def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None) -> np.ndarray:

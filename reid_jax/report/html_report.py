@@ -126,7 +126,8 @@ def _lists(
 ) -> tuple[_ShownImages, content.Lists]:
     """Ranks the gallery for every query and makes Grad-CAM of it."""
     evaluator, gallery = evaluation.evaluator, evaluation.gallery
-    network, split, root = evaluator.network, evaluator.dataset.query, evaluator.dataset.root
+    network, dataset = evaluator.network, evaluator.dataset
+    split, root = dataset.query, dataset.root
     found, distances = nearest(
         evaluation.query,
         gallery,
@@ -152,6 +153,8 @@ def _lists(
         ranks=evaluation.result.ranks,
         stages=network.stage_names if network.classifies else (),
         maps=maps,
+        identities=content.called(np.append(split.pids, gallery.pids), dataset.identity),
+        cameras=content.called(np.append(split.camids, gallery.camids), dataset.camera),
     )
     return _ShownImages(evaluation, distinct), lists
 
