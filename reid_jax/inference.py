@@ -101,8 +101,9 @@ class Model:
         does not depend on the other images of a call.
 
         Args:
-            images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
-                image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
+            images: a path or paths of JPEG, PNG, GIF, BMP, WebP or TIFF files, or uint8 RGB pixels:
+                one image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes; or one
+                or several images of Pillow.
             progress: called with progress messages; None disables them.
 
         Returns:

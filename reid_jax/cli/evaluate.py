@@ -59,6 +59,12 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
         raise ValueError(str(error)) from error
     config, _ = read_run(values.workdir)
     recipe_flags.define(config, argv, values)
+    others = [leaf for leaf in recipe_flags.overridden(argv) if leaf.split(".")[0] not in _SECTIONS]
+    if others:
+        raise ValueError(
+            f"eval cannot change {', '.join(others)}, which the run was trained with: "
+            f"--config.LEAF=VALUE may name devices, and leaves of data and eval"
+        )
     parse(values, argv)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.memory import MemoryImages
+from reid_jax.data.skipping import advised
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
@@ -24,6 +25,7 @@ from reid_jax.evaluation.distances import Rescore
 from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import counted
 from reid_jax.runtime.progress import Progress
 
 
@@ -93,9 +95,10 @@ class Evaluator:
 
         def read(split: Split, streamed: bool = False) -> tuple[Images, Split]:
             paths, size = split.paths[hosts.own_part(len(split))], config.data.image_size
-            if streamed:
-                return StreamedImages(paths, size, progress), split
-            return open_images(paths, size, config.data.loader, progress), split
+            with advised():
+                if streamed:
+                    return StreamedImages(paths, size, progress), split
+                return open_images(paths, size, config.data.loader, progress), split
 
         def read_all():
             # Multi-query reads only identities and cameras of the queries.
@@ -232,7 +235,7 @@ def table(result: RankingResult) -> str:
     ]
     if len(result.unmatched):
         lines.append(
-            f"{len(result.unmatched)} of {result.num_queries} queries have no match in the gallery "
-            "and are left out"
+            f"left out: {len(result.unmatched)} of "
+            f"{counted(result.num_queries, 'query', 'queries')} without a match in the gallery"
         )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from reid_jax.data import datasets
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
+from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runs.symlinks import check_symlinks
@@ -196,6 +197,12 @@ def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
         boxes = datasets.load_multi_query(dataset, data, say)
     if protocol.gallery_extra:
         extra = datasets.load_extra(protocol.gallery_extra, data, say)
+    count = len(dataset.query) + len(dataset.gallery) + len(extra or ())
+    if protocol.rerank and count <= NEIGHBOURS:
+        raise ValueError(
+            f"--rerank needs at least {NEIGHBOURS + 1} images in query and gallery together, which "
+            f"have {count}: leave out --rerank"
+        )
     return _EvaluationImages(dataset, boxes, extra)
 
 

@@ -118,6 +118,16 @@ def optimizer_of(state: PyTree) -> PyTree:
     return {"opt_state": state.opt_state, "step": state.step}
 
 
+def trees_of(state: PyTree) -> dict[str, PyTree]:
+    """What is saved of a training state, by item."""
+    return {"model": model_of(state), "optimizer": optimizer_of(state)}
+
+
+def as_item(tree: PyTree) -> ocp.args.StandardSave:
+    """An item to save, of a copy on the host."""
+    return ocp.args.StandardSave(as_nested_names(jax.device_get(tree)))
+
+
 def _by_name(tree: PyTree) -> dict[str, Any]:
     """The leaves by name, `params/stem/kernel`, in the order of `jax.tree.leaves`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -1,10 +1,11 @@
 """Checkpoints of a run: written while training continues; the newest and the best are kept.
 
-A thin layer over Orbax. A folder holds one subfolder per step, and each of those up to three items:
+A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to four items:
 
     model/        params and batch_stats, which evaluation needs
     optimizer/    opt_state and step, which resuming needs in addition
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
+    interval/     sums for the next line of training metrics, as JSON, see `interval.Interval`
 
 A checkpoint of converted weights has only `model/`: it can be evaluated, but not resumed.
 """
@@ -26,15 +27,15 @@ import orbax.checkpoint as ocp
 from reid_jax.runs.checkpoint_items import (
     DamagedCheckpointError,
     PyTree,
-    as_nested_names,
+    as_item,
     can_be_resumed,
-    model_of,
-    optimizer_of,
     read_items,
     read_metric,
     reason,
     set_aside,
+    trees_of,
 )
+from reid_jax.runs.interval import ITEM, Interval
 
 # In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -116,14 +117,20 @@ class Checkpoints:
         """The folder of the checkpoint of one step."""
         return self.folder / str(step)
 
-    def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
-        """Start to write a checkpoint, and return once the state may be donated.
+    def save(
+        self,
+        state: PyTree,
+        metrics: Mapping[str, float] | None = None,
+        interval: Interval | None = None,
+    ) -> bool:
+        """Starts to write a checkpoint, and returns once the state may be donated.
 
         A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
 
         Args:
             state: has `step`, `params`, `batch_stats` and `opt_state`.
-            metrics: the evaluation of this state, including `best_by`.
+            metrics: the evaluation of this very state; with `best_by` among them.
+            interval: sums to continue from.
 
         Returns:
             Whether it is written. False if this step or a later one already has a checkpoint.
@@ -135,11 +142,9 @@ class Checkpoints:
         step = int(state.step)
         if not self._manager.should_save(step):
             return False
-        state = jax.device_get(state)
-        items = {
-            "model": ocp.args.StandardSave(as_nested_names(model_of(state))),
-            "optimizer": ocp.args.StandardSave(as_nested_names(optimizer_of(state))),
-        }
+        items = {item: as_item(tree) for item, tree in trees_of(state).items()}
+        if interval is not None and interval.steps:
+            items[ITEM] = ocp.args.JsonSave(interval.saved())
         if metrics is not None:
             values = _checked(metrics, self._best_by)
             items["evaluation"] = ocp.args.JsonSave(values)
@@ -156,8 +161,7 @@ class Checkpoints:
         Raises:
             CheckpointWriteError: they could not be written.
         """
-        variables = jax.device_get(variables)
-        self._writer.start(step, {"model": ocp.args.StandardSave(as_nested_names(variables))})
+        self._writer.start(step, {"model": as_item(variables)})
         self._writer.wait()
 
     def restore(self, state_like: PyTree) -> PyTree:
@@ -184,9 +188,8 @@ class Checkpoints:
         can_be_resumed(self.folder)
         damaged = []
         for step in sorted(self._all_steps(), reverse=True):
-            like = {"model": model_of(state_like), "optimizer": optimizer_of(state_like)}
             try:
-                restored = read_items(self._manager, self.path(step), like)
+                restored = read_items(self._manager, self.path(step), trees_of(state_like))
             except DamagedCheckpointError as error:
                 damaged.append((step, error))
                 continue

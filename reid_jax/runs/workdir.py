@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runtime.files import write_text_atomically
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.messages import counted, shown
 
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
@@ -221,7 +221,7 @@ def report_skipped(
     listed = [{"path": name, "reason": reason} for name, reason in skipped]
     # JSON's ASCII form supports names with any bytes.
     write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
-    say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
+    say(f"skipped {counted(len(skipped), 'bad image')}, listed in {shown(path)}")
 
 
 def version() -> str:

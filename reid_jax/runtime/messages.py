@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Iterator
 
-# Exit code of programs that continue when they are started again: EX_TEMPFAIL of sysexits.h.
+from absl import logging
+
+# What a program exits with whose work goes on when it is started again: EX_TEMPFAIL of sysexits.h.
 TRY_AGAIN = 75
 
 _silent = False
@@ -25,6 +27,23 @@ def say_to_stderr(text: str) -> None:
     """Like `say`, on standard error, for programs whose output is read by other programs."""
     if not _silent:
         print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Logs a warning of one line, unless another host prints for all."""
+    if not _silent:
+        logging.warning("%s", text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts: `0 steps`, `1 step`, `1,200 steps`.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+        plural: of the noun, if it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def silence() -> None:

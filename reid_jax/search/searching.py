@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from reid_jax import inference, visualize
-from reid_jax.data import decoding, layouts
+from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
-from reid_jax.runtime.messages import printable, say, shown
+from reid_jax.runtime.messages import counted, printable, say, shown
 
 # Limits of the picture: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -105,6 +105,7 @@ def search(options: argparse.Namespace) -> Hits:
             or options contradict each other. The message names it.
     """
     read = _reader(options)
+    _check_there(options)
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
@@ -112,8 +113,7 @@ def search(options: argparse.Namespace) -> Hits:
     gallery = _gallery(options, model)
     labels = None
     if read:
-        numbered = options.layout not in (None, "folder")
-        labels = Labels(gallery.names, read, JUNK if numbered else 1)
+        labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
         gallery.label(pids=labels.pids, camids=labels.camids)
     if options.save_gallery:
         gallery.save(options.save_gallery)
@@ -147,6 +147,16 @@ def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | No
     return read
 
 
+def _check_there(options: argparse.Namespace) -> None:
+    """Raises FileNotFoundError for all files and folders that are missing."""
+    named = [(options.gallery, "folder or file", "--gallery")]
+    named += [(query, "file", "--query") for query in options.query]
+    missing = [item for item in named if not os.path.lexists(item[0])]
+    if missing:
+        few = [f"no {what} {shown(path)} ({option})" for path, what, option in missing[:4]]
+        raise FileNotFoundError("; ".join(few) + ("; ..." if len(missing) > 4 else ""))
+
+
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
     for option in ("output", "save_gallery"):
@@ -173,13 +183,14 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
         if gallery.origin not in ("", origin) or (len(gallery) and gallery.dim != model.dim):
             raise ValueError(
                 f"the descriptors in {shown(path)} are of another network ({gallery.origin!r}, "
-                f"{gallery.dim} numbers) than that of {shown(options.workdir)} ({origin!r}, "
-                f"{model.dim} numbers): name the folder of its images, to describe them again"
+                f"{counted(gallery.dim, 'number')}) than that of {shown(options.workdir)} "
+                f"({origin!r}, {counted(model.dim, 'number')}): name the folder of its images, to "
+                "describe them again"
             )
-        say(f"{len(gallery):,} images in {shown(path)}")
+        say(f"{counted(len(gallery), 'image')} in {shown(path)}")
         return gallery
-    paths = layouts.find_images(path, "--gallery")
-    say(f"describing {len(paths):,} images in {shown(path)}")
+    paths = image_files.find_images(path, "--gallery")
+    say(f"describing {counted(len(paths), 'image')} in {shown(path)}")
     gallery = Gallery(origin)
     gallery.add(model.embed(paths, say), names=paths)
     return gallery
@@ -293,5 +304,5 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     bad = decoding.visit(paths, keep)
     if bad:
         problems = [(paths[i], problem) for i, problem in bad]
-        say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
+        say(f"\n{counted(len(bad), 'image')} cannot be drawn: {decoding.first_few(problems)}")
     return pixels

@@ -205,6 +205,27 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
 
 
+def test_too_few_images_to_rerank(workdir, output, monkeypatch):
+    """The advice is one that the program can follow."""
+    monkeypatch.setattr(evaluate, "NEIGHBOURS", 1000)
+    with pytest.raises(ValueError, match=r"--rerank needs .* 1001 .*: leave out --rerank$"):
+        workdir.evaluate(output, rerank=True)
+
+
+def test_query_and_gallery_are_enough(workdir, output, tmp_path):
+    """A data root without a training folder scores as the same one with it."""
+    root = tmp_path / "data"
+    for folder in ("query", "bounding_box_test"):
+        shutil.copytree(workdir.root / folder, root / folder)
+    _, expected = workdir.evaluate(output)
+    config = copy.deepcopy(workdir.config)
+    config.data.root = str(root)
+    run = evaluate.evaluate_run(
+        config, str(workdir.path), checkpoint="latest", output=str(output / "other")
+    )
+    assert run.evaluation.result.mAP == expected["mAP"]
+
+
 def test_the_queries_that_were_chosen_are_drawn(workdir, output, monkeypatch):
     """By their files, in the given order, in all pictures."""
     drawn = []
@@ -302,7 +323,7 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
     workdir.config.data.root = str(root)
     options = {"gallery_extra": str(extra), "multi_query": "max"}
-    with pytest.raises(ValueError, match=r"1 of .* files are no images .*on_bad_image=skip"):
+    with pytest.raises(ValueError, match=r"1 of .* files cannot be read.*on_bad_image=skip"):
         workdir.evaluate(output, **options)
     assert not (output / "skipped_images.json").exists()
 

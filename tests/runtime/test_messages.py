@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from reid_jax.runtime.messages import printable, shown
+from reid_jax.runtime.messages import counted, printable, shown
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ def test_a_path_is_shown_on_one_line(path, text):
     assert shown(path) == text
     assert shown(path).isprintable()
     shown(path).encode()
+
+
+def test_numbers_agree_with_what_they_count():
+    assert [counted(n, "step") for n in (0, 1, 2, 1200)] == [
+        "0 steps", "1 step", "2 steps", "1,200 steps",
+    ]  # fmt: skip
+    assert [counted(n, "query", "queries") for n in (0, 1)] == ["0 queries", "1 query"]
 
 
 def test_where_nothing_else_stands_a_path_has_no_quotes():

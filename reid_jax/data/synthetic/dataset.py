@@ -259,8 +259,8 @@ def _help() -> None:
 
 
 def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
-    """Draw and write boxes."""
-    with Tracker(progress, len(boxes), "drew", "pictures", ends=True) as tracker:
+    """Draws and writes boxes."""
+    with Tracker(progress, len(boxes), "drew", "picture", ends=True) as tracker:
         for done, box in enumerate(boxes, start=1):
             image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))
             image.save(root / box.path, quality=_QUALITY)
