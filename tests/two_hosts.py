@@ -1,6 +1,6 @@
 """What `test_hosts` runs as two processes: `python two_hosts.py PORT INDEX OUT`.
 
-It tells what it sees in the file OUT: libraries write to standard output, in the middle of lines.
+It writes what it sees to OUT: libraries write to standard output, in the middle of lines.
 """
 
 import os
