@@ -28,6 +28,7 @@ from reid_jax.runs.checkpoint_items import (
     PyTree,
     as_nested_names,
     can_be_resumed,
+    check_items,
     model_of,
     optimizer_of,
     read_items,
@@ -35,6 +36,7 @@ from reid_jax.runs.checkpoint_items import (
     reason,
     set_aside,
 )
+from reid_jax.runs.plain_path import plain_path
 
 # What Orbax's names of folders hold that are no checkpoints yet. Ours, of those no longer, too.
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -71,8 +73,8 @@ class Checkpoints:
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
         self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
-        self._manager = _open(self.folder, keep, self._scores)
-        self._writer = _Writer(self._manager, self.folder)
+        self._writer = _Writer(self.folder, keep, self._scores)
+        self._manager = self._writer.manager
         self._scores.update(_read_scores(self._manager, self.folder, best_by))
 
     def __enter__(self) -> "Checkpoints":
@@ -90,11 +92,7 @@ class Checkpoints:
         self._writer.close()
 
     def check(self) -> None:
-        """Waits for nothing.
-
-        Raises:
-            CheckpointWriteError: the checkpoint being written has failed.
-        """
+        """Raises CheckpointWriteError if a write has failed; waits for none."""
         self._writer.check()
 
     @property
@@ -143,6 +141,10 @@ class Checkpoints:
             items["evaluation"] = ocp.args.JsonSave(values)
             self._scores[step] = values[self._best_by]  # The save asks which one is best.
         return self._writer.start(step, items)
+
+    def verify(self, state: PyTree) -> None:
+        """Raises CheckpointWriteError if the checkpoint of this state cannot be read back."""
+        self._writer.verify(state)
 
     def save_model(self, variables: PyTree, step: int = 0) -> None:
         """Writes weights alone, which no run here made; returns once they are written.
@@ -269,10 +271,11 @@ def _read_scores(
 
 
 class _Writer:
-    """Writes one checkpoint at a time, in a thread of Orbax's."""
+    """Writes one checkpoint at a time, in a thread of Orbax's `manager`, which it opens."""
 
-    def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
-        self._manager, self._folder = manager, folder
+    def __init__(self, folder: pathlib.Path, keep: int, scores: Mapping[int, float]):
+        self._folder, self._link = folder, contextlib.ExitStack()
+        self.manager = _open(self._link.enter_context(plain_path(folder)), keep, scores)
         self._writing: int | None = None  # The step of the checkpoint being written.
         self._has_failed = False
 
@@ -283,24 +286,35 @@ class _Writer:
         self._writing, self._has_failed = step, False
         with self._clear_errors():
             # A workdir that went away does not come back as one that lacks all but this.
-            self._folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
-            return self._manager.save(step, args=ocp.args.Composite(**items))
+            self._folder.mkdir(parents=not self.manager.all_steps(), exist_ok=True)
+            return self.manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Waits for the checkpoint being written; raises CheckpointWriteError if it failed."""
         with self._clear_errors():
-            self._manager.wait_until_finished()
+            self.manager.wait_until_finished()
 
     def check(self) -> None:
         """As `wait`, if the writing has ended; otherwise returns at once."""
         with self._clear_errors():
-            if not self._manager.is_saving_in_progress():
-                self._manager.wait_until_finished()
+            if not self.manager.is_saving_in_progress():
+                self.manager.wait_until_finished()
+
+    def verify(self, state: PyTree) -> None:
+        """As `wait`, and reads every byte of the state's checkpoint."""
+        self.wait()
+        items = {"model": model_of(state), "optimizer": optimizer_of(state)}
+        try:
+            check_items(self._folder / str(int(state.step)), items)
+        except (DamagedCheckpointError, ValueError) as error:
+            raise CheckpointWriteError(
+                f"a checkpoint cannot be read back: {error}. Choose a --workdir on another disk"
+            ) from error
 
     def close(self) -> None:
         """As `wait`, and closes the manager."""
-        with self._clear_errors():
-            self._manager.close()
+        with self._link, self._clear_errors():
+            self.manager.close()
         if self._writing is not None:
             self._tidy()
 
@@ -315,11 +329,8 @@ class _Writer:
             self._has_failed = True
             self._tidy()  # The disk may be full of it.
             left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-            good = (
-                f"The last good one is {self._folder / str(max(left))}"
-                if left
-                else ("There is no other")
-            )
+            newest = left and self._folder / str(max(left))
+            good = f"The last good one is {newest}" if newest else "There is no other"
             raise CheckpointWriteError(
                 f"the checkpoint {self._folder / str(self._writing)} could not be written "
                 f"({reason(error)}). {good}"
