@@ -80,7 +80,7 @@ def evaluate_run(
     figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
-    """Restores a checkpoint, ranks, prints a table and writes `results.json`.
+    """Restores a checkpoint, ranks, writes `results.json` and prints a table.
 
     With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.
@@ -130,9 +130,9 @@ def evaluate_run(
     # Results.
     described = _described(protocol, config, images)
     done = EvaluatedRun(config, workdir, step, described, evaluation, drawn)
-    _print(done)
     if hosts.is_first():
         _write(done, images, pathlib.Path(output))
+    _print(done)
     return done
 
 
