@@ -19,7 +19,7 @@ from reid_jax.cli.flag_programs import (
 )
 from reid_jax.cli.leaf_help import describe as describe_leaves
 from reid_jax.runs.workdir import read_run
-from reid_jax.runtime.messages import clear_errors
+from reid_jax.runtime.messages import clear_errors, say
 
 # Leaves that another evaluation may change.
 _SECTIONS = ("devices", "data", "eval")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
     values = _flags()
     with clear_errors("--traceback" in arguments):
         if asks_for_help(arguments):
-            print(_help(prog, arguments, values))
+            say(_help(prog, arguments, values))
             return
         _parse(prog, arguments, values)
     with started(values):

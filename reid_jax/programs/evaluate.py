@@ -82,7 +82,7 @@ def evaluate_run(
     figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
-    """Restore a checkpoint, rank the gallery, print a table and write `results.json`.
+    """Restores a checkpoint, ranks, writes `results.json` and prints a table.
 
     With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.
@@ -132,9 +132,9 @@ def evaluate_run(
     # Results.
     described = _described(protocol, config, images)
     done = EvaluatedRun(config, workdir, step, described, evaluation, drawn)
-    _print(done)
     if hosts.is_first():
         _write(done, images, pathlib.Path(output))
+    _print(done)
     return done
 
 

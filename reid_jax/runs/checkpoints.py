@@ -29,13 +29,16 @@ from reid_jax.runs.checkpoint_items import (
     PyTree,
     as_item,
     can_be_resumed,
+    check_items,
+    model_of,
+    optimizer_of,
     read_items,
     read_metric,
     reason,
     set_aside,
     trees_of,
 )
-from reid_jax.runs.interval import ITEM, Interval
+from reid_jax.runs.plain_path import plain_path
 
 # In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -73,9 +76,9 @@ class Checkpoints:
         # Orbax rejects relative paths, but only when it saves.
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
-        self._scores: dict[int, float] = {}  # by step, of the evaluated checkpoints
-        self._manager = _open(self.folder, keep, self._scores)
-        self._writer = _Writer(self._manager, self.folder)
+        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._writer = _Writer(self.folder, keep, self._scores)
+        self._manager = self._writer.manager
         self._scores.update(_read_scores(self._manager, self.folder, best_by))
 
     def __enter__(self) -> "Checkpoints":
@@ -93,11 +96,7 @@ class Checkpoints:
         self._writer.close()
 
     def check(self) -> None:
-        """Check for errors without waiting.
-
-        Raises:
-            CheckpointWriteError: the checkpoint being written has failed.
-        """
+        """Raises CheckpointWriteError if a write has failed; waits for none."""
         self._writer.check()
 
     @property
@@ -150,6 +149,10 @@ class Checkpoints:
             items["evaluation"] = ocp.args.JsonSave(values)
             self._scores[step] = values[self._best_by]  # Saving needs it to find the best one.
         return self._writer.start(step, items)
+
+    def verify(self, state: PyTree) -> None:
+        """Raises CheckpointWriteError if the checkpoint of this state cannot be read back."""
+        self._writer.verify(state)
 
     def save_model(self, variables: PyTree, step: int = 0) -> None:
         """Write only weights, converted from elsewhere; return once they are written.
@@ -274,10 +277,11 @@ def _read_scores(
 
 
 class _Writer:
-    """Writes one checkpoint at a time, in one of Orbax's threads."""
+    """Writes one checkpoint at a time, in a thread of Orbax's `manager`, which it opens."""
 
-    def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
-        self._manager, self._folder = manager, folder
+    def __init__(self, folder: pathlib.Path, keep: int, scores: Mapping[int, float]):
+        self._folder, self._link = folder, contextlib.ExitStack()
+        self.manager = _open(self._link.enter_context(plain_path(folder)), keep, scores)
         self._writing: int | None = None  # The step of the checkpoint being written.
         self._has_failed = False
 
@@ -287,25 +291,36 @@ class _Writer:
         self._tidy()
         self._writing, self._has_failed = step, False
         with self._clear_errors():
-            # If the workdir has disappeared, do not recreate it with only this checkpoint.
-            self._folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
-            return self._manager.save(step, args=ocp.args.Composite(**items))
+            # A workdir that went away does not come back as one that lacks all but this.
+            self._folder.mkdir(parents=not self.manager.all_steps(), exist_ok=True)
+            return self.manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Wait for the checkpoint being written; raise CheckpointWriteError if it failed."""
         with self._clear_errors():
-            self._manager.wait_until_finished()
+            self.manager.wait_until_finished()
 
     def check(self) -> None:
         """Like `wait`, if the writing has ended; otherwise return at once."""
         with self._clear_errors():
-            if not self._manager.is_saving_in_progress():
-                self._manager.wait_until_finished()
+            if not self.manager.is_saving_in_progress():
+                self.manager.wait_until_finished()
+
+    def verify(self, state: PyTree) -> None:
+        """As `wait`, and reads every byte of the state's checkpoint."""
+        self.wait()
+        items = {"model": model_of(state), "optimizer": optimizer_of(state)}
+        try:
+            check_items(self._folder / str(int(state.step)), items)
+        except (DamagedCheckpointError, ValueError) as error:
+            raise CheckpointWriteError(
+                f"a checkpoint cannot be read back: {error}. Choose a --workdir on another disk"
+            ) from error
 
     def close(self) -> None:
-        """Like `wait`, and close the manager."""
-        with self._clear_errors():
-            self._manager.close()
+        """As `wait`, and closes the manager."""
+        with self._link, self._clear_errors():
+            self.manager.close()
         if self._writing is not None:
             self._tidy()
 
@@ -320,11 +335,8 @@ class _Writer:
             self._has_failed = True
             self._tidy()  # The failed checkpoint may fill the disk.
             left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-            good = (
-                f"The last good one is {self._folder / str(max(left))}"
-                if left
-                else ("There is no other")
-            )
+            newest = left and self._folder / str(max(left))
+            good = f"The last good one is {newest}" if newest else "There is no other"
             raise CheckpointWriteError(
                 f"the checkpoint {self._folder / str(self._writing)} could not be written "
                 f"({reason(error)}). {good}"

@@ -41,7 +41,7 @@ class Record:
         self._workdir = pathlib.Path(workdir)
         self._checkpoints: Checkpoints | None = None
         self._metrics: MetricsWriter | None = None
-        self.interval = Interval()
+        self._verified = False
         if hosts.is_first():
             self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
 
@@ -118,9 +118,12 @@ class Record:
             self._metrics.write(step, kind, scalars)
 
     def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint, see `Checkpoints.save`."""
-        if self._checkpoints is not None:
-            self._checkpoints.save(state, evaluation, self.interval)
+        """A checkpoint, see `Checkpoints.save`. The first one of a start is read back at once."""
+        if self._checkpoints is None or not self._checkpoints.save(state, evaluation):
+            return
+        if not self._verified:
+            self._checkpoints.verify(state)
+            self._verified = True
 
     def draw(self) -> None:
         """Draw the curves of all metrics so far."""

@@ -11,8 +11,8 @@ from reid_jax.runtime.messages import shown
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, see `write_atomically`."""
-    write_atomically(path, text.encode())
+    """Writes a text file in UTF-8, see `write_atomically`. Lone surrogates are escaped."""
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

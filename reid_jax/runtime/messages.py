@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 from absl import logging
 
@@ -18,15 +19,22 @@ class Preempted(Exception):
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Prints a line at once. Characters that the stream cannot encode are escaped."""
     if not _silent:
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
 
 def say_to_stderr(text: str) -> None:
     """Like `say`, on standard error, for programs whose output is read by other programs."""
     if not _silent:
-        print(text, file=sys.stderr, flush=True)
+        _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # Streams in memory have none.
+    printed = text.encode(encoding, "backslashreplace").decode(encoding)
+    with contextlib.suppress(OSError):  # A reader that went away must not cost a result.
+        print(printed, file=stream, flush=True)
 
 
 def warn(text: str) -> None:

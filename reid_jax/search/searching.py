@@ -120,11 +120,12 @@ def search(options: argparse.Namespace) -> Hits:
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
+    drawn = _draw(options, model.config.data.image_size, pids, hits)
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
         say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
-    _draw(options, model.config.data.image_size, pids, hits)
+    say(f"\n{drawn}")
     return hits
 
 
@@ -263,8 +264,8 @@ def _draw(
     size: tuple[int, int],
     pids: np.ndarray,
     hits: Hits,
-) -> None:
-    """Draw the ranked lists of the first queries, whose identities are `pids`; print the path."""
+) -> str:
+    """Draws the ranked lists of the first queries, whose identities are `pids`; returns a line."""
     length = min(options.top, _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
     found, distances, whom = (
@@ -291,7 +292,7 @@ def _draw(
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)
     of = f" of the first {len(queries)} queries" if few else ""
-    say(f"\ndrew the nearest {length}{of} into {shown(options.output)}")
+    return f"drew the nearest {length}{of} into {shown(options.output)}"
 
 
 def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 import copy
 import functools
+import io
 import json
 import pathlib
 import re
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -339,3 +341,30 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     workdir.evaluate(output)
     listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
     assert [entry["path"] for entry in listed] == [str(path) for path in bad[:2]]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_few_characters_costs_no_result(workdir, tmp_path, monkeypatch, encoding):
+    """Folders may have names that standard output cannot encode."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    moved = tmp_path / "实验"
+    moved.mkdir()
+    for name, path in (("run", workdir.path), ("data", workdir.root)):
+        (moved / name).symlink_to(path)
+    monkeypatch.setitem(vars(workdir), "path", moved / "run")
+    monkeypatch.setitem(workdir.config.data, "root", str(moved / "data"))
+    with jax.numpy_dtype_promotion("standard"):
+        _, written = workdir.evaluate(moved / "out", figures=1)
+    assert written["workdir"] == str(moved / "run")
+    assert rb"\u5b9e\u9a8c" in sys.stdout.buffer.getvalue()
+
+
+def test_results_are_written_before_they_are_printed(workdir, output, monkeypatch):
+    def fail(text):
+        if "mAP" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        workdir.evaluate(output)
+    assert (output / "results.json").exists()

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import os
 import pathlib
 import re
@@ -394,3 +395,23 @@ def test_options_that_cannot_be(options, message, capsys):
     with pytest.raises(SystemExit):
         command.main(["--workdir=run", "--gallery=a", "--query=b", *options])
     assert message in capsys.readouterr().err
+
+
+def test_a_terminal_of_few_characters_shows_all_hits(here, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    shutil.copy(queries()[0], "实验.jpg")
+    run("--query", "实验.jpg", "-k", 2, "--gallery", ".")
+    printed = sys.stdout.buffer.getvalue().decode()
+    assert "2    0.0000  './\\u5b9e\\u9a8c.jpg'" in printed
+    assert pathlib.Path("search.png").exists()
+
+
+def test_the_picture_is_drawn_before_hits_are_printed(here, monkeypatch):
+    def fail(text):
+        if "distance" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("--query", queries()[0])
+    assert pathlib.Path("search.png").exists()
