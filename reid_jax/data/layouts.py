@@ -65,13 +65,13 @@ def read(
 
     In the layout `market1501` identity -1 is junk, which is dropped, and 0 are distractors, which
     stay in the gallery and never enter the training split. In the others 0 and -1 are people like
-    all others, whose pids are above 0. Where either changes what is used, a warning counts the
-    images.
+    all others, whose pids are above 0. A warning counts the images if either number changes
+    which of them are used.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
     names; pids are one more where an identity 0 is a person. In `folder` they may be any text,
-    numbered in sorted order over all splits together. In `msmt17` splits and identities are what
-    lists say, with numbers as in `msmt17.read`. `Dataset.identity` gives the original text.
+    numbered in sorted order over all splits together. In `msmt17` splits and identities are those
+    of its lists, with numbers as in `msmt17.read`. `Dataset.identity` gives the original text.
 
     Args:
         layout: one of `LAYOUTS`.

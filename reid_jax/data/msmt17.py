@@ -35,7 +35,7 @@ def read(
 
     Args:
         root: the folder of the lists and of `train` and `test`, as MSMT17_V1 has them, or of
-            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. V1's are taken where there are both.
+            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. V1's are used if both exist.
         folders: instead of those, the folders below the root of train, query and gallery.
         to_train: whether to read the training images. If not, the first split is empty, and test
             identities are numbered from 1.

@@ -82,7 +82,7 @@ def evaluate_run(
     figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
-    """Restores a checkpoint, ranks, writes `results.json` and prints a table.
+    """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
     With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.

@@ -38,6 +38,7 @@ from reid_jax.runs.checkpoint_items import (
     set_aside,
     trees_of,
 )
+from reid_jax.runs.interval import ITEM, Interval
 from reid_jax.runs.plain_path import plain_path
 
 # In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
@@ -96,7 +97,11 @@ class Checkpoints:
         self._writer.close()
 
     def check(self) -> None:
-        """Raises CheckpointWriteError if a write has failed; waits for none."""
+        """Check for errors without waiting.
+
+        Raises:
+            CheckpointWriteError: the checkpoint being written has failed.
+        """
         self._writer.check()
 
     @property
@@ -277,7 +282,7 @@ def _read_scores(
 
 
 class _Writer:
-    """Writes one checkpoint at a time, in a thread of Orbax's `manager`, which it opens."""
+    """Write one checkpoint at a time, in a thread of Orbax's `manager`, which it opens."""
 
     def __init__(self, folder: pathlib.Path, keep: int, scores: Mapping[int, float]):
         self._folder, self._link = folder, contextlib.ExitStack()
@@ -291,7 +296,7 @@ class _Writer:
         self._tidy()
         self._writing, self._has_failed = step, False
         with self._clear_errors():
-            # A workdir that went away does not come back as one that lacks all but this.
+            # If the workdir has disappeared, do not recreate it with only this checkpoint.
             self._folder.mkdir(parents=not self.manager.all_steps(), exist_ok=True)
             return self.manager.save(step, args=ocp.args.Composite(**items))
 
@@ -318,7 +323,7 @@ class _Writer:
             ) from error
 
     def close(self) -> None:
-        """As `wait`, and closes the manager."""
+        """Like `wait`, and close the manager."""
         with self._link, self._clear_errors():
             self.manager.close()
         if self._writing is not None:

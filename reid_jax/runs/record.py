@@ -24,7 +24,7 @@ State = TypeVar("State")  # `training.state.TrainState`
 class Record:
     """Checkpoints, metrics and curves of one run. A context manager: leaving it ends writing.
 
-    All hosts make the same calls. On all but the first they do nothing, unless said otherwise.
+    All hosts make the same calls. On all but the first they do nothing, unless stated otherwise.
 
     Attributes:
         interval: of the training metrics, which the loop adds to and checkpoints hold. After
@@ -41,6 +41,7 @@ class Record:
         self._workdir = pathlib.Path(workdir)
         self._checkpoints: Checkpoints | None = None
         self._metrics: MetricsWriter | None = None
+        self.interval = Interval()
         self._verified = False
         if hosts.is_first():
             self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
@@ -118,8 +119,10 @@ class Record:
             self._metrics.write(step, kind, scalars)
 
     def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
-        """A checkpoint, see `Checkpoints.save`. The first one of a start is read back at once."""
-        if self._checkpoints is None or not self._checkpoints.save(state, evaluation):
+        """Write a checkpoint, see `Checkpoints.save`; read the first one of a start back."""
+        if self._checkpoints is None:
+            return
+        if not self._checkpoints.save(state, evaluation, self.interval):
             return
         if not self._verified:
             self._checkpoints.verify(state)

@@ -11,7 +11,7 @@ from reid_jax.runtime.messages import shown
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file in UTF-8, see `write_atomically`. Lone surrogates are escaped."""
+    """Write a text file in UTF-8, see `write_atomically`. Lone surrogates are escaped."""
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 

@@ -8,7 +8,8 @@ from typing import TextIO
 
 from absl import logging
 
-# What a program exits with whose work goes on when it is started again: EX_TEMPFAIL of sysexits.h.
+# The exit code of a program whose work can be resumed by starting it again: EX_TEMPFAIL of
+# sysexits.h.
 TRY_AGAIN = 75
 
 _silent = False
@@ -19,7 +20,7 @@ class Preempted(Exception):
 
 
 def say(text: str) -> None:
-    """Prints a line at once. Characters that the stream cannot encode are escaped."""
+    """Print a line at once. Characters that the stream cannot encode are escaped."""
     if not _silent:
         _print(text, sys.stdout)
 

@@ -265,7 +265,7 @@ def _draw(
     pids: np.ndarray,
     hits: Hits,
 ) -> str:
-    """Draws the ranked lists of the first queries, whose identities are `pids`; returns a line."""
+    """Draw the ranked lists of the first queries, whose identities are `pids`; return a line."""
     length = min(options.top, _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
     found, distances, whom = (

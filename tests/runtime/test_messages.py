@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from reid_jax.runtime.messages import printable, say, say_to_stderr, shown
+from reid_jax.runtime.messages import counted, printable, say, say_to_stderr, shown
 
 
 @pytest.mark.parametrize(
