@@ -13,6 +13,7 @@ from reid_jax.choices import LAYOUTS, NAMED_LAYOUTS
 from reid_jax.data import msmt17
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.splits import Dataset, Split
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import shown
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -89,7 +90,7 @@ def read(
         raise ValueError(
             f"a pattern and folders are for the layout 'folder'; {layout!r} has its own"
         )
-    root = os.fspath(root)
+    root = local_path(root, "data.root")
     if not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":
@@ -195,7 +196,7 @@ def find_images(folder: str | os.PathLike, option: str) -> list[str]:
         FileNotFoundError: the folder does not exist.
         ValueError: there is no image.
     """
-    folder = os.fspath(folder)
+    folder = local_path(folder, option)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no folder {folder!r} ({option})")
     paths, waiting, seen = [], [folder], set()

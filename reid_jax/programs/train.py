@@ -25,6 +25,7 @@ from reid_jax.runs.workdir import check_workdir, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.devices import check_divides, choose_devices, own_devices
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import say
 from reid_jax.runtime.preemption import Preemption
 from reid_jax.runtime.progress import TrainingProgress
@@ -62,6 +63,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """
     # Settings, then folders, then images: the checks that are quick come first.
     check(config)
+    workdir = local_path(workdir, "workdir")
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
     check_divides(

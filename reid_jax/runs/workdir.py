@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
-from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import shown
 
 NAME = "run.json"
@@ -120,7 +120,7 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
     """As `read_run`, and what `train_images` was: None where a run does not tell, as old ones."""
-    path = pathlib.Path(workdir) / NAME
+    path = pathlib.Path(local_path(workdir, "workdir")) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
@@ -169,7 +169,7 @@ def check_workdir(
         ValueError: it holds a run whose config, number of identities or training images differ;
             names the leaves with both values. Also if its `run.json` is damaged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(local_path(workdir, "workdir"))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         # Permissions do not tell: of a read-only file system, of a full disk, of root.
@@ -237,7 +237,8 @@ def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     nested = ConfigDict(config).to_dict()
     for section, leaf in (("data", "root"), ("model", "pretrained")):
         if nested.get(section, {}).get(leaf):
-            nested[section][leaf] = os.path.abspath(nested[section][leaf])
+            path = local_path(nested[section][leaf], f"{section}.{leaf}")
+            nested[section][leaf] = os.path.abspath(path)
     return nested
 
 
