@@ -73,7 +73,9 @@ def _evaluate(values: flags.FlagValues) -> None:
     from reid_jax.programs.evaluate import Protocol, evaluate_run
     from reid_jax.report import present
 
-    output = values.output or os.path.join(values.workdir, "eval")
+    output = values.output
+    if output is None:
+        output = os.path.join(values.workdir, "eval")
     chosen = values["figure-queries"].value
     protocol = Protocol(values["multi-query"].value, values["gallery-extra"].value, values.rerank)
     run = evaluate_run(

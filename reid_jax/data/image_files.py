@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 
 from reid_jax.data.decoding import SUFFIXES
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, shown, warn
 
 # What systems leave in any folder, beside hidden files.
@@ -26,9 +27,9 @@ def find_images(folder: str | os.PathLike, option: str, but: Collection[str] = (
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: there is no image.
+        ValueError: there is no image, or `folder` is no local path.
     """
-    folder = os.fspath(folder)
+    folder = local_path(folder, option)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no folder {folder!r} ({option})")
     paths, others = _listed(folder, but)

@@ -10,6 +10,7 @@ from PIL import Image
 from reid_jax.data import decoding, loaders
 from reid_jax.data.memory import MemoryImages
 from reid_jax.data.streamed import StreamedImages
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 
 Path = str | os.PathLike[str]
@@ -56,7 +57,7 @@ def as_images(
         return _ArrayImages([_checked(i, one) for i, one in enumerate(given)], size)
     pixels = len(paths) * size[0] * size[1] * 3
     loader = MemoryImages if pixels <= _HELD else StreamedImages
-    return loader([os.fspath(path) for path in given], size, progress)
+    return loader([local_path(path, "an image's path") for path in given], size, progress)
 
 
 def _checked(i: int, pixels) -> np.ndarray:

@@ -13,6 +13,7 @@ from reid_jax.data import file_names, msmt17
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.image_files import find_images
 from reid_jax.data.splits import Dataset, Split
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, shown, warn
 
 _STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -95,7 +96,7 @@ def read(
         raise ValueError(f"a pattern is for the layout 'folder'; {layout!r} has its own")
     if folders and len(folders) != 3:
         raise ValueError(f"folders must name train, query and gallery, not {tuple(folders)}")
-    root = os.fspath(root)
+    root = local_path(root, "data.root")
     if not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":

@@ -22,7 +22,7 @@ from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.devices import choose_devices, own_devices
-from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import say, shown
 
 
@@ -102,6 +102,7 @@ def evaluate_run(
             the checkpoint is of another network; or a file of `figures` is not a query.
     """
     # Quick checks come first: settings and folders, then images.
+    workdir, output = local_path(workdir, "workdir"), local_path(output, "output")
     _, num_classes = read_run(workdir)
     check_leaves(config)
     check_symlinks(workdir)
@@ -159,7 +160,7 @@ def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndar
     parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
     indices, problems = [], []
     for file in chosen:
-        end, name = pathlib.Path(file).parts, shown(file)
+        end, name = pathlib.Path(local_path(file, "--figure-queries")).parts, shown(file)
         found = [i for i, path in enumerate(parts) if end and path[-len(end) :] == end]
         indices += found
         if not found:
@@ -195,7 +196,7 @@ def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
     boxes = extra = None
     if protocol.multi_query:
         boxes = datasets.load_multi_query(dataset, data, say)
-    if protocol.gallery_extra:
+    if protocol.gallery_extra is not None:
         extra = datasets.load_extra(protocol.gallery_extra, data, say)
     count = len(dataset.query) + len(dataset.gallery) + len(extra or ())
     if protocol.rerank and count <= NEIGHBOURS:
@@ -248,7 +249,9 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
 
 def _check_drawn(data: ConfigDict) -> None:
     """Raise FileNotFoundError if loading the dataset of a recipe's `data` would draw it."""
-    if data.layout == "synthetic" and not (pathlib.Path(data.root) / RECORD).is_file():
+    if data.layout != "synthetic":
+        return
+    if not os.path.isfile(os.path.join(local_path(data.root, "data.root"), RECORD)):
         raise FileNotFoundError(
             f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
             "to draw them into another folder, set --config.data.root=FOLDER"

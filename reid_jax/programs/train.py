@@ -26,6 +26,7 @@ from reid_jax.runs.workdir import check_workdir, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.devices import check_divides, choose_devices, own_devices
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, say
 from reid_jax.runtime.preemption import Preemption
 from reid_jax.runtime.progress import TrainingProgress
@@ -65,6 +66,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """
     # Quick checks come first: settings, then folders, then images.
     check(config)
+    workdir = local_path(workdir, "workdir")
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
     check_divides(

@@ -15,7 +15,7 @@ from reid_jax import visualize
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.report import content, page, thumbnails
-from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import counted, printable, shown
 from reid_jax.runtime.progress import Progress
 
@@ -62,7 +62,7 @@ def write_report(
         ValueError: a Grad-CAM is not finite, or an image can no longer be read.
         OSError: the folder cannot be written to.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(local_path(folder, "the report's folder"))
     shown_images, lists = _lists(evaluation, length, progress)
     summary = _summary(evaluation, facts, curves)
     ratio = shown_images.ratio

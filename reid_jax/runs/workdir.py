@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
-from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import counted, shown
 
 NAME = "run.json"
@@ -120,7 +120,7 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
 
 def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
     """Like `read_run`, with `train_images`: None if the run does not have it, like old ones."""
-    path = pathlib.Path(workdir) / NAME
+    path = pathlib.Path(local_path(workdir, "workdir")) / NAME
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         config = _with_tuples(run["config"])
@@ -169,7 +169,7 @@ def check_workdir(
         ValueError: it holds a run with another config, number of identities or training images (the
             message names the leaves with both values), or a damaged `run.json`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(local_path(workdir, "workdir"))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         # Permissions do not reveal a read-only file system or a full disk, nor apply to root.
@@ -237,7 +237,8 @@ def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     nested = ConfigDict(config).to_dict()
     for section, leaf in (("data", "root"), ("model", "pretrained")):
         if nested.get(section, {}).get(leaf):
-            nested[section][leaf] = os.path.abspath(nested[section][leaf])
+            path = local_path(nested[section][leaf], f"{section}.{leaf}")
+            nested[section][leaf] = os.path.abspath(path)
     return nested
 
 

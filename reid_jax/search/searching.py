@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from reid_jax import inference, visualize
 from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, printable, say, shown
 
 # Limits of the picture: a page or two that can be read.
@@ -104,6 +106,7 @@ def search(options: argparse.Namespace) -> Hits:
         FileNotFoundError, OSError, ValueError: a run, folder, file or image is missing or damaged,
             or options contradict each other. The message names it.
     """
+    options = _with_local_paths(options)
     read = _reader(options)
     _check_there(options)
     _check_writable(options)
@@ -115,7 +118,7 @@ def search(options: argparse.Namespace) -> Hits:
     if read:
         labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
         gallery.label(pids=labels.pids, camids=labels.camids)
-    if options.save_gallery:
+    if options.save_gallery is not None:
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
@@ -127,6 +130,16 @@ def search(options: argparse.Namespace) -> Hits:
         say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
     say(f"\n{drawn}")
     return hits
+
+
+def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with paths as `local_path` gives them; raises ValueError likewise."""
+    paths: dict[str, Any] = {"query": [local_path(query, "--query") for query in options.query]}
+    for option in ("workdir", "gallery", "output", "save_gallery"):
+        if getattr(options, option) is not None:
+            label = f"--{option.replace('_', '-')}"
+            paths[option] = local_path(getattr(options, option), label)
+    return argparse.Namespace(**vars(options) | paths)
 
 
 def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | None:
@@ -161,9 +174,9 @@ def _check_there(options: argparse.Namespace) -> None:
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
     for option in ("output", "save_gallery"):
-        path = getattr(options, option)
-        if path is None:
+        if getattr(options, option) is None:
             continue
+        path = pathlib.Path(getattr(options, option))
         label = f"--{option.replace('_', '-')}"
         if path.is_dir():
             raise IsADirectoryError(f"{label} {shown(path)} is a folder: name a file in it")
