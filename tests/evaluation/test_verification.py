@@ -172,13 +172,17 @@ def test_reranked_distances(rng, integers):
     assert_equal_to_all_pairs(query, gallery, lambda i: (0.0, offsets[i]))
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1e-22, 0), (1e15, 0), (1e-3, 1e3), (1, 0)])
-def test_distances_are_those_of_nearest_to_the_last_bit(rng, scale, shift):
+@pytest.mark.parametrize(
+    ("scale", "shift", "apart"),
+    [(1e-22, 0, 0), (1e15, 0, 0), (1e-3, 1e3, 0), (1, 0, 0), (1e-2, 0, 1e6)],
+)
+def test_distances_are_those_of_nearest_to_the_last_bit(rng, scale, shift, apart):
     """Also of descriptors that differ little from each other, and of equal ones."""
+    far = apart * (np.arange(50) == 0)
     query, gallery = (random_set(rng, n, 50, integers=False, first_pid=1) for n in (40, 60))
     features = np.concatenate([gallery.features[:50], query.features[:10]])
     sets = [
-        descriptors(scale * f + shift, s.pids, s.camids)
+        descriptors(scale * f + shift + np.where(f[:, 1:2] > 0, far, -far), s.pids, s.camids)
         for f, s in ((query.features, query), (features, gallery))
     ]
     search = verification.prepare(*sets, 16)
