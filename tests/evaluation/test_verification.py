@@ -158,7 +158,7 @@ def test_no_threshold_if_the_nearest_pair_is_negative():
     assert (result.AUC, result.EER) == (0, 1)
     assert result.at(1e-1) == (0, None)
     assert result.summary()["thresholds"]["0.1"] is None
-    assert "0.0 at 0.1 (no distance)" in verification.table(result)
+    assert "0.0 at 0.1 (none)" in verification.table(result)
 
 
 @pytest.mark.parametrize("integers", [True, False])
@@ -267,10 +267,9 @@ def test_table_is_in_per_cent():
     query = descriptors([[0]], [1], [0])
     result = evaluate_verification(query, descriptors([[1], [1.5], [3]], [1, 2, 1], [1, 1, 1]))
     assert verification.table(result).splitlines() == [
-        "verification of 2 positive and 1 negative pairs: AUC 50.0, EER 50.0",
-        "true positive rate at false positive rate: 50.0 at 0.1 (distance <= 1.0000), 50.0 at 0.01 "
-        "(distance <= 1.0000), 50.0 at 0.001 (distance <= 1.0000), 50.0 at 0.0001 (distance <= "
-        "1.0000)",
+        "verification, 2 positive and 1 negative pairs: AUC 50.0, EER 50.0",
+        "TPR at FPR (distance): 50.0 at 0.1 (1.0000), 50.0 at 0.01 (1.0000), "
+        "50.0 at 0.001 (1.0000), 50.0 at 0.0001 (1.0000)",
     ]
 
 
