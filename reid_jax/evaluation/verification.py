@@ -176,12 +176,12 @@ def table(result: VerificationResult) -> str:
     points = []
     for rate in RATES:
         tpr, threshold = result.at(rate)
-        where = "no distance" if threshold is None else f"distance <= {threshold:.4f}"
-        points.append(f"{100 * tpr:.1f} at {rate:g} ({where})")
+        distance = "none" if threshold is None else f"{threshold:.4f}"
+        points.append(f"{100 * tpr:.1f} at {rate:g} ({distance})")
     return (
-        f"verification of {result.num_positive:,} positive and {result.num_negative:,} negative "
+        f"verification, {result.num_positive:,} positive and {result.num_negative:,} negative "
         f"pairs: AUC {100 * result.AUC:.1f}, EER {100 * result.EER:.1f}\n"
-        f"true positive rate at false positive rate: {', '.join(points)}"
+        f"TPR at FPR (distance): {', '.join(points)}"
     )
 
 

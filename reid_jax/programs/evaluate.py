@@ -14,6 +14,7 @@ from reid_jax import models
 from reid_jax.data import datasets
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.synthetic.dataset import RECORD
+from reid_jax.evaluation import verification
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
 from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.runs.restoring import restore_variables
@@ -222,6 +223,8 @@ def _print(done: EvaluatedRun) -> None:
     where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
     protocol = f", {done.protocol_text}" if done.protocol_text else ""
     say(f"{done.config.model.name}, {where}{protocol}:\n{table(done.evaluation.result)}")
+    if done.evaluation.verification is not None:
+        say(verification.table(done.evaluation.verification))
 
 
 def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
@@ -244,6 +247,11 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
+    if done.evaluation.verification is not None:
+        results["verification"] = {
+            **done.evaluation.verification.summary(),
+            "image_size": list(done.config.data.image_size),
+        }
     write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 

@@ -158,7 +158,7 @@ def test_no_threshold_if_the_nearest_pair_is_negative():
     assert (result.AUC, result.EER) == (0, 1)
     assert result.at(1e-1) == (0, None)
     assert result.summary()["thresholds"]["0.1"] is None
-    assert "0.0 at 0.1 (no distance)" in verification.table(result)
+    assert "0.0 at 0.1 (none)" in verification.table(result)
 
 
 @pytest.mark.parametrize("integers", [True, False])
@@ -172,13 +172,17 @@ def test_reranked_distances(rng, integers):
     assert_equal_to_all_pairs(query, gallery, lambda i: (0.0, offsets[i]))
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1e-22, 0), (1e15, 0), (1e-3, 1e3), (1, 0)])
-def test_distances_are_those_of_nearest_to_the_last_bit(rng, scale, shift):
+@pytest.mark.parametrize(
+    ("scale", "shift", "apart"),
+    [(1e-22, 0, 0), (1e15, 0, 0), (1e-3, 1e3, 0), (1, 0, 0), (1e-2, 0, 1e6)],
+)
+def test_distances_are_those_of_nearest_to_the_last_bit(rng, scale, shift, apart):
     """Also of descriptors that differ little from each other, and of equal ones."""
+    far = apart * (np.arange(50) == 0)
     query, gallery = (random_set(rng, n, 50, integers=False, first_pid=1) for n in (40, 60))
     features = np.concatenate([gallery.features[:50], query.features[:10]])
     sets = [
-        descriptors(scale * f + shift, s.pids, s.camids)
+        descriptors(scale * f + shift + np.where(f[:, 1:2] > 0, far, -far), s.pids, s.camids)
         for f, s in ((query.features, query), (features, gallery))
     ]
     search = verification.prepare(*sets, 16)
@@ -263,10 +267,9 @@ def test_table_is_in_per_cent():
     query = descriptors([[0]], [1], [0])
     result = evaluate_verification(query, descriptors([[1], [1.5], [3]], [1, 2, 1], [1, 1, 1]))
     assert verification.table(result).splitlines() == [
-        "verification of 2 positive and 1 negative pairs: AUC 50.0, EER 50.0",
-        "true positive rate at false positive rate: 50.0 at 0.1 (distance <= 1.0000), 50.0 at 0.01 "
-        "(distance <= 1.0000), 50.0 at 0.001 (distance <= 1.0000), 50.0 at 0.0001 (distance <= "
-        "1.0000)",
+        "verification, 2 positive and 1 negative pairs: AUC 50.0, EER 50.0",
+        "TPR at FPR (distance): 50.0 at 0.1 (1.0000), 50.0 at 0.01 (1.0000), "
+        "50.0 at 0.001 (1.0000), 50.0 at 0.0001 (1.0000)",
     ]
 
 

@@ -22,6 +22,7 @@ from reid_jax.evaluation import evaluator
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.evaluation.verification import evaluate_verification
 from reid_jax.programs import evaluate
 from reid_jax.report import present
 from reid_jax.runs.checkpoints import Checkpoints
@@ -157,6 +158,75 @@ def test_flip_and_unit_length(workdir, output):
     assert report["protocol"] == {
         "multi_query": None, "rerank": False, "flip": True, "normalize": True, "gallery_extra": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_verification_is_of_the_descriptors_that_are_ranked(normalize, workdir, output, capsys):
+    _, report = workdir.evaluate(output, {"normalize": normalize})
+    query, gallery = (
+        unit(workdir.features[name]) if normalize else workdir.features[name]
+        for name in ("query", "gallery")
+    )
+    expected = evaluate_verification(
+        descriptors(query, workdir.query), descriptors(gallery, workdir.gallery)
+    ).summary()
+    verification = report["verification"]
+    assert verification["image_size"] == list(workdir.config.data.image_size)
+    for name in ("positive_pairs", "negative_pairs"):
+        assert verification[name] == expected[name] > 0
+    for name in ("AUC", "EER"):
+        assert verification[name] == pytest.approx(expected[name], abs=1e-3)
+    for name in ("EER", "0.1"):
+        threshold = verification["thresholds"][name]
+        assert threshold == pytest.approx(expected["thresholds"][name], rel=1e-4)
+    said = capsys.readouterr().out
+    assert f"\nverification, {expected['positive_pairs']} positive and " in said
+    assert re.search(
+        r"^TPR at FPR \(distance\): [\d.]+ at 0\.1 \(\d+\.\d{4}\), ", said, re.MULTILINE
+    )
+
+
+def test_verification_follows_the_protocol(workdir, output, monkeypatch):
+    """Multi-query, more distractors and re-ranking at once."""
+    given = {}
+    rank = evaluator.Evaluator.rank
+
+    def record(self, *descriptors):
+        given["descriptors"] = descriptors
+        return rank(self, *descriptors)
+
+    monkeypatch.setattr(evaluator.Evaluator, "rank", record)
+    options = {"gallery_extra": str(workdir.extra), "multi_query": "average"}
+    _, report = workdir.evaluate(output, {"flip": True}, **options)
+    negatives = report["verification"]["negative_pairs"]
+    assert len(given["descriptors"][1].pids) == len(workdir.gallery) + 7
+    for rerank in (False, True):
+        _, report = workdir.evaluate(output, {"flip": True}, rerank=rerank, **options)
+        query, gallery, rescore = given["descriptors"]
+        assert (rescore is not None) == rerank
+        expected = evaluate_verification(query, gallery, rescore=rescore)
+        assert report["verification"].items() >= expected.summary().items()
+    _, report = workdir.evaluate(output, multi_query="average")
+    assert report["verification"]["negative_pairs"] == negatives - 7 * len(workdir.query)
+
+
+def test_verification_without_a_negative_pair_is_left_out(workdir, output, tmp_path, capsys):
+    contents = synthetic.Contents(
+        train_identities=2,
+        test_identities=1,
+        train_cameras=2,
+        test_cameras=3,
+        distractors=0,
+        junk=1,
+    )
+    synthetic.write_market1501(tmp_path / "one", contents, None)
+    config = copy.deepcopy(workdir.config)
+    config.data.root = str(tmp_path / "one")
+    evaluate.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
+    results = json.loads((output / "results.json").read_text())
+    assert results["mAP"] == 1
+    assert "verification" not in results
+    assert "\nverification is left out: no negative pair, and" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["average", "max"])

@@ -333,7 +333,7 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
         ),
         # The search has no setting that skips bad images.
         (["--gallery", "bad"], ValueError, "1 of 2 files .*'bad/bad.jpg'.*or delete them$"),
-        (["--gallery", "bad/bad.jpg"], ValueError, "bad.jpg' is no file that Gallery.save"),
+        (["--gallery", "bad/bad.jpg"], ValueError, "bad.jpg' is not a file of Gallery.save"),
         (["--gallery", "empty"], ValueError, "no image .* in or below 'empty' .--gallery"),
         (["--workdir", "empty"], FileNotFoundError, r"empty/run\.json is missing"),
         (["--checkpoint", 7], FileNotFoundError, "no checkpoint of step 7"),
