@@ -161,7 +161,7 @@ def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndar
     parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
     indices, problems = [], []
     for file in chosen:
-        end, name = pathlib.Path(local_path(file, "--figure-queries")).parts, shown(file)
+        end, name = pathlib.Path(os.path.expanduser(file)).parts, shown(file)
         found = [i for i, path in enumerate(parts) if end and path[-len(end) :] == end]
         indices += found
         if not found:
