@@ -231,7 +231,7 @@ def test_no_file_runs_code(outcome):
     assert 'Unknown type: "pickle.loads"' in found["types"][0]
     errors = {
         "run.json": r"ValueError: .*run\.json is damaged",
-        "metrics.jsonl": r"ValueError: .*metrics\.jsonl, line 1 is no record",
+        "metrics.jsonl": r"ValueError: .*metrics\.jsonl, line 1 is not a record of metrics",
         "image": r"BadFilesError: 1 of 1 file .*0_c1_0\.jpg",
     }
     for case in ("types", "pickled", "metadata", "manifest", "arrays"):

@@ -13,7 +13,6 @@ A checkpoint of converted weights has only `model/`: it can be evaluated, but no
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import pathlib
 import shutil
@@ -40,6 +39,7 @@ from reid_jax.runs.checkpoint_items import (
 )
 from reid_jax.runs.interval import ITEM, Interval
 from reid_jax.runs.plain_path import plain_path
+from reid_jax.runs.preservation import NewestAndBest, best_step
 
 # In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -89,19 +89,11 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Wait for the checkpoint being written.
-
-        Raises:
-            CheckpointWriteError: it failed, and the error was not raised before.
-        """
+        """Wait for the last write; raise CheckpointWriteError if it failed."""
         self._writer.close()
 
     def check(self) -> None:
-        """Check for errors without waiting.
-
-        Raises:
-            CheckpointWriteError: the checkpoint being written has failed.
-        """
+        """Raise CheckpointWriteError if the last write has failed, without waiting for it."""
         self._writer.check()
 
     @property
@@ -115,7 +107,7 @@ class Checkpoints:
 
         Among equals it is the newest. NaN is never the best.
         """
-        return _best_step(self._manager.all_steps(), self._scores)
+        return best_step(self._manager.all_steps(), self._scores)
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of the checkpoint of one step."""
@@ -360,7 +352,7 @@ def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.C
         folder,
         options=ocp.CheckpointManagerOptions(
             create=False,
-            preservation_policy=_NewestAndBest(keep, scores),
+            preservation_policy=NewestAndBest(keep, scores),
             # Checkpoints are renamed, then deleted by `_Writer`, so a kill leaves none half
             # deleted.
             todelete_subdir=f"deleted{_NO_CHECKPOINT}",
@@ -370,28 +362,6 @@ def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.C
             ),
         ),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _NewestAndBest:
-    """Selects the checkpoints to keep when a new one has been written: Orbax's preservation policy.
-
-    Orbax's own `max_to_keep` with `best_fn` would keep the best and delete the newest.
-    """
-
-    keep: int
-    scores: Mapping[int, float]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        stay = {*steps[-self.keep :], _best_step(steps, self.scores)}
-        return [checkpoint.step in stay for checkpoint in checkpoints]
-
-
-def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
-    scored = [step for step in steps if not math.isnan(scores.get(step, math.nan))]
-    return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
 def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
