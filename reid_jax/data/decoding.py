@@ -27,8 +27,8 @@ _LARGE_BYTES = 2**24
 _large = threading.RLock()
 
 #: The formats that are decoded, by Pillow's names, and the suffixes of such files. A file may have
-#: the suffix of another format. All other decoders stay shut to files of unknown origin: that of
-#: EPS, for example, runs a program.
+#: the suffix of another format. Other decoders are not used, because files may be of unknown
+#: origin: the decoder of EPS, for example, runs a program.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
@@ -37,7 +37,7 @@ FORMATS = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
 }
-#: The suffixes of images, in lower case: files with others are no part of a data set.
+#: The suffixes of images, in lower case: files with other suffixes are not part of a data set.
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 
 # EXIF's orientation, and the operation that turns such an image upright.
@@ -118,7 +118,7 @@ class BadFilesError(ValueError):
 
 
 def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
-    """Raises one BadFilesError for all that `visit` found in these paths, if anything."""
+    """Raise one BadFilesError for all problems that `visit` found in these paths, if any."""
     if problems:
         raise BadFilesError(
             f"{len(problems):,} of {counted(len(paths), 'file')} cannot be read: "
@@ -177,7 +177,7 @@ def _header(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     except UnidentifiedImageError:
         raise ValueError("is no JPEG, PNG, GIF, BMP, WebP or TIFF") from None
-    except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
+    except Image.DecompressionBombError:  # Pillow's own limit is a multiple of ours.
         raise ValueError(f"has too many {limit}") from None
     if max(image.size) > MAX_SIDE:
         raise ValueError(f"is {image.width}x{image.height} {limit}")

@@ -21,7 +21,7 @@ def compiled(pattern: str, option: str) -> re.Pattern:
 
 
 def who_is(expression: re.Pattern, path: str) -> tuple[str, str] | None:
-    """The (pid, camid) texts of a path, or None where it shows none.
+    """The (pid, camid) texts of a path, or None if it shows none.
 
     The expression is matched from the first character of the file's name. One with slashes is
     matched from the names of the folders above it too, as many as it has slashes.
@@ -35,7 +35,7 @@ def who_is(expression: re.Pattern, path: str) -> tuple[str, str] | None:
 
 
 def who_are(expression: re.Pattern, folder: str, paths: Iterable[str]) -> list[tuple[str, str]]:
-    """The (pid, camid) texts of files in a folder or below, whose own name shows nothing.
+    """The (pid, camid) texts of files in a folder or below; the folder's own name is not matched.
 
     Raises:
         ValueError: a file shows none; names it.

@@ -7,7 +7,7 @@ from reid_jax.data.decoding import SUFFIXES
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, shown, warn
 
-# What systems leave in any folder, beside hidden files.
+# Files that operating systems leave in any folder, besides hidden ones.
 _CLUTTER = ("thumbs.db", "desktop.ini")
 
 
@@ -19,7 +19,7 @@ def find_images(folder: str | os.PathLike, option: str, but: Collection[str] = (
 
     Args:
         folder: to search.
-        option: by which it was named, for errors.
+        option: the option that names it, for errors.
         but: folders to leave out if they are below this one.
 
     Returns:

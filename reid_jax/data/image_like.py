@@ -14,7 +14,7 @@ from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 
 Path = str | os.PathLike[str]
-#: What `as_images` takes.
+#: The types that `as_images` accepts.
 ImageLike = Path | np.ndarray | Image.Image
 ImagesLike = ImageLike | Iterable[ImageLike]
 

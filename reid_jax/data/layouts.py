@@ -264,7 +264,7 @@ def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dat
         pids = np.array([pid_numbers[pid] for pid, _ in who], np.int32)
         camids = np.array([camid_numbers[camid] for _, camid in who], np.int32)
         splits.append(Split(tuple(found), pids, camids))
-    _warn_of_nobodies(layout, rules, root, people)
+    _warn_of_0_and_minus_1(layout, rules, root, people)
     train, query, gallery = (
         split.take(~np.isin(split.pids, rules.junk + (rules.distractors if i == 0 else ())))
         for i, split in enumerate(splits)
@@ -282,7 +282,7 @@ def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dat
 
 
 def _check_there(root: str, folders: Sequence[str]) -> None:
-    """Raises FileNotFoundError for all folders below the root that are missing."""
+    """Raise one FileNotFoundError for all folders below the root that are missing."""
     missing = [folder for folder in folders if not os.path.isdir(os.path.join(root, folder))]
     if missing:
         raise FileNotFoundError(
@@ -306,17 +306,19 @@ def _listing(root: str) -> str:
 def _numbering(people: Sequence[Sequence[tuple[str, str]]], field: int) -> dict[str, int]:
     """Numbers of texts, one for all splits."""
     texts = sorted({who[field] for split in people for who in split})
-    # From 1: 0 stands for distractors.
+    # From 1, because 0 is the number of distractors.
     return {text: number for number, text in enumerate(texts, start=1)}
 
 
-def _warn_of_nobodies(
+def _warn_of_0_and_minus_1(
     layout: str, rules: _Layout, root: str, people: Sequence[Sequence[tuple[str, str]]]
 ) -> None:
-    """Says what the identities 0 and -1 mean where another layout would use them otherwise."""
-    nobodies = [collections.Counter(filter(_is_nobody, (pid for pid, _ in who))) for who in people]
+    """Warn of images of the identities 0 and -1, whose meaning depends on the layout."""
+    special = [
+        collections.Counter(filter(_is_0_or_minus_1, (pid for pid, _ in who))) for who in people
+    ]
     if not rules.distractors:
-        total = sum(nobodies, collections.Counter())
+        total = sum(special, collections.Counter())
         if total:
             warn(
                 f"people in layout {layout}: {_counts(total)} in {shown(root)}. In layout "
@@ -325,15 +327,15 @@ def _warn_of_nobodies(
         return
     # A gallery of Market-1501 always has both, so it is reported only beside another split.
     ends = ("not trained on", "in no score", "in no score as matches")
-    for folder, counts, end in zip(rules.folders, nobodies, ends, strict=True):
-        if counts and any(nobodies[:2]):
+    for folder, counts, end in zip(rules.folders, special, ends, strict=True):
+        if counts and any(special[:2]):
             warn(
                 f"{end}: {_counts(counts)} in {shown(os.path.join(root, folder))}. In layout "
                 f"{layout}, 0 are distractors and -1 is junk; in layout folder they are people"
             )
 
 
-def _is_nobody(pid: str) -> bool:
+def _is_0_or_minus_1(pid: str) -> bool:
     return bool(re.fullmatch(r"-1|0+", pid))
 
 
@@ -344,7 +346,7 @@ def _counts(images: Mapping[str, int]) -> str:
 
 
 def check(dataset: Dataset, *, to_train: bool = True) -> None:
-    """Raises ValueError where the data cannot be evaluated or, if asked for, trained on."""
+    """Raise ValueError if the data cannot be evaluated or, with `to_train`, trained on."""
     train, query, gallery = (os.path.join(dataset.root, source) for source in dataset.sources)
     if to_train and dataset.train.num_identities < 2:
         raise ValueError(f"fewer than two identities to train on in {train!r}")

@@ -27,7 +27,7 @@ _LINE = re.compile(
 def read(
     root: str, folders: Sequence[str] | None = None, *, to_train: bool = True
 ) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
-    """Reads the lists; of the boxes' folders only the names of files are read.
+    """Read the lists and the names of the files in the boxes' folders; no image is opened.
 
     The lists number training and test identities both from 0, although they are different people.
     Here they are numbered from 1 without gap or overlap, training first: 1 to 1,041 and 1,042 to

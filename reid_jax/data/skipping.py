@@ -15,7 +15,7 @@ from reid_jax.runtime.progress import Progress
 
 @contextlib.contextmanager
 def advised() -> Iterator[None]:
-    """Adds the setting that leaves bad images out to an error of the loaders inside."""
+    """Add the advice to skip bad images to errors that loaders raise in this context."""
     try:
         yield
     except decoding.BadFilesError as error:

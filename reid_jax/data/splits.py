@@ -56,7 +56,7 @@ class Dataset:
         gallery: images to search.
         name: the name of the layout.
         root: the folder they were read from.
-        sources: below it, the folder or list of each split.
+        sources: the folder or list of each split, below the root.
         identity_names: texts by pid, where identities are not called by their pids.
         camera_names: texts by camid, likewise.
     """

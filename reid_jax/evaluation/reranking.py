@@ -24,7 +24,7 @@ from reid_jax.runtime.progress import Progress
 #: Default of k1 below, which needs more images than that.
 NEIGHBOURS = 20
 
-# Rows whose entries are worked on at a time: some megabytes.
+# Rows that are processed at a time: some megabytes.
 _ROWS = 256
 
 

@@ -75,7 +75,7 @@ class VerificationResult:
     negative_histogram: np.ndarray
 
     def at(self, fpr: float) -> tuple[float, float | None]:
-        """Returns the highest true positive rate at a false positive rate, and its threshold.
+        """The highest true positive rate at a false positive rate, and its threshold.
 
         Args:
             fpr: the largest share of negative pairs to accept, in [0, 1].
@@ -89,7 +89,7 @@ class VerificationResult:
         return (0.0, None) if i < 0 else (float(self.tpr[i]), float(self.distances[i]))
 
     def summary(self) -> dict[str, object]:
-        """Returns AUC, EER, rates and thresholds for JSON; keys of rates are as `0.001`."""
+        """AUC, EER, rates and thresholds for JSON; the keys of rates are texts such as `0.001`."""
         rates = {f"{rate:g}": self.at(rate) for rate in RATES}
         return {
             "positive_pairs": self.num_positive,
@@ -113,7 +113,7 @@ def evaluate_verification(
     progress: Progress = None,
     team: hosts.Team = hosts.ALONE,
 ) -> VerificationResult:
-    """Scores how well distances separate pairs of one identity from the others.
+    """Score how well distances separate pairs of one identity from the others.
 
     Args:
         query: descriptors of Q images.
@@ -186,7 +186,7 @@ def table(result: VerificationResult) -> str:
 
 
 def _positive_distances(search: Search) -> tuple[np.ndarray, np.ndarray]:
-    """Returns distances of all positive pairs, float32 (P,), and bounds of all pairs, (1, 2)."""
+    """The distances of all positive pairs, float32 (P,), and bounds of all pairs, (1, 2)."""
     found, low, high = [], np.inf, -np.inf
     for orders in take_orders(search):
         for order in orders:
@@ -202,7 +202,7 @@ def _positive_distances(search: Search) -> tuple[np.ndarray, np.ndarray]:
 def _count_negatives(
     search: Search, distances: np.ndarray, edges: np.ndarray, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts the negative pairs, block by block.
+    """Count the negative pairs, block by block.
 
     Args:
         search: queries and gallery.
@@ -234,7 +234,7 @@ def _count_negatives(
 
 
 def _distances(search: Search, orders: list[Order], columns: slice) -> np.ndarray:
-    """Returns the distances of some queries to a block of the gallery, float32 (queries, B)."""
+    """The distances of some queries to a block of the gallery, float32 (queries, B)."""
     queries = [order.query for order in orders]
     query, query_norms = _centred(search, search.query.features[queries])
     slack = (2 * len(search.centre) + 64) * 2.0**-53
@@ -261,13 +261,13 @@ def _distances(search: Search, orders: list[Order], columns: slice) -> np.ndarra
 
 
 def _centred(search: Search, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (N, D) descriptors seen from the centre, float64, and their norms."""
+    """(N, D) descriptors relative to the centre, float64, and their norms."""
     centred = np.subtract(features, search.centre[None], dtype=np.float64)
     return centred, np.sqrt(np.einsum("nd,nd->n", centred, centred))
 
 
 def _ordered(search: Search, orders: list[Order], square: np.ndarray, part: slice) -> np.ndarray:
-    """Returns distances (queries, B) of their squares, which it may overwrite, as float32."""
+    """Distances (queries, B), float32, from their squares, which may be overwritten."""
     for order, row in zip(orders, square, strict=True):
         if order.offset is not None:
             row *= order.weight
@@ -276,12 +276,12 @@ def _ordered(search: Search, orders: list[Order], square: np.ndarray, part: slic
 
 
 def _rounded(search: Search, values: np.ndarray) -> np.ndarray:
-    """Returns float32 distances from what queries order by, as `ranking.nearest` does."""
+    """Float32 distances from the values that order the gallery, as in `ranking.nearest`."""
     return (np.sqrt(values) if search.rescore is None else values).astype(np.float32)
 
 
 def _histogram(ascending: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Counts sorted values by bin; the first and the last bin take what lies outside."""
+    """Count sorted values by bin; the first and the last bin include the values outside."""
     inner = np.searchsorted(ascending, edges[1:-1])
     return np.diff(inner, prepend=0, append=len(ascending))
 
@@ -289,7 +289,7 @@ def _histogram(ascending: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def _equal_error_rate(
     below: np.ndarray, upto: np.ndarray, accepted: np.ndarray, negatives: int
 ) -> float:
-    """Returns the equal error rate from counts at the distinct distances of positive pairs.
+    """The equal error rate from counts at the distinct distances of positive pairs.
 
     Args:
         below: int64 (U,), negative pairs nearer than each distance.

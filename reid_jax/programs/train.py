@@ -149,7 +149,7 @@ class _Evaluations:
     def __call__(self, state: TrainState) -> None:
         done = int(state.step)
         self.last = self._evaluator({"params": state.params, "batch_stats": state.batch_stats})
-        if done > self._start_step or done == 0:  # Else metrics and checkpoint are there.
+        if done > self._start_step or done == 0:  # Otherwise metrics and checkpoint exist.
             summary = self.last.summary()
             self._record.write(done, "eval", {"epoch": self._calendar.epoch(done), **summary})
             self._record.save(state, summary)

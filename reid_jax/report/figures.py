@@ -51,7 +51,7 @@ def _map_figures(
         printable(f"id {dataset.identity(query.pids[i])}, cam {dataset.camera(query.camids[i])}")
         for i in shown
     ]
-    # All devices get as many images: the last is repeated, and what it gives is dropped.
+    # Repeat the last image until all devices have equally many; its extra maps are dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 
     def maps(method: str) -> np.ndarray:

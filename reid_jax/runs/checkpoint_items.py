@@ -102,7 +102,7 @@ def read_items(
 
 
 def check_items(path: pathlib.Path, like: Mapping[str, PyTree]) -> None:
-    """Reads every byte of items, and makes sure that they have the leaves of `like`.
+    """Read every byte of items, and check that they have the leaves of `like`.
 
     Raises:
         DamagedCheckpointError, ValueError: as `read_items`.

@@ -77,7 +77,7 @@ class Checkpoints:
         # Orbax rejects relative paths, but only when it saves.
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
-        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._scores: dict[int, float] = {}  # By step, of the evaluated checkpoints.
         self._writer = _Writer(self.folder, keep, self._scores)
         self._manager = self._writer.manager
         self._scores.update(_read_scores(self._manager, self.folder, best_by))
@@ -119,13 +119,13 @@ class Checkpoints:
         metrics: Mapping[str, float] | None = None,
         interval: Interval | None = None,
     ) -> bool:
-        """Starts to write a checkpoint, and returns once the state may be donated.
+        """Start to write a checkpoint, and return once the state may be donated.
 
         A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
 
         Args:
             state: has `step`, `params`, `batch_stats` and `opt_state`.
-            metrics: the evaluation of this very state; with `best_by` among them.
+            metrics: the evaluation of this state, including `best_by`.
             interval: sums to continue from.
 
         Returns:
@@ -148,7 +148,7 @@ class Checkpoints:
         return self._writer.start(step, items)
 
     def verify(self, state: PyTree) -> None:
-        """Raises CheckpointWriteError if the checkpoint of this state cannot be read back."""
+        """Raise CheckpointWriteError if the checkpoint of this state cannot be read back."""
         self._writer.verify(state)
 
     def save_model(self, variables: PyTree, step: int = 0) -> None:

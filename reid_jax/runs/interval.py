@@ -9,7 +9,7 @@ from typing import Any
 #: The item of a checkpoint that holds them.
 ITEM = "interval"
 
-# What is averaged, by the beginning of its name. All else is logged as of the last step.
+# Metrics whose names begin so are averaged. Others are logged as they were at the last step.
 _AVERAGED = ("loss", "accuracy", "ordered")
 
 
@@ -21,12 +21,12 @@ class Interval:
     """
 
     def __init__(self, steps: int = 0, sums: Mapping[str, float] | None = None):
-        """Continues from sums over a number of steps; by default from none."""
+        """Continue from sums over a number of steps; by default from zero steps."""
         self.steps = steps
         self._sums = dict(sums or {})
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Adds the metrics of one step."""
+        """Add the metrics of one step."""
         self.steps += 1
         for name, value in values.items():
             if name.startswith(_AVERAGED):
@@ -37,7 +37,7 @@ class Interval:
         return {name: total / self.steps for name, total in self._sums.items()}
 
     def restart(self) -> None:
-        """Begins again at zero steps, after a log line."""
+        """Start again at zero steps, after a log line."""
         self.steps = 0
         self._sums.clear()
 

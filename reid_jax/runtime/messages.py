@@ -39,7 +39,7 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def warn(text: str) -> None:
-    """Logs a warning of one line, unless another host prints for all."""
+    """Log a warning of one line, unless another host prints for all."""
     if not _silent:
         logging.warning("%s", text)
 

@@ -137,7 +137,7 @@ class TrainingProgress:
 
         Args:
             step: number of steps made.
-            epoch: number of epochs made, parts of one included.
+            epoch: number of epochs made, with fractions.
             loss: to show.
 
         Returns:
@@ -200,9 +200,9 @@ def format_progress(
         step: number of steps made.
         total_steps: number of steps of the run.
         epoch: number of epochs made.
-        loss: to show.
-        images_per_second: left out if None.
-        seconds_left: until the end; left out if None.
+        loss: the loss to show.
+        images_per_second: omitted if None.
+        seconds_left: remaining time; omitted if None.
 
     Returns:
         One line without its end.

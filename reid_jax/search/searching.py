@@ -162,7 +162,7 @@ def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | No
 
 
 def _check_there(options: argparse.Namespace) -> None:
-    """Raises FileNotFoundError for all files and folders that are missing."""
+    """Raise one FileNotFoundError for all files and folders that are missing."""
     named = [(options.gallery, "folder or file", "--gallery")]
     named += [(query, "file", "--query") for query in options.query]
     missing = [item for item in named if not os.path.lexists(item[0])]

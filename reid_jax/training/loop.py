@@ -76,7 +76,7 @@ class Loop:
                 )
 
     def _sum_up(self, waiting: list[dict[str, jax.Array]]) -> dict[str, float]:
-        """Adds metrics to the interval; gives its means, and what is not averaged as it is now."""
+        """Add metrics to the interval; return its means and the other metrics' last values."""
         for scalars in jax.device_get(waiting):
             values = {name: float(x) for name, x in scalars.items()}
             self.record.interval.add(values)

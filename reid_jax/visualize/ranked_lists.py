@@ -49,17 +49,17 @@ class Identities:
     camera: Callable[[int], str] = str
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raises ValueError if they are not of N queries and k images each."""
+        """Raise ValueError unless they belong to N queries with k images each."""
         for name in ("query_pids", "query_camids", "pids", "camids"):
             _check_shape(name, getattr(self, name), shape)
 
     def query(self, n: int, width: float) -> str:
-        """The caption of a query, `width` inches wide."""
+        """The caption of a query, at most `width` inches wide."""
         who = _called("id", self.identity(int(self.query_pids[n])), width)
         return f"{who}\n{_called('cam', self.camera(int(self.query_camids[n])), width)}"
 
     def found(self, n: int, r: int, width: float, distance: str) -> str:
-        """The caption of a gallery image, likewise."""
+        """The caption of a gallery image, at most `width` inches wide."""
         pid = int(self.pids[n, r])
         who = _called("id", self.identity(pid), width) if pid > 0 else "distractor"
         camera = _called("cam", self.camera(int(self.camids[n, r])), width / 2)

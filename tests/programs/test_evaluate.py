@@ -29,6 +29,7 @@ from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.training.state import TrainState
 from tests import reference
+from tests.data.synthetic import market
 from tests.report_page import Page
 from tests.test_configs import load
 
@@ -211,15 +212,7 @@ def test_verification_follows_the_protocol(workdir, output, monkeypatch):
 
 
 def test_verification_without_a_negative_pair_is_left_out(workdir, output, tmp_path, capsys):
-    contents = synthetic.Contents(
-        train_identities=2,
-        test_identities=1,
-        train_cameras=2,
-        test_cameras=3,
-        distractors=0,
-        junk=1,
-    )
-    synthetic.write_market1501(tmp_path / "one", contents, None)
+    market.write(tmp_path / "one", test_identities=1, distractors=0)
     config = copy.deepcopy(workdir.config)
     config.data.root = str(tmp_path / "one")
     evaluate.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))

@@ -226,7 +226,7 @@ def test_a_number_is_an_identity_like_any_text(here, drawn):
     assert given["known"].all()
 
 
-def test_a_zero_is_nobody_under_market1501_alone(here, drawn):
+def test_a_zero_is_a_distractor_only_under_market1501(here, drawn):
     (here / "own").mkdir()
     for path, name in zip(queries(), ("0000_c1s1_f1_1.jpg", "0001_c2s1_f2_1.jpg"), strict=False):
         shutil.copy(path, here / "own" / name)

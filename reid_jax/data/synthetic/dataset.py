@@ -259,7 +259,7 @@ def _help() -> None:
 
 
 def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
-    """Draws and writes boxes."""
+    """Draw and write boxes."""
     with Tracker(progress, len(boxes), "drew", "picture", ends=True) as tracker:
         for done, box in enumerate(boxes, start=1):
             image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))
