@@ -80,7 +80,7 @@ def recipe() -> ConfigDict:
             },
             "augment": {
                 "flip": 0.5,
-                # Both papers crop no images at random and change no colours.
+                # Neither paper crops images at random or changes colours.
                 "crop_padding": 0,
                 "brightness": 0.0,
                 "contrast": 0.0,

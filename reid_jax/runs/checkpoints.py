@@ -304,7 +304,7 @@ class _Writer:
                 self.manager.wait_until_finished()
 
     def verify(self, state: PyTree) -> None:
-        """As `wait`, and reads every byte of the state's checkpoint."""
+        """Like `wait`, and read every byte of the state's checkpoint."""
         self.wait()
         items = {"model": model_of(state), "optimizer": optimizer_of(state)}
         try:
