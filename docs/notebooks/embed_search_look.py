@@ -21,6 +21,7 @@
 import pathlib
 import tempfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
@@ -56,15 +57,17 @@ print(descriptors.shape, descriptors.dtype)
 
 # %% [markdown]
 # The Euclidean distance between two descriptors is small if the network takes two images for the same person. The picture
-# shows the distances between the gallery images, sorted by identity: dark squares on the diagonal are people whom the network
-# recognises.
+# shows the distances between the gallery images, sorted by identity. On the diagonal, each image meets itself. Dark squares around
+# the diagonal are people whom the network recognises; a network as small as this one shows few.
 
 # %%
 order = np.argsort(people.pids, kind="stable")
 sorted_descriptors = descriptors[order]
 distances = np.linalg.norm(sorted_descriptors[:, None] - sorted_descriptors[None], axis=-1)
-grey = np.uint8(255 * distances / distances.max())
-Image.fromarray(grey).resize((480, 480), Image.Resampling.NEAREST)
+figure, axes = plt.subplots(figsize=(6, 5))
+figure.colorbar(axes.imshow(distances, cmap="gray"), label="distance")
+axes.set(xlabel="gallery image", ylabel="gallery image")
+plt.show()
 
 # %% [markdown]
 # ## Search
