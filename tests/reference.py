@@ -154,9 +154,11 @@ def pooled_head(x, params, pool, stats=None, cosine_scale=0):
     `pool` is a function of the map and of its own parameters.
     """
     embedding = descriptor = pool(x, params.get("pool"))
+    if "linear" in params:
+        descriptor = descriptor @ params["linear"]["kernel"] + params["linear"].get("bias", 0.0)
     if "neck" in params:
         neck = {"bias": 0.0, **params["neck"]}
-        descriptor = batch_norm(embedding, neck, None if stats is None else stats["neck"])
+        descriptor = batch_norm(descriptor, neck, None if stats is None else stats["neck"])
     kernel = params["classifier"]["kernel"]
     if cosine_scale:
         logits = np.zeros((len(descriptor), kernel.shape[1]))

@@ -1,7 +1,7 @@
 """The plain baseline of HBFP-Net's table 2 and the strong baseline of `configs/strong_*.py`.
 
-By default it is ResNet, average pooling and one head. The strong baseline changes `pooling`, `neck`
-and `stripes`.
+By default it is ResNet, average pooling and one head. The strong baseline changes `pooling`,
+`neck`, `stripes` and the lengths of descriptors.
 """
 
 import jax
@@ -24,6 +24,8 @@ class Baseline(Network):
         stripes: number of horizontal stripes of the map, 0 for none. Each stripe has a head with an
             ID loss and no triplet loss, like the parts of PCB (Sun et al., ECCV 2018). The stripes'
             descriptors follow the descriptor of the whole map.
+        whole_dim: length of the whole map's descriptor; 0 for the map's number of channels.
+        stripe_dim: length of each stripe's descriptor; 0 for the map's number of channels.
     """
 
     classifier: bool = True
@@ -32,12 +34,15 @@ class Baseline(Network):
     pooling: str = "average"
     neck: str = "none"
     stripes: int = 0
+    whole_dim: int = 0
+    stripe_dim: int = 0
 
     def setup(self):  # noqa: D102
         self.heads = [
             PooledHead(
                 self.num_classes if self.classifier else None,
                 pooling=self.pooling,
+                descriptor_dim=self.stripe_dim if index else self.whole_dim,
                 neck=self.neck,
                 triplet=index == 0,
                 cosine_scale=self.cosine_scale,
@@ -87,9 +92,9 @@ class Baseline(Network):
             )
         if self.classifier:
             return
-        # Without an ID loss, the stripes would not be trained, and weight decay would shrink the
-        # neck's scale to zero.
-        plain = {"stripes": 0, "neck": "none", "cosine_scale": 0}
+        # Without an ID loss, stripes and linear layers would not be trained, and weight decay would
+        # shrink the neck's scale to zero.
+        plain = {"stripes": 0, "whole_dim": 0, "neck": "none", "cosine_scale": 0}
         for leaf, value in plain.items():
             if getattr(self, leaf) != value:
                 raise ValueError(

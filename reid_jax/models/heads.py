@@ -71,18 +71,20 @@ class StageHead(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Pooling = embedding -> neck = descriptor -> classifier = logits.
+    """Pooling = embedding -> (linear) -> neck = descriptor -> classifier = logits.
 
-    Without a neck the embedding is the descriptor, as in HBFP-Net (sections 3.3 and 3.4). The
-    batch-norm neck (Luo et al., IEEE TMM 2019, "BNNeck") normalises the embedding; the result is
-    the descriptor, which the classifier reads. The triplet loss and the ID loss then act on
-    different spaces, and the scale of the embedding does not affect the logits.
+    Without a linear layer and a neck the embedding is the descriptor, as in HBFP-Net (sections 3.3
+    and 3.4). The batch-norm neck (Luo et al., IEEE TMM 2019, "BNNeck") normalises the embedding;
+    the result is the descriptor, which the classifier reads. The triplet loss and the ID loss then
+    act on different spaces, and the scale of the embedding does not affect the logits. A linear
+    layer before the neck makes the descriptor shorter.
 
     Attributes:
         num_classes: C, training identities; None for no classifier.
         pooling: `average`, `max`, `gem` (generalized mean) or `generalized` (HBFP-Net's).
         lambdas: thresholds of `generalized`; (0,) is average pooling.
         reduction: how the terms of `generalized` are combined, `sum` or `mean`.
+        descriptor_dim: length of the descriptor, D; 0 for no linear layer, so D = C.
         neck: one of `choices.NECKS`.
         triplet: whether the output has the embedding, for a triplet loss.
         cosine_scale: 0 for a linear classifier, otherwise the scale of a `CosineClassifier`.
@@ -95,6 +97,7 @@ class PooledHead(nn.Module):
     pooling: str = "average"
     lambdas: Sequence[float] = (0.0,)
     reduction: str = "sum"
+    descriptor_dim: int = 0
     neck: str = "none"
     triplet: bool = True
     cosine_scale: float = 0.0
@@ -104,9 +107,16 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
-        """Map (B, H, W, C) to embedding and descriptor, each (B, C), and logits."""
-        embedding = self._pool(features)
-        descriptor = embedding
+        """Map (B, H, W, C) to embedding (B, C), descriptor (B, D) and logits."""
+        embedding = descriptor = self._pool(features)
+        if self.descriptor_dim:
+            descriptor = nn.Dense(
+                self.descriptor_dim,
+                use_bias=self.neck == "none",  # The neck subtracts the mean.
+                dtype=self.dtype,
+                kernel_init=kaiming_fan_out,
+                name="linear",
+            )(descriptor)
         if self.neck == "batch_norm":
             descriptor = BatchNorm(
                 train=train,
@@ -114,7 +124,7 @@ class PooledHead(nn.Module):
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name="neck",
-            )(embedding)
+            )(descriptor)
         return StageOutput(
             embedding=embedding.astype(jnp.float32) if self.triplet else None,
             logits=None
@@ -157,6 +167,8 @@ class PooledHead(nn.Module):
             scale = self.variables["params"]["neck"]["scale"]
             var = self.variables["batch_stats"]["neck"]["var"]
             kernel = kernel * (scale * jax.lax.rsqrt(var + EPSILON))[:, None]
+        if self.descriptor_dim:
+            kernel = self.variables["params"]["linear"]["kernel"] @ kernel
         return jnp.take(kernel, classes, axis=1).T
 
 

@@ -173,6 +173,12 @@ NETWORKS = {
         "pooling": one_of(*choices.BASELINE_POOLINGS).means("Pooling of the last map."),
         "neck": _NECK,
         "stripes": whole(0).means("Horizontal stripes with their own heads; 0 for none."),
+        "whole_dim": whole(0).means(
+            "Numbers in the whole map's descriptor; 0 for one for each channel."
+        ),
+        "stripe_dim": whole(0).means(
+            "Numbers in each stripe's descriptor; 0 for one for each channel."
+        ),
     },
     "bdb": {
         "global_dim": COUNT.means("Numbers in the global branch's embedding."),

@@ -56,6 +56,8 @@ _LATER_LEAVES_BY_CHOICE = (
                 "pooling": "average",
                 "neck": "none",
                 "stripes": 0,
+                "whole_dim": 0,
+                "stripe_dim": 0,
             },
             "hbfp": {"classifier_std": 1e-3, "reduction": "sum", "neck": "none"},
         },

@@ -25,6 +25,8 @@ SETTINGS = [
     {"pooling": "max", "stripes": 2},
     {"neck": "batch_norm", "cosine_scale": 8.0},
     {"pooling": "gem", "cosine_scale": 20.0, "stripes": 1},
+    {"neck": "batch_norm", "stripes": 2, "whole_dim": 7, "stripe_dim": 3},
+    {"stripes": 1, "stripe_dim": 5},
 ]
 POOLS = {
     "average": lambda x, _: x.mean(axis=(1, 2)),
@@ -157,6 +159,11 @@ def test_gradcam_of_a_stripe_lies_at_its_rows(images):
             {"neck": "batch_norm", "classifier": False},
             SIZE,
             r"^model\.neck is 'batch_norm'; it must be 'none', because model\.classifier is False",
+        ),
+        (
+            {"whole_dim": 9, "classifier": False},
+            SIZE,
+            r"^model\.whole_dim is 9; .*classifier is False",
         ),
         (
             {"cosine_scale": 9.0, "classifier": False},

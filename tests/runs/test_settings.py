@@ -158,6 +158,8 @@ WRONG = {
     "model.pooling": ["mean", "generalized", None],
     "model.neck": ["bn", None, True],
     "model.stripes": [-1, 2.0, True],
+    "model.whole_dim": [-1, 2.0, True],
+    "model.stripe_dim": [-1, 2.0, True],
     "model.global_dim": [0],
     "model.part_dim": [-1],
     "model.drop_height": [0.0, 1.1, NAN],

@@ -124,6 +124,8 @@ NEW_BY_RECIPE = {
             "pooling": "average",
             "neck": "none",
             "stripes": 0,
+            "whole_dim": 0,
+            "stripe_dim": 0,
         },
     },
 }
