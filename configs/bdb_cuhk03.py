@@ -8,8 +8,8 @@ images; labeled boxes: 7,368 and 5,328.
 Published from ImageNet weights: detected Rank-1 73.5, mAP 69.8 with batches of 64, as here (PMM's
 table 2, "BDB*"); by BDB's authors detected 76.4 and 73.5, labeled 79.4 and 76.7 (HBFP-Net's table
 1, "BDB+Cut").
-Measured with this code: the CUHK03 row of the README, `detected,small` from scratch on a part of
-the training split.
+Measured with this code: the CUHK03 rows of the README, `detected,half40` from pretrained and
+`detected,small` from random weights, on a part of the training split; see docs/results.md.
 
 Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU);
 `half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).

@@ -7,8 +7,8 @@ Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and
 images; labeled boxes: 7,368 and 5,328.
 Published (table 2, detected, from ImageNet weights, batch 64): Rank-1 76.3, mAP 73.0. The paper has
 no row for labeled boxes.
-Measured with this code: the CUHK03 row of the README, `detected,small` from scratch on a part of
-the training split.
+Measured with this code: the CUHK03 rows of the README, `detected,half40` from pretrained and
+`detected,small` from random weights, on a part of the training split; see docs/results.md.
 
 Strings: `detected` (default) or `labeled`; `hardmix` (default), `cutout`, `cutmix` or
 `attentive_cutmix`, the rows of table 3; `small` (narrow trunk, 192x64 images, trains on a CPU);

@@ -8,7 +8,7 @@ Published: no figures; this recipe is not from a paper.
 Not measured at full size: ImageNet's ResNet-50 and this data set were not available.
 
 Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
-ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+ResNet-50, 256x128 images, 16 or 40 epochs, see `common.half`).
 """
 
 from reid_jax.configs import common

@@ -1,4 +1,4 @@
-"""Draws the pictures of `docs/images` from two runs on synthetic pedestrians.
+"""Draws the pictures of `docs/images` from two runs on synthetic pedestrians and from results.
 
     python docs/pictures.py --pmm=runs/pmm --hbfp=runs/hbfp
 
@@ -53,6 +53,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
             _gradcam(pmm, output / "gradcam.jpg"),
             _convert(results / "pmm" / "ranked_lists.png", output / "ranked_lists.jpg"),
             _curves(pmm, output / "curves.png"),
+            _fine_tuning(output / "cuhk03_curves.png"),
         ]
         if browser():
             written.append(_report(results / "pmm" / "report.html", output / "report.jpg"))
@@ -119,6 +120,18 @@ def _curves(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     visualize.save(visualize.curves_figure([json.loads(line) for line in lines]), path)
     return path
+
+
+def _fine_tuning(path: pathlib.Path) -> pathlib.Path:
+    """mAP by epoch of the runs in `benchmarks/results/cuhk03_h100.json`."""
+    file = ROOT / "benchmarks" / "results" / "cuhk03_h100.json"
+    panels: dict[str, dict] = {"40 epochs": {}, "PMM, BDB and ours": {}, "HBFP-Net": {}}
+    for run in json.loads(file.read_text(encoding="utf-8"))["results"]:
+        title = "HBFP-Net" if run["network"] in ("hbfp", "baseline") else "PMM, BDB and ours"
+        curve = run["curve"]
+        points = [point["epoch"] for point in curve], [point["mAP"] / 100 for point in curve]
+        panels["40 epochs" if run["epochs"] == 40 else title][run["name"]] = points
+    return _save(visualize.comparison_figure(panels, "mAP"), path)
 
 
 def _save(figure, path: pathlib.Path) -> pathlib.Path:

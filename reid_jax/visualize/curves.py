@@ -125,8 +125,9 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
         facecolor="white",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    top = max(np.max(shares) for curves in panels.values() for _, shares in curves.values())
-    top = 1.03 * max(top, 0.01) * (below + above) / below
+    highest = max(np.max(shares) for curves in panels.values() for _, shares in curves.values())
+    highest = 1.03 * max(highest, 0.01)
+    top = highest * (below + above) / below  # The legend is above the highest curve.
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
@@ -142,6 +143,7 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
                 **_dots(epochs),
             )
         axes.set_ylim(0, top)
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(highest, 1.0)])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _name(axes, f"{title}, {metric}")
