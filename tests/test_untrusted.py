@@ -291,7 +291,7 @@ def test_a_recipe_from_others_draws_nothing(tmp_path):
             evaluate_run(
                 config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "eval")
             )
-    # A folder that the command line names is the user's, and would be drawn.
+    # Nor into a folder that the command line names, which may be mistyped.
     (tmp_path / "file").touch()
     options = [f"--config.data.root={tmp_path / 'file' / 'in the way'}"]
     done = subprocess.run(
@@ -301,5 +301,6 @@ def test_a_recipe_from_others_draws_nothing(tmp_path):
         text=True,
         check=False,
     )
-    assert "File exists" in done.stderr
+    assert "no synthetic pedestrians in" in done.stderr
+    assert "draw them by `python -m reid_jax.data.synthetic FOLDER --seed=0" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]

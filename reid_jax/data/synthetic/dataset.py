@@ -16,7 +16,7 @@ from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.capture import WALK_LENGTH, draw
 from reid_jax.data.synthetic.streams import stream
 from reid_jax.runtime.files import local_path, new_folder
-from reid_jax.runtime.messages import say_to_stderr
+from reid_jax.runtime.messages import say_to_stderr, shown
 from reid_jax.runtime.progress import Progress, Tracker
 
 VERSION = 2  # of the generator: other pictures for the same arguments need another number
@@ -124,6 +124,8 @@ def write_market1501(
     root = Path(local_path(root, "the folder of the pedestrians"))
     if _holds(root, record):
         return
+    if progress:
+        progress(f"drawing {len(boxes):,} pictures of synthetic pedestrians into {shown(root)}")
     try:
         with new_folder(root) as draft:
             for folder in images:

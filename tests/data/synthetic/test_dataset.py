@@ -235,4 +235,6 @@ def test_progress_goes_to_stderr_or_nowhere(tmp_path, capsys):
     write(tmp_path / "loud", say_to_stderr, **small)
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"drew (\d+) of \1 pictures  ETA 0:00:00\n", err)
+    drawing, drew = err.splitlines()
+    count = re.fullmatch(r"drew (\d+) of \1 pictures  ETA 0:00:00", drew)[1]
+    assert drawing == f"drawing {count} pictures of synthetic pedestrians into '{tmp_path}/loud'"
