@@ -14,14 +14,14 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax search") -> N
         prog: the program's name, for its help.
     """
     options = parser(prog).parse_args(arguments)
-    # After the arguments: JAX takes its time.
-    from reid_jax.runtime.allocator import keep_freed_memory
-    from reid_jax.runtime.compilation_cache import keep_compiled
-    from reid_jax.search.searching import search
-
-    keep_freed_memory()
-    keep_compiled()
     with clear_errors(options.traceback):
+        # After the arguments: JAX takes its time.
+        from reid_jax.runtime.allocator import keep_freed_memory
+        from reid_jax.runtime.compilation_cache import keep_compiled
+        from reid_jax.search.searching import search
+
+        keep_freed_memory()
+        keep_compiled()
         search(options)
 
 

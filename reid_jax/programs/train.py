@@ -58,8 +58,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
         ValueError, OSError: bad settings, data or workdir, named; all before training starts.
         ImportError: `data.loader` is `tfdata` and TensorFlow is not installed.
         FloatingPointError: the loss or its gradient is not finite; names the last good checkpoint.
-        Preempted: SIGTERM came. The step was finished, an evaluation due after it made, and its
-          checkpoint written. Before the first step it ends the process instead, see `Preemption`.
+        Preempted: SIGTERM or Ctrl-C came. The step was finished, an evaluation due after it made,
+          and its checkpoint written. Before the first step it ends the process instead, see
+          `Preemption`.
     """
     # Settings, then folders, then images: the checks that are quick come first.
     check(config)

@@ -95,6 +95,8 @@ def joined(
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):
             _fall(leaving.code)
+        if leaving.code == messages.INTERRUPTED:  # The others do not leave by themselves.
+            _fall("This host stops, and so will the others")
         jax.distributed.shutdown()  # All leave together, each by the same exit code.
         raise
     except BaseException as error:

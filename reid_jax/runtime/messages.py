@@ -8,12 +8,14 @@ from typing import TextIO
 
 # What a program exits with whose work goes on when it is started again: EX_TEMPFAIL of sysexits.h.
 TRY_AGAIN = 75
+# What a program exits with that Ctrl-C has ended, as shells have it.
+INTERRUPTED = 130
 
 _silent = False
 
 
 class Preempted(Exception):
-    """SIGTERM has stopped the work, and nothing of it is lost."""
+    """SIGTERM or Ctrl-C has stopped the work, and no part of it is lost."""
 
 
 def say(text: str) -> None:
@@ -65,7 +67,7 @@ def printable(path: str | bytes | os.PathLike) -> str:
 def clear_errors(traceback: bool) -> Iterator[None]:
     """Ends the program with the message alone where settings, files or numbers are bad.
 
-    Also where it was preempted, and then by the exit code `TRY_AGAIN`.
+    Also if it was preempted, by the exit code `TRY_AGAIN`, and at Ctrl-C, by `INTERRUPTED`.
 
     Args:
         traceback: let the error through with its traceback instead.
@@ -79,3 +81,6 @@ def clear_errors(traceback: bool) -> Iterator[None]:
     except Preempted as stopped:
         say(str(stopped))
         sys.exit(TRY_AGAIN)
+    except KeyboardInterrupt:
+        say_to_stderr("stopped by Ctrl-C")
+        sys.exit(INTERRUPTED)

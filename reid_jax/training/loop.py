@@ -44,7 +44,7 @@ class Loop:
             FloatingPointError: the loss or its gradient is not finite; names the last good
                 checkpoint.
             OSError: metrics or a checkpoint cannot be written.
-            Preempted: SIGTERM came; the checkpoint of the last step is written.
+            Preempted: SIGTERM or Ctrl-C came; the checkpoint of the last step is written.
         """
         for done, batch in enumerate(batches, start=start_step + 1):
             state, scalars = self.step(state, batch)
@@ -67,8 +67,8 @@ class Loop:
                     self.record.save(state)
             if stop and done < self.calendar.total_steps:
                 raise Preempted(
-                    f"stopped by SIGTERM after step {done}, whose checkpoint is written: the same "
-                    "command goes on"
+                    f"stopped by {self.preemption.cause} after step {done}, whose checkpoint is "
+                    "written: run the same command again to resume"
                 )
 
     def _report(self, done: int, first: bool, values: dict[str, float]) -> None:

@@ -222,17 +222,17 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
         )
 
 
-def test_sigterm_ends_a_run_that_goes_on_to_the_same_end(shared, unbroken):
-    stopped = r"stopped by SIGTERM after step (\d+), whose checkpoint is written: the same command"
+def test_sigterm_and_ctrl_c_end_a_run_that_goes_on_to_the_same_end(shared, unbroken):
+    stopped = r"stopped by SIGTERM after step (\d+), whose checkpoint is written: run the same"
     with Run(shared, "preempted", checkpoint__every_epochs=STEPS) as run:
-        for pattern, message in (
-            ("baseline:", "stopped by SIGTERM before a step was made: the same command goes on"),
-            (r"step +2/", stopped),
-            (r"step +10/", stopped),  # While it evaluates.
+        for pattern, message, number in (
+            ("baseline:", "stopped by Ctrl-C before a step was made: run the same", signal.SIGINT),
+            (r"step +2/", stopped, signal.SIGTERM),
+            (r"step +10/", stopped.replace("SIGTERM", "Ctrl-C"), signal.SIGINT),  # It evaluates.
         ):
             run.start()
             run.wait_for(run.has_said(pattern))
-            assert run.end(signal.SIGTERM) == TRY_AGAIN == 75, run.said
+            assert run.end(number) == TRY_AGAIN == 75, run.said
             (found,) = filter(None, (re.match(message, line) for line in run.said))
             for step in found.groups():
                 assert run.steps()[-1] == int(step) < STEPS

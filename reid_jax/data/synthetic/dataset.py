@@ -24,6 +24,8 @@ RECORD = "synthetic.json"
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 MULTI_QUERY = "gt_bbox"
 _QUALITY = 92
+# Ctrl-C ends all processes of a program, and one of them reports it.
+_QUIETLY = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"
 _BOXES_A_PROCESS = 150  # fewer are drawn sooner than a process starts
 _LEAST = dict(
     train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
@@ -227,7 +229,7 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> N
         for k in range(1, workers):
             job = json.dumps({"root": str(root), "seed": seed, "boxes": boxes[k::workers]})
             helper = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import _help; _help()"],
+                [sys.executable, "-c", f"{_QUIETLY}; from {__name__} import _help; _help()"],
                 stdin=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 text=True,
