@@ -22,6 +22,7 @@ from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.devices import all_devices
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
@@ -237,9 +238,11 @@ def load(
 
     Raises:
         FileNotFoundError: no run, or no such checkpoint.
-        OSError, ValueError: the run or its checkpoint is damaged, or of another network.
+        OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
+            `JAX_PLATFORMS` asks for devices that this machine does not have.
     """
     workdir = local_path(workdir, "workdir")
+    all_devices()
     config, num_classes = read_run(workdir)
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)

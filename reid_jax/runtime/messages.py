@@ -74,7 +74,7 @@ def clear_errors(traceback: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if traceback:
             raise
         sys.exit(f"{type(error).__name__}: {error}\n(--traceback shows where)")
