@@ -30,12 +30,19 @@ from reid_jax.training.step import place
 # Images a CPU takes at a time: larger batches are no faster there, and one image pays for all.
 _CPU_BATCH = 8
 
+# The process in which this module first used JAX. It has threads, which a fork lacks.
+_process: int | None = None
+
 
 class Model:
     """A network and its weights, on all devices of this process. `load` makes it from a run.
 
     Each method is compiled at its first call, once: batches have one size, and the last of a call
     is filled up.
+
+    A `Model` can be pickled, with its weights and its recipe: another process gets it as an
+    argument. Use the start method `spawn`; in a process forked after `load`, methods raise
+    RuntimeError.
 
     Attributes:
         config: the run's recipe.
@@ -70,6 +77,7 @@ class Model:
         Raises:
             ValueError: `batch_size` is below 1.
         """
+        _check_not_forked()
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = config.eval.batch_size
@@ -90,6 +98,12 @@ class Model:
         self._class_activations = pmap_face(network, devices, "class_activations")
         self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
+
+    def __reduce__(self):
+        _check_not_forked()
+        variables = jax.device_get(self.variables)
+        recipe, num_classes = self.config.to_dict(), self.network.num_classes
+        return _rebuilt, (recipe, num_classes, variables, self.step, self._batch_size)
 
     def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Descriptors of images, by the recipe's `eval.flip` and `eval.normalize`.
@@ -180,6 +194,7 @@ class Model:
         return self._apply(self._class_activations, method, images, progress, classes)
 
     def _apply(self, face: Callable, method: str, images: ImagesLike, progress, classes=None):
+        _check_not_forked()
         opened = as_images(images, self._size, progress)
         if classes is not None:
             classes = _checked_classes(classes, len(opened), self.network.num_classes)
@@ -197,6 +212,27 @@ class Model:
             return self.network.apply(variables, image, method=method)
 
         return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def _rebuilt(
+    recipe: dict[str, Any], num_classes: int, variables: dict[str, Any], step: int, batch_size: int
+) -> Model:
+    """The model that was pickled, on the devices of this process."""
+    config = ConfigDict(recipe).lock()
+    network = models.create(config.model, num_classes)
+    return Model(config, network, variables, step, batch_size=batch_size)
+
+
+def _check_not_forked() -> None:
+    """Raises RuntimeError in a process that was forked from one that used JAX: it would hang."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise RuntimeError(
+            f"this process was forked from process {_process} after reid_jax.load, and JAX does "
+            "not work in a fork: start processes by multiprocessing.get_context('spawn')"
+        )
 
 
 def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:
@@ -240,8 +276,10 @@ def load(
         FileNotFoundError: no run, or no such checkpoint.
         OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
             `JAX_PLATFORMS` asks for devices that this machine does not have.
+        RuntimeError: this process was forked from one that had called `load`.
     """
     workdir = local_path(workdir, "workdir")
+    _check_not_forked()
     all_devices()
     config, num_classes = read_run(workdir)
     network = models.create(config.model, num_classes)

@@ -249,7 +249,7 @@ def test_names_are_escaped(outcome):
     """In what is printed and in JSON; pictures have numbers."""
     _, _, said, folder = outcome
     assert all(line.isprintable() for line in said)
-    assert sum("evil" in line for line in said) == 1
+    assert sum("evil" in line for line in said) == 2  # At the start of the evaluation and its end.
     text = (folder / "data" / "run" / "eval" / "results.json").read_text()
     assert text.isascii()
     assert "\x1b" not in text
