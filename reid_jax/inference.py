@@ -22,6 +22,7 @@ from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.devices import all_devices
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
@@ -30,12 +31,19 @@ from reid_jax.training.step import place
 # batches.
 _CPU_BATCH = 8
 
+# The process in which this module first used JAX. It has threads, which a fork lacks.
+_process: int | None = None
+
 
 class Model:
     """A network and its weights, on all devices of this process. `load` creates it from a run.
 
     Each method is compiled once, at its first call: all batches have the same size, and the last
     batch of a call is padded.
+
+    A `Model` can be pickled, with its weights and its recipe: another process gets it as an
+    argument. Use the start method `spawn`; in a process forked after `load`, methods raise
+    RuntimeError.
 
     Attributes:
         config: the run's recipe.
@@ -70,6 +78,7 @@ class Model:
         Raises:
             ValueError: `batch_size` is below 1.
         """
+        _check_not_forked()
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = config.eval.batch_size
@@ -90,6 +99,12 @@ class Model:
         self._class_activations = pmap_face(network, devices, "class_activations")
         self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
+
+    def __reduce__(self):
+        _check_not_forked()
+        variables = jax.device_get(self.variables)
+        recipe, num_classes = self.config.to_dict(), self.network.num_classes
+        return _rebuilt, (recipe, num_classes, variables, self.step, self._batch_size)
 
     def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Compute descriptors of images, with the recipe's `eval.flip` and `eval.normalize`.
@@ -181,6 +196,7 @@ class Model:
         return self._apply(self._class_activations, method, images, progress, classes)
 
     def _apply(self, face: Callable, method: str, images: ImagesLike, progress, classes=None):
+        _check_not_forked()
         opened = as_images(images, self._size, progress)
         if classes is not None:
             classes = _checked_classes(classes, len(opened), self.network.num_classes)
@@ -198,6 +214,27 @@ class Model:
             return self.network.apply(variables, image, method=method)
 
         return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def _rebuilt(
+    recipe: dict[str, Any], num_classes: int, variables: dict[str, Any], step: int, batch_size: int
+) -> Model:
+    """The model that was pickled, on the devices of this process."""
+    config = ConfigDict(recipe).lock()
+    network = models.create(config.model, num_classes)
+    return Model(config, network, variables, step, batch_size=batch_size)
+
+
+def _check_not_forked() -> None:
+    """Raises RuntimeError in a process that was forked from one that used JAX: it would hang."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise RuntimeError(
+            f"this process was forked from process {_process} after reid_jax.load, and JAX does "
+            "not work in a fork: start processes by multiprocessing.get_context('spawn')"
+        )
 
 
 def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:
@@ -239,9 +276,13 @@ def load(
 
     Raises:
         FileNotFoundError: no run, or no such checkpoint.
-        OSError, ValueError: the run or its checkpoint is damaged, or of another network.
+        OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
+            `JAX_PLATFORMS` asks for devices that this machine does not have.
+        RuntimeError: this process was forked from one that had called `load`.
     """
     workdir = local_path(workdir, "workdir")
+    _check_not_forked()
+    all_devices()
     config, num_classes = read_run(workdir)
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)

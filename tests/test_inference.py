@@ -1,6 +1,9 @@
 """A run's network as a function of images: every kind of image, every size, one compilation."""
 
+import copy
+import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -14,6 +17,8 @@ from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
 from tests import random_runs
 from tests.compilations import count_compilations
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -258,3 +263,58 @@ def test_the_package_itself_imports_nothing():
     assert done.stdout.strip() == "False"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         reid_jax.lod  # noqa: B018
+
+
+def test_a_model_can_be_pickled(model, crops):
+    again = pickle.loads(pickle.dumps(model))
+    assert again.config == model.config
+    assert (again.step, again.dim, again.stage_names) == (model.step, model.dim, model.stage_names)
+    np.testing.assert_array_equal(again.embed(crops), model.embed(crops))
+    np.testing.assert_array_equal(copy.deepcopy(model).embed(crops[:1]), model.embed(crops[:1]))
+
+
+OTHER_PROCESSES = """
+import multiprocessing, os, sys, warnings
+import numpy as np
+import reid_jax
+
+def attempt(call):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error, flush=True)
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    workdir, crops = sys.argv[1], np.load(sys.argv[2])
+    model = reid_jax.load(workdir)
+    want = model.embed(crops)
+    child = os.fork()
+    if not child:
+        attempt(lambda: model.embed(crops))
+        attempt(lambda: reid_jax.load(workdir))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(model.embed, (crops,)), want)
+    print("spawned")
+"""
+
+
+def test_other_processes_are_spawned_and_a_fork_is_an_error(run, crops, tmp_path):
+    (tmp_path / "program.py").write_text(OTHER_PROCESSES)
+    np.save(tmp_path / "crops.npy", crops[:2])
+    program = [sys.executable, tmp_path / "program.py", run[0], tmp_path / "crops.npy"]
+    done = subprocess.run(
+        program,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    *errors, last = done.stdout.splitlines()
+    assert len(errors) == 2
+    assert all("JAX does not work in a fork: start processes by" in error for error in errors)
+    assert last == "spawned"

@@ -5,7 +5,6 @@ import re
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from reid_jax.choices import QUERY_POOLINGS
 from reid_jax.cli import recipe_flags, recipes
@@ -85,7 +84,6 @@ def _evaluate(values: flags.FlagValues) -> None:
         output=output,
         protocol=protocol,
         figures=chosen or (values.queries if values.figures else 0),
-        draw="data.root" in config_flags.get_override_values(values["config"]),
     )
     present(run, output, report=values.report)
 

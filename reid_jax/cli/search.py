@@ -14,14 +14,14 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax search") -> N
         prog: the program's name, for its help.
     """
     options = parser(prog).parse_args(arguments)
-    # Import JAX after parsing the arguments, because it takes seconds.
-    from reid_jax.runtime.allocator import keep_freed_memory
-    from reid_jax.runtime.compilation_cache import keep_compiled
-    from reid_jax.search.searching import search
-
-    keep_freed_memory()
-    keep_compiled()
     with clear_errors(options.traceback):
+        # Import JAX after parsing the arguments, because it takes seconds.
+        from reid_jax.runtime.allocator import keep_freed_memory
+        from reid_jax.runtime.compilation_cache import keep_compiled
+        from reid_jax.search.searching import search
+
+        keep_freed_memory()
+        keep_compiled()
         search(options)
 
 

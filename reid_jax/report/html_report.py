@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 
@@ -15,18 +14,13 @@ from reid_jax import visualize
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.report import content, page, thumbnails
+from reid_jax.runs.results import IMAGES, PAGE, remove_images
 from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import counted, printable, shown
 from reid_jax.runtime.progress import Progress
 
-PAGE = "report.html"
-IMAGES = "report_images"  # beside the page, if the images do not fit into it
-
 #: Bytes of a page with its thumbnails. Browsers open a page up to this size at once.
 PAGE_BYTES = 48_000_000
-
-# Names of the folders in IMAGES: digests of their content.
-_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def write_report(
@@ -80,11 +74,11 @@ def write_report(
         stream = thumbnails.stream(shown_images.read, count, thumbnails.FREE)
         digest = _write_images(folder / IMAGES, stream)
         write_text_atomically(path, build(f"{IMAGES}/{digest}"))
-        _remove_images(folder / IMAGES, but=digest)
+        remove_images(folder, but=digest)
         beside = f", thumbnails of {counted(count, 'image')} in {shown(folder / IMAGES)}"
     else:
         write_text_atomically(path, build(files))
-        _remove_images(folder / IMAGES)
+        remove_images(folder)
         beside = ""
     if progress:
         progress(f"wrote {shown(path)}, {path.stat().st_size / 1e6:,.1f} MB{beside}")
@@ -198,14 +192,3 @@ def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
     else:
         part.rename(folder / name)
     return name
-
-
-def _remove_images(folder: pathlib.Path, but: str | None = None) -> None:
-    """Remove the images of earlier pages, and `folder` if it is then empty."""
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    for path in folder.iterdir():
-        if _DIGEST.fullmatch(path.name) and path.name != but:
-            shutil.rmtree(path)
-    if not any(folder.iterdir()):
-        folder.rmdir()
