@@ -21,6 +21,7 @@ from reid_jax import models
 from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runs.restoring import restore_variables
+from reid_jax.runs.thresholds import read_threshold
 from reid_jax.runs.workdir import read_run
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
@@ -44,6 +45,7 @@ class Model:
         dim: D, numbers in a descriptor.
         stage_names: S names, what `gradcam` and `class_activations` give maps of; none where the
             network has no classifier.
+        workdir: the run's folder; None if the weights are from no run.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Model:
         step: int,
         *,
         batch_size: int | None = None,
+        workdir: str | os.PathLike[str] | None = None,
     ):
         """Places the weights.
 
@@ -64,6 +67,7 @@ class Model:
             step: of the checkpoint they are from.
             batch_size: images at a time, rounded up so that devices share them evenly. By default
                 `eval.batch_size` of the recipe, on CPUs 8.
+            workdir: the run's folder, for `threshold`.
 
         Raises:
             ValueError: `batch_size` is below 1.
@@ -78,6 +82,7 @@ class Model:
         self.config = config
         self.network = network
         self.step = step
+        self.workdir = workdir
         self.variables = place(variables, devices)
         self._batch_size = -(-batch_size // len(devices)) * len(devices)
         self._size = tuple(config.data.image_size)
@@ -112,6 +117,26 @@ class Model:
                 another shape or dtype.
         """
         return self._apply(self._describe, "__call__", images, progress)
+
+    def threshold(self, fpr: float = 1e-3) -> float:
+        """Returns the distance up to which two images count as one person.
+
+            model.threshold(fpr=1e-3)  # accepts 1 of 1,000 pairs of different people
+
+        `reid-jax eval` measures it on the run's query and gallery images.
+
+        Args:
+            fpr: the share of pairs of different people that is accepted by mistake: 0.1, 0.01,
+                0.001 or 0.0001.
+
+        Raises:
+            FileNotFoundError: the run was not evaluated.
+            ValueError: its evaluation is of another checkpoint, has other settings, or measured no
+                such threshold.
+        """
+        if self.workdir is None:
+            raise ValueError("this model is of no run: load one with reid_jax.load(WORKDIR)")
+        return read_threshold(self.workdir, self.config, self.step, fpr)
 
     def gradcam(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Where each stage sees the evidence for the identity that it takes an image to show.
@@ -242,4 +267,4 @@ def load(
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
-    return Model(config, network, variables, step, batch_size=batch_size)
+    return Model(config, network, variables, step, batch_size=batch_size, workdir=workdir)

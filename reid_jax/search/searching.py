@@ -108,6 +108,7 @@ def search(options: argparse.Namespace) -> Hits:
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
+    limit = _limit(options, model)
     queries = model.embed(options.query)
     gallery = _gallery(options, model)
     labels = None
@@ -120,12 +121,23 @@ def search(options: argparse.Namespace) -> Hits:
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
+    if limit is not None:
+        hits = hits.within(limit)
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
-        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
+        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, limit, *found)}")
     _draw(options, model.config.data.image_size, pids, hits)
     return hits
+
+
+def _limit(options: argparse.Namespace, model: inference.Model) -> float | None:
+    """The distance beyond which images are left out, by --max-distance or --fpr, and reports it."""
+    if options.fpr is None:
+        return options.max_distance
+    limit = model.threshold(options.fpr)
+    say(f"false positive rate {options.fpr:g}: images within distance {limit:.4f}")
+    return limit
 
 
 def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | None:
@@ -228,7 +240,11 @@ def _described(who: tuple[str, str] | None) -> str:
 
 
 def _table(
-    labels: Labels | None, indices: np.ndarray, distances: np.ndarray, names: Sequence[str]
+    labels: Labels | None,
+    limit: float | None,
+    indices: np.ndarray,
+    distances: np.ndarray,
+    names: Sequence[str],
 ) -> str:
     """One query's hits, a line each."""
     rows = [["rank", "distance", "identity", "camera", "image"]]
@@ -236,6 +252,8 @@ def _table(
         if i >= 0:
             who = ("", "") if labels is None else map(printable, labels.texts[i])
             rows.append([str(rank), f"{distance:.4f}", *who, shown(name)])
+    if len(rows) == 1 and limit is not None:
+        return f"  nobody within distance {limit:.4f}"
     if len(rows) == 1:
         return "  no image of the gallery is left to be found"
     if labels is None:
@@ -276,6 +294,7 @@ def _draw(
             [[os.path.basename(name) for name in row] for row in names],
         ),
         known=np.broadcast_to(known[:, None], found.shape),
+        empty="nobody",
     )
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)
