@@ -76,7 +76,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         "--max-distance",
         type=_distance,
         metavar="DISTANCE",
-        help="leave out images that are farther away; a query without a match is nobody",
+        help="leave out images that are farther away; a query without any is reported as nobody",
     )
     limits.add_argument(
         "--fpr",
