@@ -1,6 +1,7 @@
 """A run's network as a function of images: every kind of image, every size, one compilation."""
 
 import copy
+import json
 import os
 import pathlib
 import pickle
@@ -92,6 +93,28 @@ def test_any_number_of_images_is_one_compilation(run, crops):
             fresh.embed(crops[:count])
     assert first  # the network, and reshaping its output
     assert later == []
+
+
+def test_the_threshold_of_the_runs_evaluation(run):
+    model = reid_jax.load(run[0])
+    command = f"`reid-jax eval --workdir='{run[0]}' --checkpoint=2`"
+    with pytest.raises(FileNotFoundError, match="no threshold") as error:
+        model.threshold(fpr=1e-2)
+    assert command in str(error.value)
+    protocol = {"multi_query": None, "rerank": False, "flip": False, "normalize": False}
+    verification = {"thresholds": {"0.01": 2.5, "0.001": 1.5}, "image_size": [96, 64]}
+    results = {"step": 2, "protocol": protocol, "verification": verification}
+    (run[0] / "eval").mkdir()
+    (run[0] / "eval" / "results.json").write_text(json.dumps(results))
+    assert model.threshold(fpr=1e-2) == 2.5
+    assert model.threshold() == 1.5
+    assert pickle.loads(pickle.dumps(model)).threshold() == 1.5
+    with pytest.raises(ValueError, match="step 2, and descriptors here have step 1") as error:
+        reid_jax.load(run[0], 1).threshold()
+    assert "--checkpoint=1`" in str(error.value)
+    of_no_run = reid_jax.Model(model.config, model.network, run[3], 2)
+    with pytest.raises(ValueError, match="has no run: load one by"):
+        of_no_run.threshold()
 
 
 def test_gradcam_of_every_stage(run, model, crops):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from reid_jax import visualize
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.report import content, page, thumbnails
 from reid_jax.runs.results import IMAGES, PAGE, remove_images
 from reid_jax.runtime.files import local_path, write_text_atomically
@@ -159,6 +160,16 @@ def _summary(
     """The head of the page."""
     result, evaluator = evaluation.result, evaluation.evaluator
     charts = [("CMC curve", visualize.inline_svg(visualize.cmc_figure(result.cmc), "cmc"))]
+    verified = {}
+    if evaluation.verification is not None:
+        verified["Verification"], figures = _verification(evaluation.verification)
+        charts += [
+            (
+                f"{heading}. {verified['Verification']}",
+                visualize.inline_svg(figure, heading.lower()),
+            )
+            for heading, figure in figures.items()
+        ]
     if curves is not None:
         charts.append(("Training curves", visualize.inline_svg(curves, "training")))
     counts = {
@@ -169,10 +180,30 @@ def _summary(
     folder = printable(os.path.basename(os.path.abspath(evaluator.dataset.root)))
     return content.Summary(
         title=f"{type(evaluator.network).__name__} on {folder}",
-        facts=[*facts.items(), *counts.items()],
+        facts=[*facts.items(), *counts.items(), *verified.items()],
         scores=list(scores(result).items()),
         charts=charts,
     )
+
+
+def _verification(result: VerificationResult) -> tuple[str, dict[str, Figure]]:
+    """The scores of verification as text, and its figures by heading."""
+    rate = 1e-3
+    tpr, threshold = result.at(rate)
+    text = (
+        f"AUC {result.AUC:.1%}, EER {result.EER:.1%}, true positive rate {tpr:.1%} at false "
+        f"positive rate {rate:g}"
+    )
+    line = None
+    if threshold is not None:
+        text += f" (distance {threshold:.4f})"
+        line = f"FPR {rate:g}: {threshold:.4g}", threshold
+    return text, {
+        "Distances": visualize.distances_figure(
+            result.edges, result.positive_histogram, result.negative_histogram, line
+        ),
+        "ROC": visualize.roc_figure(result.fpr, result.tpr, result.AUC),
+    }
 
 
 def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:

@@ -262,11 +262,11 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     # The first and the last query are drawn, with the distances that order their lists.
     _, distances = nearest(query, gallery, 10, rescore=rescore)
     np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
+    assert (output / "ranked_lists.png").stat().st_size > 0
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
     assert report["protocol"]["gallery_extra"] == 7
     assert report["protocol"]["rerank"]
-    assert (output / "ranked_lists.png").stat().st_size > 0
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
 
 
