@@ -231,8 +231,9 @@ def load(
         model = reid_jax.load("runs/pmm", "best")
 
     Args:
-        workdir: folder of a run. `run.json` and `checkpoints/` are read; the folder is unchanged.
-        checkpoint: `latest`, `best` by mAP, or a step.
+        workdir: folder of a run, whose `run.json` and `checkpoints/` are read, or a file of
+            `reid-jax pack`. Neither is changed.
+        checkpoint: `latest`, `best` by mAP, or a step. A packed file holds one checkpoint.
         batch_size: see `Model`.
 
     Raises:
