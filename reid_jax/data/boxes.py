@@ -29,10 +29,9 @@ def cut(frame: Any, boxes: Any, *, bgr: bool = False) -> tuple[list[np.ndarray],
             f"frame is {frame.dtype} {frame.shape}; it must be uint8 (H, W, 3), with pixels"
         )
     height, width, _ = frame.shape
-    finite = ~np.isnan(boxes).any(axis=1)
-    clipped = np.clip(np.where(finite[:, None], boxes, 0), 0, [width, height, width, height])
-    edges = np.floor(clipped + 0.5).astype(np.int64)
-    kept = finite & (edges[:, :2] < edges[:, 2:]).all(axis=1)
+    boxes = np.where(np.isnan(boxes).any(axis=1, keepdims=True), 0, boxes)  # Empty.
+    edges = np.floor(np.clip(boxes, 0, [width, height, width, height]) + 0.5).astype(np.int64)
+    kept = (edges[:, :2] < edges[:, 2:]).all(axis=1)
     crops = [frame[y1:y2, x1:x2] for x1, y1, x2, y2 in edges[kept].tolist()]
     return [crop[:, :, ::-1] for crop in crops] if bgr else crops, kept
 
