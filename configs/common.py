@@ -54,9 +54,10 @@ def recipe() -> ConfigDict:
                 # (drawn on first use).
                 "layout": "market1501",
                 "root": "",
-                # layout=folder: regular expression with groups pid and camid, and the sub-folders
-                # of train, query and gallery; if empty, the documented defaults.
+                # layout=folder: regular expression with groups pid and camid; empty is
+                # IDENTITY_cCAMERA.
                 "pattern": "",
+                # Folders of train, query and gallery; empty are those of the layout.
                 "folders": (),
                 # layout=synthetic: what to draw.
                 "synthetic": {

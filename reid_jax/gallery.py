@@ -32,7 +32,7 @@ from reid_jax.gallery_rows import (
     check_finite,
     per_image,
 )
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.messages import counted, shown
 
 
 class Hits(NamedTuple):
@@ -77,7 +77,8 @@ class Gallery(Rows):
 
     def __repr__(self) -> str:
         origin = f", origin={self.origin!r}" if self.origin else ""
-        return f"<Gallery of {len(self):,} images, {self.dim} numbers each{origin}>"
+        numbers = counted(self.dim, "number")
+        return f"<Gallery of {counted(len(self), 'image')}, {numbers} each{origin}>"
 
     def add(
         self,

@@ -25,7 +25,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from reid_jax.runtime.files import replacing
+from reid_jax.runtime.files import local_path, replacing
 from reid_jax.runtime.messages import shown
 
 _FORMAT = "reid_jax gallery 1"
@@ -56,7 +56,7 @@ def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(local_path(path, "the gallery's file"))
     if path.is_dir():
         raise IsADirectoryError(f"{shown(path)} is a folder: pass the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,7 @@ def read(path: str | os.PathLike[str]) -> Arrays:
         OSError: it cannot be read.
         ValueError: the file is not one of `write`, or it is damaged.
     """
+    path = local_path(path, "the gallery's file")
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{shown(path)} is a folder, a pipe or a device instead of a gallery file")
     try:

@@ -25,6 +25,7 @@ from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
 
@@ -104,8 +105,9 @@ class Model:
         does not depend on the other images of a call.
 
         Args:
-            images: a path or paths of JPEG, PNG, GIF, BMP or WebP files, or uint8 RGB pixels: one
-                image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes.
+            images: a path or paths of JPEG, PNG, GIF, BMP, WebP or TIFF files, or uint8 RGB pixels:
+                one image (H, W, 3), (N, H, W, 3), or several (H, W, 3) of any sizes; or one
+                or several images of Pillow.
             progress: called with progress messages; None disables them.
 
         Returns:
@@ -274,6 +276,7 @@ def load(
         FileNotFoundError: no run, or no such checkpoint.
         OSError, ValueError: the run or its checkpoint is damaged, or of another network.
     """
+    workdir = local_path(workdir, "workdir")
     config, num_classes = read_run(workdir)
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)

@@ -50,6 +50,13 @@ class Blind(nn.Module):
     stage_names = ()
 
 
+# What people and cameras may be called, by pid and camid.
+CALLED = {
+    "identity_names": {1: "gina", 2: "<b>hugo", 4: "0007"},
+    "camera_names": {1: "lobby", 2: "yard\n"},
+}
+
+
 class Evaluation:
     """An evaluation for `write_report`. Query 3 has no match; gallery image 2 is a distractor.
 
@@ -59,7 +66,7 @@ class Evaluation:
     variables, rescore = {}, None
     batch_size, block_size = 12, 64  # 10 images, rounded up for four devices
 
-    def __init__(self, queries=24, gallery=40, seed=0):
+    def __init__(self, queries=24, gallery=40, seed=0, **called):
         self.evaluator, self.network, self.devices = self, Looks(), jax.devices()[:4]
         rng = np.random.default_rng(seed)
         self.query, paths = self._descriptors(rng, queries, "query")
@@ -68,7 +75,9 @@ class Evaluation:
         self.gallery.pids[2] = 0
         query_split = Split(tuple(paths), self.query.pids, self.query.camids)
         nobody = Split((), self.query.pids[:0], self.query.camids[:0])
-        self.dataset = Dataset(nobody, query_split, nobody, "folder", ROOT, ("t", "q", "g"))
+        self.dataset = Dataset(
+            nobody, query_split, nobody, "folder", ROOT, ("t", "q", "g"), **called
+        )
         self.pixels = {
             "query": rng.integers(0, 256, (queries, *SIZE, 3), np.uint8),
             "gallery": rng.integers(0, 256, (gallery, *SIZE, 3), np.uint8),

@@ -318,11 +318,11 @@ def test_the_package_alone_is_cheap_and_has_the_gallery():
     assert reid_jax.Gallery is Gallery
 
 
-def test_threads_search_while_others_add_and_save(tmp_path):
-    """A filtered search once combined identities of one moment with rows of another."""
+def test_threads_search_while_others_add_label_and_save(tmp_path):
+    """A filtered search once saw the identities of one moment and the rows of another."""
     rng = np.random.default_rng(0)
     gallery = Gallery()
-    gallery.add(rng.normal(size=(50, 8)), pids=1, camids=1)
+    gallery.add(rng.normal(size=(50, 8)), pids=1, camids=1, names=["1"] * 50)
     query, errors, stop = rng.normal(size=(2, 8)), [], threading.Event()
 
     def repeat(job):
@@ -335,12 +335,19 @@ def test_threads_search_while_others_add_and_save(tmp_path):
     def search():
         hits = gallery.search(query, 5, cameras=[1, 2], identities=range(10))
         assert set(hits.pids.ravel().tolist()) <= {1, 2}
+        assert [list(map(int, row)) for row in hits.names] == hits.pids.tolist()
+
+    def save():
+        gallery.save(tmp_path / "all.gallery")
+        kept = Gallery.load(tmp_path / "all.gallery")
+        assert list(map(int, kept.names)) == kept.pids.tolist()
 
     jobs = (
         search,
         search,
-        lambda: gallery.add(rng.normal(size=(7, 8)), pids=2, camids=2, names=["x"] * 7),
-        lambda: gallery.save(tmp_path / "all.gallery"),
+        lambda: gallery.add(rng.normal(size=(7, 8)), pids=2, camids=2, names=["2"] * 7),
+        lambda: gallery.label(camids=int(rng.integers(1, 3))),
+        save,
     )
     threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
     for thread in threads:
@@ -351,6 +358,7 @@ def test_threads_search_while_others_add_and_save(tmp_path):
         thread.join()
     assert not errors
     assert len(Gallery.load(tmp_path / "all.gallery")) > 50
+    assert len(gallery.pids) == len(gallery.names) == len(gallery.features) == len(gallery)
 
 
 def test_a_gallery_is_pickled_with_its_images():

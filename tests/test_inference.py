@@ -250,10 +250,22 @@ def test_bad_images_are_named(model, tmp_path, crops):
         (crops.astype(np.float32), r"image 0 is float32 \(96, 64, 3\); it must be"),
         (crops[0, :, :, 0], r"image 0 is uint8 \(64,\)"),
         ([crops[0], crops[0, :0]], r"image 1 is uint8 \(0, 64, 3\)"),
+        (3, r"images are of type int; they must be paths"),
         ([3], r"image 0 is int64 \(\)"),
     ]:
         with pytest.raises(ValueError, match=words):
             model.embed(wrong)
+
+
+def test_images_of_pillow(model, crops):
+    one = Image.fromarray(crops[0])
+    expected = model.embed(crops)
+    np.testing.assert_array_equal(model.embed(one), expected[:1])
+    several = [Image.fromarray(crop) for crop in crops]
+    np.testing.assert_array_equal(model.embed(several), expected)
+    # Any mode, as of files.
+    grey = one.convert("L")
+    np.testing.assert_array_equal(model.embed(grey), model.embed(grey.convert("RGB")))
 
 
 def test_bad_runs_and_settings_are_named(run, tmp_path):

@@ -26,6 +26,9 @@ def test_a_package_is_its_command(module, command, monkeypatch, capsys):
         assert stop.value.code == 0
         return capsys.readouterr().out
 
+    # runpy warns of a module that is imported already.
+    for name in (f"{module}.__main__", "reid_jax.pretrained"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "argv", ["program", "--help"])
     shown = help_of(lambda: runpy.run_module(module, run_name="__main__"))
     wanted = help_of(lambda: commands.main([command, "--help"]))
@@ -40,6 +43,7 @@ def test_a_package_is_its_command(module, command, monkeypatch, capsys):
 
 
 def test_the_package_is_all_commands(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "reid_jax.__main__", raising=False)
     monkeypatch.setattr(sys, "argv", ["program", "--version"])
     runpy.run_module("reid_jax", run_name="__main__")
     assert capsys.readouterr().out == f"reid-jax {reid_jax.__version__}\n"

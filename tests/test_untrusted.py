@@ -231,8 +231,8 @@ def test_no_file_runs_code(outcome):
     assert 'Unknown type: "pickle.loads"' in found["types"][0]
     errors = {
         "run.json": r"ValueError: .*run\.json is damaged",
-        "metrics.jsonl": r"ValueError: .*metrics\.jsonl, line 1 is not a record",
-        "image": r"ValueError: 1 of 1 files .*0_c1_0\.jpg",
+        "metrics.jsonl": r"ValueError: .*metrics\.jsonl, line 1 is not a record of metrics",
+        "image": r"BadFilesError: 1 of 1 file .*0_c1_0\.jpg",
     }
     for case in ("types", "pickled", "metadata", "manifest", "arrays"):
         errors[case] = rf"DamagedCheckpointError: the checkpoint .*{case}/checkpoints/2 is damaged"

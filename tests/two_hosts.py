@@ -1,7 +1,6 @@
 """The program of `test_hosts`, run as two processes: `python two_hosts.py PORT INDEX OUT`.
 
-It writes its results to the file OUT, because libraries write to standard output in the middle of
-lines.
+It writes what it sees to OUT: libraries write to standard output, in the middle of lines.
 """
 
 import os

@@ -20,7 +20,7 @@ from reid_jax.cli.flag_programs import (
 from reid_jax.cli.leaf_help import describe as describe_leaves
 from reid_jax.runs.packed_file import is_packed
 from reid_jax.runs.workdir import read_run
-from reid_jax.runtime.messages import clear_errors, shown
+from reid_jax.runtime.messages import clear_errors, say, shown
 
 # Leaves that another evaluation may change.
 _SECTIONS = ("devices", "data", "eval")
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
     values = _flags()
     with clear_errors("--traceback" in arguments):
         if asks_for_help(arguments):
-            print(_help(prog, arguments, values))
+            say(_help(prog, arguments, values))
             return
         _parse(prog, arguments, values)
     with started(values):
@@ -59,12 +59,18 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     except flags.Error as error:
         raise ValueError(str(error)) from error
     config, _ = read_run(values.workdir)
-    if is_packed(values.workdir) and not values.output:
+    if is_packed(values.workdir) and values.output is None:
         raise ValueError(
             f"--workdir {shown(values.workdir)} is a file, which has no folder for results: give "
             "--output=FOLDER"
         )
     recipe_flags.define(config, argv, values)
+    others = [leaf for leaf in recipe_flags.overridden(argv) if leaf.split(".")[0] not in _SECTIONS]
+    if others:
+        raise ValueError(
+            f"eval cannot change {', '.join(others)}, which the run was trained with: "
+            f"--config.LEAF=VALUE may name devices, and leaves of data and eval"
+        )
     parse(values, argv)
 
 
@@ -73,7 +79,9 @@ def _evaluate(values: flags.FlagValues) -> None:
     from reid_jax.programs.evaluate import Protocol, evaluate_run
     from reid_jax.report import present
 
-    output = values.output or os.path.join(values.workdir, "eval")
+    output = values.output
+    if output is None:
+        output = os.path.join(values.workdir, "eval")
     chosen = values["figure-queries"].value
     protocol = Protocol(values["multi-query"].value, values["gallery-extra"].value, values.rerank)
     run = evaluate_run(

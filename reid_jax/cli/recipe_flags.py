@@ -71,14 +71,19 @@ def define(config: ConfigDict, argv: Sequence[str], flag_values: flags.FlagValue
     Raises:
         ValueError: arguments name leaves that the recipe does not have, or override each other.
     """
-    names = [re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in argv[1:]]
-    unknown = [match[1] for match in names if match and not _has(config, match[1])]
+    unknown = [name for name in overridden(argv) if not _has(config, name)]
     if unknown:
-        raise ValueError("; ".join(unknown_leaf(name, config) for name in dict.fromkeys(unknown)))
+        raise ValueError("; ".join(unknown_leaf(name, config) for name in unknown))
     try:
         config_flags.DEFINE_config_dict("config", config, HELP, flag_values, sys_argv=list(argv))
     except flags.Error as error:
         raise ValueError(str(error)) from error
+
+
+def overridden(argv: Sequence[str]) -> list[str]:
+    """The leaves that arguments name, each once; the program's name is the first argument."""
+    names = [re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in argv[1:]]
+    return list(dict.fromkeys(match[1] for match in names if match))
 
 
 def _has(config: ConfigDict, name: str) -> bool:

@@ -46,6 +46,7 @@ def find(value: str) -> Recipe:
             not support the strings.
     """
     name, *strings = value.split(":", 1)
+    name = os.path.expanduser(name)
     if name in installed():
         members = vars(importlib.import_module(f"reid_jax.configs.{name}"))
     elif os.path.isfile(name):

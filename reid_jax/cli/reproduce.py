@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from reid_jax.reproduce.tables import DATASETS, TABLES
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import Preempted, clear_errors
 
 # Leaves that have their own options here.
@@ -36,11 +37,15 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
     with clear_errors(options.traceback), _stoppable():
         settings = Settings(
             folder=pathlib.Path.cwd(),
-            workdir=options.workdir.absolute(),
+            workdir=pathlib.Path(local_path(options.workdir, "--workdir")).absolute(),
             seeds=options.seeds,
             small=options.small,
             steps=options.steps,
-            folders={key: folder.absolute() for key, folder in folders.items() if folder},
+            folders={
+                key: pathlib.Path(local_path(folder, f"--{key}")).absolute()
+                for key, folder in folders.items()
+                if folder is not None
+            },
             overrides=overrides,
         )
         try:
@@ -79,8 +84,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("table", metavar="TABLE", choices=TABLES, help=", ".join(TABLES))
     parser.add_argument(
         "--workdir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/reproduce"),
+        default="runs/reproduce",
         help="folder of the tables and their runs; default: %(default)s",
     )
     parser.add_argument(
@@ -91,7 +95,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     for key, dataset in DATASETS.items():
         parser.add_argument(
             f"--{key}",
-            type=pathlib.Path,
             metavar="FOLDER",
             help=f"of {dataset.title}; default: "
             + (dataset.root or "the recipes' own, drawn on first use"),

@@ -1,7 +1,6 @@
 """`reid-jax search`: finds the images of a gallery that look like a query."""
 
 import argparse
-import pathlib
 
 from reid_jax.choices import NAMED_LAYOUTS
 from reid_jax.runtime.messages import clear_errors
@@ -72,14 +71,12 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--save-gallery",
-        type=pathlib.Path,
         metavar="FILE",
         help="save the descriptors of the gallery, for --gallery",
     )
     parser.add_argument(
         "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("search.png"),
+        default="search.png",
         metavar="FILE",
         help="file of the picture; default: %(default)s",
     )

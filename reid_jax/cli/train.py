@@ -15,7 +15,7 @@ from reid_jax.cli.flag_programs import (
 )
 from reid_jax.cli.leaf_help import describe as describe_leaves
 from reid_jax.cli.leaf_help import wrapped
-from reid_jax.runtime.messages import clear_errors
+from reid_jax.runtime.messages import clear_errors, say
 
 #: The recipe of a command line without `--config`.
 DEFAULT = "pmm_synthetic"
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax train") -> No
     values = _flags()
     with clear_errors("--traceback" in arguments):
         if asks_for_help(arguments):
-            print(_help(prog, arguments, values))
+            say(_help(prog, arguments, values))
             return
         argv = recipe_flags.define_from_recipe([prog, *arguments], DEFAULT, values)
         parse(values, argv)

@@ -1,7 +1,6 @@
 """`reid-jax weights FILE OUT`: converts weights of other programs."""
 
 import argparse
-import pathlib
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -65,9 +64,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "file",
         metavar="FILE",
-        type=pathlib.Path,
         help=".safetensors, .caffemodel, or .pth (needs PyTorch)",
     )
-    parser.add_argument("out", metavar="OUT", type=pathlib.Path, help="must not exist")
+    parser.add_argument("out", metavar="OUT", help="must not exist")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser

@@ -6,6 +6,7 @@ import os
 
 from reid_jax.data import layouts, skipping, splits, synthetic
 from reid_jax.runtime import hosts
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 
 
@@ -17,40 +18,43 @@ def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.
     Args:
         config: a recipe's `data`.
         progress: called with progress messages; None disables them.
-        to_train: whether training images will be used. If not, the bad ones stay.
+        to_train: whether training images will be used. If not, the training split is empty and need
+            not exist.
 
     Raises:
         FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and if
-          `data.root` is not set.
+          `data.root` is not set or is no local path.
     """
     if not config.root:
         raise ValueError("data.root is empty: set the dataset's folder, --config.data.root=FOLDER")
+    root = local_path(config.root, "data.root")
     if config.layout == "synthetic":
-        hosts.from_first(lambda: _draw(config))
-        hosts.together(lambda: _draw(config))  # For hosts that do not share the first one's files.
-    dataset = hosts.together(lambda: _read(config))
+        hosts.from_first(lambda: _draw(config, root))
+        # For hosts that do not see the first one's files.
+        hosts.together(lambda: _draw(config, root))
+    dataset = hosts.together(lambda: _read(config, root, to_train))
     every = [dataset.train, dataset.query, dataset.gallery]
     hosts.check_same("number of images", [len(split) for split in every])
     names = {"train": "the training split", "query": "the query", "gallery": "the gallery"}
     splits = {
         field: skipping.skip_bad(getattr(dataset, field), config, name, progress)
         for field, name in names.items()
-        if to_train or field != "train"
+        if len(getattr(dataset, field))
     }
     dataset = dataclasses.replace(dataset, **splits)
     if dataset.skipped:
-        layouts.check(dataset)
+        layouts.check(dataset, to_train=to_train)
     return dataset
 
 
-def _draw(config) -> None:
-    synthetic.write_market1501(config.root, synthetic.Contents(**config.synthetic))
+def _draw(config, root: str) -> None:
+    synthetic.write_market1501(root, synthetic.Contents(**config.synthetic))
 
 
-def _read(config) -> splits.Dataset:
+def _read(config, root: str, to_train: bool) -> splits.Dataset:
     layout = "market1501" if config.layout == "synthetic" else config.layout
     pattern, folders = config.pattern or None, config.folders or None
-    return layouts.read(layout, config.root, pattern=pattern, folders=folders)
+    return layouts.read(layout, root, pattern=pattern, folders=folders, to_train=to_train)
 
 
 def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None) -> splits.Split:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from reid_jax.runtime import hosts
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.messages import counted, shown
 from reid_jax.runtime.progress import Progress, Tracker
 
 #: Larger files and images are bad, and are not decoded.
@@ -26,9 +26,19 @@ LARGE_PIXELS = 2**22
 _LARGE_BYTES = 2**24
 _large = threading.RLock()
 
-# The formats that files called .jpg or .png have in practice. Other decoders are disabled for files
-# of unknown origin: that of EPS, for example, runs a program.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+#: The formats that are decoded, by Pillow's names, and the suffixes of such files. A file may have
+#: the suffix of another format. All other decoders stay shut to files of unknown origin: that of
+#: EPS, for example, runs a program.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+#: The suffixes of images, in lower case: files with others are no part of a data set.
+SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 
 # EXIF's orientation, and the operation that turns such an image upright.
 _ORIENTATION = 0x0112
@@ -103,16 +113,16 @@ def _visit(
     return bad
 
 
-def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
-    """Raise one ValueError for all problems that `visit` found in these paths, if any.
+class BadFilesError(ValueError):
+    """Files that are missing, damaged or no images; the message names the first few."""
 
-    The message has the number of bad files, and the problems of the first few.
-    """
+
+def raise_problems(paths: Sequence[str], problems: Sequence[tuple[int, str]]) -> None:
+    """Raises one BadFilesError for all that `visit` found in these paths, if anything."""
     if problems:
-        raise ValueError(
-            f"{len(problems):,} of {len(paths):,} files are no images or are damaged: "
-            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete "
-            "them, or leave those of a run out with --config.data.on_bad_image=skip"
+        raise BadFilesError(
+            f"{len(problems):,} of {counted(len(paths), 'file')} cannot be read: "
+            f"{first_few([(paths[i], problem) for i, problem in problems])}. Replace or delete them"
         )
 
 
@@ -164,10 +174,10 @@ def _header(data: bytes) -> Image.Image:
         raise ValueError("is empty")
     limit = f"pixels; the limit is {MAX_SIDE:,} a side"
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     except UnidentifiedImageError:
-        raise ValueError("is no JPEG, PNG, GIF, BMP or WebP") from None
-    except Image.DecompressionBombError:  # Pillow's own limit is a multiple of ours.
+        raise ValueError("is no JPEG, PNG, GIF, BMP, WebP or TIFF") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, a multiple of ours.
         raise ValueError(f"has too many {limit}") from None
     if max(image.size) > MAX_SIDE:
         raise ValueError(f"is {image.width}x{image.height} {limit}")

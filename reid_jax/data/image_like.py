@@ -10,11 +10,13 @@ from PIL import Image
 from reid_jax.data import decoding, loaders
 from reid_jax.data.memory import MemoryImages
 from reid_jax.data.streamed import StreamedImages
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 
 Path = str | os.PathLike[str]
-#: The types that `as_images` accepts.
-ImagesLike = Path | np.ndarray | Iterable[Path | np.ndarray]
+#: What `as_images` takes.
+ImageLike = Path | np.ndarray | Image.Image
+ImagesLike = ImageLike | Iterable[ImageLike]
 
 # Up to this number of bytes of pixels, files are decoded once and held; above it, twice.
 _HELD = 2**28
@@ -27,7 +29,8 @@ def as_images(
 
     Args:
         images: a path or paths of files as `loaders.open_images` takes them; or uint8 RGB,
-            (H, W, 3), (N, H, W, 3) or several (H, W, 3), each of any size.
+            (H, W, 3), (N, H, W, 3) or several (H, W, 3), each of any size; or one or several
+            images of Pillow.
         size: (H, W), pixels, to which each is resized as files are.
         progress: as in `loaders.open_images`.
 
@@ -35,13 +38,18 @@ def as_images(
         ValueError: files are bad, see `decoding.raise_problems`; or `images` are neither paths
             nor pixels, or partly paths and partly pixels.
     """
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, str | os.PathLike | Image.Image):
         given: list[Any] = [images]
     elif hasattr(images, "shape"):
         array = np.asarray(images)
         given = list(array[None] if array.ndim == 3 else array)
-    else:
+    elif isinstance(images, Iterable):
         given = list(images)
+    else:
+        raise ValueError(
+            f"images are of type {type(images).__name__}; they must be paths, uint8 RGB pixels or "
+            "images of Pillow, one or several"
+        )
     paths = [isinstance(one, str | os.PathLike) for one in given]
     if not all(paths):
         if any(paths):
@@ -49,15 +57,17 @@ def as_images(
         return _ArrayImages([_checked(i, one) for i, one in enumerate(given)], size)
     pixels = len(paths) * size[0] * size[1] * 3
     loader = MemoryImages if pixels <= _HELD else StreamedImages
-    return loader([os.fspath(path) for path in given], size, progress)
+    return loader([local_path(path, "an image's path") for path in given], size, progress)
 
 
 def _checked(i: int, pixels) -> np.ndarray:
+    if isinstance(pixels, Image.Image):
+        pixels = decoding.to_rgb(pixels)
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
-            f"image {i} is {array.dtype} {array.shape}; it must be a path, or pixels: uint8 RGB "
-            "(H, W, 3)"
+            f"image {i} is {array.dtype} {array.shape}; it must be a path, an image of "
+            "Pillow, or pixels: uint8 RGB (H, W, 3)"
         )
     return array
 

@@ -4,26 +4,27 @@ import collections
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
 from reid_jax.choices import LAYOUTS, NAMED_LAYOUTS
-from reid_jax.data import msmt17
+from reid_jax.data import file_names, msmt17
 from reid_jax.data.identities import DISTRACTOR, JUNK
+from reid_jax.data.image_files import find_images
 from reid_jax.data.splits import Dataset, Split
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.files import local_path
+from reid_jax.runtime.messages import counted, shown, warn
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _STANDARD_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MULTI_QUERY = "gt_bbox"
 
-#: Sub-folders of train, query and gallery in the layout `folder`, unless others are named.
+#: Folders of train, query and gallery in the layout `folder`, unless others are named.
 FOLDERS = ("train", "query", "gallery")
 #: File names of the layout `folder`, unless another pattern is given: `anna_c2_0001.jpg` is the
 #: identity `anna` under camera `2`. A pattern is a regular expression with the groups `pid` and
-#: `camid`, matched from the first character of the file name; each group may hold any text.
+#: `camid`, matched from the first character of the file name; each group may hold any text. If it
+#: has slashes, it is matched from the folders above the file too: `(?P<pid>[^/]+)/c(?P<camid>\d+)`.
 PATTERN = r"(?P<pid>[^_]+)_c(?P<camid>\d+)"
 
 
@@ -57,22 +58,28 @@ def read(
     *,
     pattern: str | None = None,
     folders: Sequence[str] | None = None,
+    to_train: bool = True,
 ) -> Dataset:
     """Read the file names of a data set; no image is opened.
 
-    The images of a split are the files in its folder called .jpg, .jpeg or .png in any case.
-    Market-1501's junk boxes (pid -1) are dropped; its distractors (pid 0) stay in the gallery and
-    never enter the training split.
+    Images are the files that `image_files.find_images` finds in a split's folder and below.
+
+    In the layout `market1501` identity -1 is junk, which is dropped, and 0 are distractors, which
+    stay in the gallery and never enter the training split. In the others 0 and -1 are people like
+    all others, whose pids are above 0. A warning counts the images if either number changes
+    which of them are used.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
-    names. In `folder` they may be any text, numbered in sorted order over all splits together. In
-    `msmt17` lists define splits and identities, with numbers as in `msmt17.read`.
+    names; pids are one more where an identity 0 is a person. In `folder` they may be any text,
+    numbered in sorted order over all splits together. In `msmt17` splits and identities are those
+    of its lists, with numbers as in `msmt17.read`. `Dataset.identity` gives the original text.
 
     Args:
         layout: one of `LAYOUTS`.
         root: the folder that holds the splits' folders.
         pattern: layout `folder` only: what file names look like, as in `PATTERN`, its default.
-        folders: layout `folder` only: sub-folders of train, query and gallery; default `FOLDERS`.
+        folders: folders below the root of train, query and gallery; None means the layout's own.
+        to_train: whether to read the training split. If not, it is empty, and need not exist.
 
     Returns:
         The data set.
@@ -85,26 +92,22 @@ def read(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r} (data.layout); known: {', '.join(LAYOUTS)}")
-    if layout != "folder" and (pattern or folders):
-        raise ValueError(
-            f"a pattern and folders are for the layout 'folder'; {layout!r} has its own"
-        )
-    root = os.fspath(root)
+    if layout != "folder" and pattern:
+        raise ValueError(f"a pattern is for the layout 'folder'; {layout!r} has its own")
+    if folders and len(folders) != 3:
+        raise ValueError(f"folders must name train, query and gallery, not {tuple(folders)}")
+    root = local_path(root, "data.root")
     if not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
     if layout == "msmt17":
-        splits = [Split(*split) for split in msmt17.read(root)]
-        sources: Sequence[str] = [lists[0] for lists in msmt17.LISTS]
+        dataset = _read_msmt17(root, folders, to_train)
     else:
         rules = _LAYOUTS[layout]
         rules = dataclasses.replace(
             rules, pattern=pattern or rules.pattern, folders=tuple(folders or rules.folders)
         )
-        splits = _read_folders(rules, root, numbered=layout != "folder")
-        sources = rules.folders
-    train, query, gallery = splits
-    dataset = Dataset(train, query, gallery, name=layout, root=root, sources=tuple(sources))
-    check(dataset)
+        dataset = _read_folders(layout, rules, root, to_train)
+    check(dataset, to_train=to_train)
     _warn_of_shared_identities(dataset)
     return dataset
 
@@ -134,10 +137,11 @@ def read_multi_query(dataset: Dataset) -> Split:
             f"no folder {folder!r}: --multi-query needs Market-1501's hand-drawn boxes, which lie "
             "there"
         )
-    names = _image_names(dataset.root, _MULTI_QUERY)
-    fields = _parse(_LAYOUTS[dataset.name].pattern, folder, names)
-    pids, camids = np.array([(int(pid), int(camid)) for pid, camid in fields], np.int32).T
-    boxes = Split(tuple(os.path.join(folder, name) for name in names), pids, camids)
+    paths = find_images(folder, "--multi-query")
+    expression = file_names.compiled(_LAYOUTS[dataset.name].pattern, "data.pattern")
+    people = file_names.who_are(expression, folder, paths)
+    pids, camids = np.array([(int(pid), int(camid)) for pid, camid in people], np.int32).T
+    boxes = Split(tuple(paths), pids, camids)
     check_multi_query(dataset, boxes)
     asked = set(_whose(dataset.query))
     return boxes.take([who in asked for who in _whose(boxes)])
@@ -151,8 +155,8 @@ def check_multi_query(dataset: Dataset, boxes: Split) -> None:
     if lacking:
         folder = os.path.join(dataset.root, _MULTI_QUERY)
         raise ValueError(
-            f"{len(lacking):,} of {len(dataset.query):,} queries have no image of their identity "
-            f"under their camera in {folder!r}, the first of them {lacking[0]!r}"
+            f"no image of the same identity and camera in {folder!r} for {len(lacking):,} of "
+            f"{counted(len(dataset.query), 'query', 'queries')}, the first of them {lacking[0]!r}"
         )
 
 
@@ -165,9 +169,8 @@ def read_extra(folder: str | os.PathLike) -> Split:
     """Find more images for the gallery: distractors, with pid 0 and camid 0 for any file name.
 
     Args:
-        folder: with images in it or in folders below, called .jpg, .jpeg or .png in any case. For
-            example the 500,000 distractors of Market-1501. Links to folders are followed, each
-            folder once.
+        folder: with images in it or in folders below, as `image_files.find_images` finds them. For
+            example the 500,000 distractors of Market-1501.
 
     Returns:
         All images, in the order of their paths.
@@ -179,43 +182,6 @@ def read_extra(folder: str | os.PathLike) -> Split:
     paths = find_images(folder, "--gallery-extra")
     nobody = np.zeros(len(paths), np.int32)
     return Split(tuple(paths), nobody, nobody)
-
-
-def find_images(folder: str | os.PathLike, option: str) -> list[str]:
-    """Find all images in a folder or in folders below, as `read_extra` does.
-
-    Args:
-        folder: the folder to search.
-        option: the option that named it, for errors.
-
-    Returns:
-        Their paths, sorted.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        ValueError: there is no image.
-    """
-    folder = os.fspath(folder)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder!r} ({option})")
-    paths, waiting, seen = [], [folder], set()
-    while waiting:
-        path = waiting.pop()
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:  # A link leads back, or two lead to one place.
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders = []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if os.path.isdir(entry.path):
-                    folders.append(entry.path)
-                elif _is_image(entry.name):
-                    paths.append(entry.path)
-        waiting += sorted(folders, reverse=True)
-    if not paths:
-        raise ValueError(f"no image ({', '.join(_SUFFIXES)}) in or below {folder!r} ({option})")
-    return sorted(paths)
 
 
 def read_names(
@@ -243,60 +209,92 @@ def read_names(
         if layout not in _LAYOUTS:
             known = ", ".join(NAMED_LAYOUTS)
             raise ValueError(f"unknown layout {layout!r}; supported layouts: {known}")
-        expression = _compiled(_LAYOUTS[layout].pattern, option)
+        expression = file_names.compiled(_LAYOUTS[layout].pattern, option)
     else:
-        expression = _compiled(pattern, option)
+        expression = file_names.compiled(pattern, option)
     numbered = pattern is None and layout != "folder"
-    fields = [_match(expression, os.path.basename(path)) for path in paths]
+    fields = [file_names.who_is(expression, path) for path in paths]
     if numbered:
         fields = [who and (str(int(who[0])), str(int(who[1]))) for who in fields]
     return fields
 
 
-def _read_folders(rules: _Layout, root: str, numbered: bool) -> list[Split]:
-    """Train, query and gallery of a layout that defines them by folders and file names.
+def least_identity(layout: str | None) -> int:
+    """The smallest number that names of a layout may show and that keeps its meaning as a pid."""
+    rules = _LAYOUTS.get(layout or "", _LAYOUTS["folder"])
+    return min(rules.junk + rules.distractors, default=1)
 
-    Args:
-        rules: the layout.
-        root: the folder that holds the splits' folders.
-        numbered: whether pids and camids are numbers in the names.
-    """
-    if len(rules.folders) != 3:
-        raise ValueError(f"folders must name train, query and gallery, not {rules.folders}")
-    names = [_image_names(root, folder) for folder in rules.folders]
-    parsed = [
-        _parse(rules.pattern, os.path.join(root, folder), split)
-        for folder, split in zip(rules.folders, names, strict=True)
-    ]
-    if numbered:
-        pid_numbers = camid_numbers = int
+
+def _read_msmt17(root: str, folders: Sequence[str] | None, to_train: bool) -> Dataset:
+    train, query, gallery = (
+        Split(*split) for split in msmt17.read(root, folders, to_train=to_train)
+    )
+    # Test identities are called by the numbers in their lists, from 0.
+    first = int(train.pids.max(initial=0)) + 1
+    test = np.union1d(query.pids, gallery.pids).tolist()
+    return Dataset(
+        train,
+        query,
+        gallery,
+        name="msmt17",
+        root=root,
+        sources=tuple(lists[0] for lists in msmt17.LISTS),
+        identity_names={pid: str(pid - first) for pid in test},
+    )
+
+
+def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dataset:
+    """The splits of a layout of folders and file names."""
+    expression = file_names.compiled(rules.pattern, "data.pattern")
+    _check_there(root, rules.folders if to_train else rules.folders[1:])
+    paths, people = [], []
+    for i, folder in enumerate(rules.folders):
+        found = _split_images(root, folder, rules.folders) if i or to_train else []
+        paths.append(found)
+        people.append(file_names.who_are(expression, os.path.join(root, folder), found))
+    if layout == "folder":
+        pid_numbers, camid_numbers = (_numbering(people, field) for field in (0, 1))
     else:
-        pid_numbers, camid_numbers = (_numbering(parsed, field) for field in (0, 1))
+        people = [[(str(int(pid)), str(int(camid))) for pid, camid in who] for who in people]
+        above = int(not rules.distractors and any(pid == "0" for who in people for pid, _ in who))
+        pid_numbers = {pid: int(pid) + above for who in people for pid, _ in who}
+        camid_numbers = {camid: int(camid) for who in people for _, camid in who}
     splits = []
-    for folder, split, fields in zip(rules.folders, names, parsed, strict=True):
-        pids = np.array([pid_numbers(pid) for pid, _ in fields], np.int32)
-        camids = np.array([camid_numbers(camid) for _, camid in fields], np.int32)
-        in_train = folder == rules.folders[0]
-        keep = ~np.isin(pids, rules.junk + (rules.distractors if in_train else ()))
-        paths = tuple(os.path.join(root, folder, name) for name in split)
-        splits.append(Split(paths, pids, camids).take(keep))
-    return splits
+    for found, who in zip(paths, people, strict=True):
+        pids = np.array([pid_numbers[pid] for pid, _ in who], np.int32)
+        camids = np.array([camid_numbers[camid] for _, camid in who], np.int32)
+        splits.append(Split(tuple(found), pids, camids))
+    _warn_of_nobodies(layout, rules, root, people)
+    train, query, gallery = (
+        split.take(~np.isin(split.pids, rules.junk + (rules.distractors if i == 0 else ())))
+        for i, split in enumerate(splits)
+    )
+    return Dataset(
+        train,
+        query,
+        gallery,
+        name=layout,
+        root=root,
+        sources=rules.folders,
+        identity_names={number: pid for pid, number in pid_numbers.items()},
+        camera_names={number: camid for camid, number in camid_numbers.items()},
+    )
 
 
-def _is_image(name: str) -> bool:
-    # A leading dot marks the resource forks that macOS leaves beside the files: ._0002_c1s1.jpg
-    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+def _check_there(root: str, folders: Sequence[str]) -> None:
+    """Raises FileNotFoundError for all folders below the root that are missing."""
+    missing = [folder for folder in folders if not os.path.isdir(os.path.join(root, folder))]
+    if missing:
+        raise FileNotFoundError(
+            f"no folder {' and no folder '.join(map(repr, missing))} in {root!r}, which holds "
+            f"{_listing(root)}: data.folders names the folders of train, query and gallery"
+        )
 
 
-def _image_names(root: str, folder: str) -> list[str]:
-    """The image files in a split's folder, sorted."""
-    path = os.path.join(root, folder)
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f"no folder {folder!r} in {root!r}, which holds {_listing(root)}")
-    names = sorted(filter(_is_image, os.listdir(path)))
-    if not names:
-        raise ValueError(f"no image ({', '.join(_SUFFIXES)}) in {path!r}")
-    return names
+def _split_images(root: str, folder: str, folders: Sequence[str]) -> list[str]:
+    """The images in a split's folder and below, without those of another split below it."""
+    others = [os.path.join(root, other) for other in folders]
+    return find_images(os.path.join(root, folder), "data.folders", but=others)
 
 
 def _listing(root: str) -> str:
@@ -305,49 +303,50 @@ def _listing(root: str) -> str:
     return listed or "no folders"
 
 
-def _parse(pattern: str, folder: str, names: Sequence[str]) -> list[tuple[str, str]]:
-    """The (pid, camid) texts of file names."""
-    expression = _compiled(pattern, "data.pattern")
-    fields = []
-    for name in names:
-        who = _match(expression, name)
-        if who is None:
-            raise ValueError(
-                f"no identity and camera in the name of {os.path.join(folder, name)!r}: "
-                f"names must match {pattern!r}"
+def _numbering(people: Sequence[Sequence[tuple[str, str]]], field: int) -> dict[str, int]:
+    """Numbers of texts, one for all splits."""
+    texts = sorted({who[field] for split in people for who in split})
+    # From 1: 0 stands for distractors.
+    return {text: number for number, text in enumerate(texts, start=1)}
+
+
+def _warn_of_nobodies(
+    layout: str, rules: _Layout, root: str, people: Sequence[Sequence[tuple[str, str]]]
+) -> None:
+    """Says what the identities 0 and -1 mean where another layout would use them otherwise."""
+    nobodies = [collections.Counter(filter(_is_nobody, (pid for pid, _ in who))) for who in people]
+    if not rules.distractors:
+        total = sum(nobodies, collections.Counter())
+        if total:
+            warn(
+                f"people in layout {layout}: {_counts(total)} in {shown(root)}. In layout "
+                "market1501, which takes data.folders too, 0 are distractors and -1 is junk"
             )
-        fields.append(who)
-    return fields
+        return
+    # A gallery of Market-1501 always has both, so it is reported only beside another split.
+    ends = ("not trained on", "in no score", "in no score as matches")
+    for folder, counts, end in zip(rules.folders, nobodies, ends, strict=True):
+        if counts and any(nobodies[:2]):
+            warn(
+                f"{end}: {_counts(counts)} in {shown(os.path.join(root, folder))}. In layout "
+                f"{layout}, 0 are distractors and -1 is junk; in layout folder they are people"
+            )
 
 
-def _compiled(pattern: str, option: str) -> re.Pattern:
-    """The regular expression of a pattern that `option` sets."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{option} {pattern!r} is no regular expression: {error}") from None
-    if not {"pid", "camid"} <= expression.groupindex.keys():
-        raise ValueError(f"{option} {pattern!r} lacks the groups (?P<pid>...), (?P<camid>...)")
-    return expression
+def _is_nobody(pid: str) -> bool:
+    return bool(re.fullmatch(r"-1|0+", pid))
 
 
-def _match(expression: re.Pattern, name: str) -> tuple[str, str] | None:
-    """The (pid, camid) texts of a file's name, or None."""
-    match = expression.match(name)
-    return (match["pid"], match["camid"]) if match and match["pid"] and match["camid"] else None
+def _counts(images: Mapping[str, int]) -> str:
+    return " and ".join(
+        f"{counted(count, 'image')} of identity {pid}" for pid, count in sorted(images.items())
+    )
 
 
-def _numbering(parsed: Sequence[Sequence[tuple[str, str]]], field: int):
-    """A function from texts to numbers, one for all splits."""
-    texts = sorted({fields[field] for split in parsed for fields in split})
-    # From 1, because 0 is the number of distractors.
-    return {text: number for number, text in enumerate(texts, start=1)}.__getitem__
-
-
-def check(dataset: Dataset) -> None:
-    """Raise ValueError if the data cannot be used for training and evaluation."""
+def check(dataset: Dataset, *, to_train: bool = True) -> None:
+    """Raises ValueError where the data cannot be evaluated or, if asked for, trained on."""
     train, query, gallery = (os.path.join(dataset.root, source) for source in dataset.sources)
-    if dataset.train.num_identities < 2:
+    if to_train and dataset.train.num_identities < 2:
         raise ValueError(f"fewer than two identities to train on in {train!r}")
 
     cameras = collections.defaultdict(set)
@@ -365,9 +364,7 @@ def _warn_of_shared_identities(dataset: Dataset) -> None:
     shared = len(np.intersect1d(dataset.train.pids, dataset.query.pids))
     if shared:
         train, query, _ = (os.path.join(dataset.root, source) for source in dataset.sources)
-        logging.warning(
-            "%d identities of %r are in %r too: figures will flatter the network",
-            shared,
-            query,
-            train,
+        warn(
+            f"in training and evaluation: {counted(shared, 'identity', 'identities')} of "
+            f"{shown(query)} can be seen in {shown(train)}, so the scores flatter the network"
         )

@@ -49,9 +49,9 @@ def open_images(
     they decode JPEG with the accurate integer transform, and resize like `decoding.resize`, in
     integers.
 
-    Supported are JPEG, PNG, GIF, BMP and WebP files that Pillow reads, with at most
-    `decoding.MAX_SIDE` pixels per side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and
-    alpha become RGB (alpha is dropped), and the EXIF orientation is applied.
+    A JPEG, PNG, GIF, BMP, WebP or TIFF that Pillow reads will do, of at most `decoding.MAX_SIDE`
+    pixels a side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha
+    is dropped), and the EXIF orientation is applied.
 
     Args:
         paths: N files.

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,8 +24,10 @@ _LINE = re.compile(
 )
 
 
-def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
-    """Read the lists; of the boxes' folders only the names of files are read.
+def read(
+    root: str, folders: Sequence[str] | None = None, *, to_train: bool = True
+) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
+    """Reads the lists; of the boxes' folders only the names of files are read.
 
     The lists number training and test identities both from 0, although they are different people.
     Here they are numbered from 1 without gap or overlap, training first: 1 to 1,041 and 1,042 to
@@ -32,7 +35,10 @@ def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
 
     Args:
         root: the folder of the lists and of `train` and `test`, as MSMT17_V1 has them, or of
-            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. If it has both, V1's are used.
+            `mask_train_v2` and `mask_test_v2`, as MSMT17_V2. V1's are used if both exist.
+        folders: instead of those, the folders below the root of train, query and gallery.
+        to_train: whether to read the training images. If not, the first split is empty, and test
+            identities are numbered from 1.
 
     Returns:
         For train, query and gallery: N paths in sorted order, pids and camids, (N,) int32.
@@ -42,30 +48,34 @@ def read(root: str) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
         ValueError: a list has a line of another form or one that leads out of its folder, or a
           split is empty.
     """
-    train, test = _folders(root)
-    splits = []
+    folders = folders or _folders(root, to_train)
+    splits: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
     first_pid = 1
-    for lists, folder in zip(LISTS, (train, test, test), strict=True):
+    for i, (lists, folder) in enumerate(zip(LISTS, folders, strict=True)):
+        if i == 0 and not to_train:
+            splits.append(((), np.zeros(0, np.int32), np.zeros(0, np.int32)))
+            continue
         boxes = sorted(box for name in lists for box in _boxes(root, name, folder))
         if not boxes:
             raise ValueError(f"no image in {' and '.join(lists)} of {root!r}")
         paths, numbers, camids = zip(*boxes, strict=True)
         pids = np.array(numbers, np.int32) + np.int32(first_pid)
-        if folder == train:
+        if i == 0:
             first_pid = int(pids.max()) + 1
         splits.append((paths, pids, np.array(camids, np.int32)))
     return splits
 
 
-def _folders(root: str) -> tuple[str, str]:
-    """The folders of the training and the test boxes below the root."""
-    for folders in _FOLDERS.values():
-        if all(os.path.isdir(os.path.join(root, folder)) for folder in folders):
-            return folders
+def _folders(root: str, to_train: bool) -> Sequence[str]:
+    """The folders below the root of the boxes of train, query and gallery."""
+    for train, test in _FOLDERS.values():
+        needed = (train, test) if to_train else (test,)
+        if all(os.path.isdir(os.path.join(root, folder)) for folder in needed):
+            return train, test, test
     known = " nor ".join(f"{' and '.join(pair)} ({name})" for name, pair in _FOLDERS.items())
     raise FileNotFoundError(
         f"neither folders {known} in {root!r} (data.root): name the folder that holds them and "
-        "list_train.txt"
+        "list_train.txt, or name others by data.folders"
     )
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from reid_jax.runtime.messages import counted
+
 # Streams of random numbers that share a seed.
 _IDENTITIES, _IMAGES = 0, 1
 
@@ -44,8 +46,8 @@ class IdentitySampler:
         starts = np.unique(labels[order], return_index=True)[1]
         if len(starts) < num_identities:
             raise ValueError(
-                f"data.identities_per_batch = {num_identities} is more than the {len(starts)} "
-                "identities of the training split"
+                f"data.identities_per_batch = {num_identities} is more than the "
+                f"{counted(len(starts), 'identity', 'identities')} of the training split"
             )
         self._images = np.split(order, starts[1:])
         self._num_identities = num_identities

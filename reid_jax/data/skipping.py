@@ -1,13 +1,26 @@
-"""Removes bad images from a split, up to a limit, if the recipe requests it."""
+"""Bad images left out of a split, up to a limit, if the recipe asks for it."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
 from reid_jax.data import decoding
 from reid_jax.data.splits import Split
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import counted
 from reid_jax.runtime.progress import Progress
+
+
+@contextlib.contextmanager
+def advised() -> Iterator[None]:
+    """Adds the setting that leaves bad images out to an error of the loaders inside."""
+    try:
+        yield
+    except decoding.BadFilesError as error:
+        message = f"{error}, or leave them out with --config.data.on_bad_image=skip"
+        raise decoding.BadFilesError(message) from None
 
 
 def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Split:
@@ -37,8 +50,8 @@ def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Spli
     bad = [(split.paths[i], problem) for i, problem in problems]
     if len(bad) > config.skip_limit * len(split):
         raise ValueError(
-            f"{len(bad):,} of the {len(split):,} images of {name} are bad, and data.skip_limit is "
-            f"{config.skip_limit:g} of them: {decoding.first_few(bad)}"
+            f"{len(bad):,} of {counted(len(split), 'image')} of {name} cannot be read, and "
+            f"data.skip_limit is {config.skip_limit:g} of them: {decoding.first_few(bad)}"
         )
     keep = np.ones(len(split), bool)
     keep[[i for i, _ in problems]] = False

@@ -1,7 +1,7 @@
 """The images of a data set in three splits: train, query and gallery."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,7 +56,9 @@ class Dataset:
         gallery: images to search.
         name: the name of the layout.
         root: the folder they were read from.
-        sources: the folder or list of each split, below the root.
+        sources: below it, the folder or list of each split.
+        identity_names: texts by pid, where identities are not called by their pids.
+        camera_names: texts by camid, likewise.
     """
 
     train: Split
@@ -65,6 +67,16 @@ class Dataset:
     name: str
     root: str
     sources: tuple[str, ...]
+    identity_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    camera_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def identity(self, pid: int) -> str:
+        """What the identity is called."""
+        return self.identity_names.get(int(pid), str(pid))
+
+    def camera(self, camid: int) -> str:
+        """What the camera is called."""
+        return self.camera_names.get(int(camid), str(camid))
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.memory import MemoryImages
+from reid_jax.data.skipping import advised
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.streamed import StreamedImages
 from reid_jax.evaluation import multi_query
@@ -23,7 +24,9 @@ from reid_jax.evaluation.descriptors import descriptor_face, extract
 from reid_jax.evaluation.distances import Rescore
 from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.evaluation.verification import NoPairs, VerificationResult, evaluate_verification
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import counted
 from reid_jax.runtime.progress import Progress
 
 
@@ -38,6 +41,8 @@ class Evaluation:
         gallery: descriptors of the gallery.
         result: result of ranking the gallery for the queries.
         rescore: values that order the gallery instead of the distance; None for the distance.
+        verification: how well distances separate pairs of one identity from the others; None if
+            there is no positive or no negative pair.
     """
 
     evaluator: "Evaluator"
@@ -46,6 +51,7 @@ class Evaluation:
     gallery: Descriptors
     result: RankingResult
     rescore: Rescore | None = None
+    verification: VerificationResult | None = None
 
 
 class Evaluator:
@@ -93,9 +99,10 @@ class Evaluator:
 
         def read(split: Split, streamed: bool = False) -> tuple[Images, Split]:
             paths, size = split.paths[hosts.own_part(len(split))], config.data.image_size
-            if streamed:
-                return StreamedImages(paths, size, progress), split
-            return open_images(paths, size, config.data.loader, progress), split
+            with advised():
+                if streamed:
+                    return StreamedImages(paths, size, progress), split
+                return open_images(paths, size, config.data.loader, progress), split
 
         def read_all():
             # Multi-query reads only identities and cameras of the queries.
@@ -134,8 +141,26 @@ class Evaluator:
         every = hosts.gather_rows(np.concatenate(ranks))
         return score_ranks(np.split(every, np.cumsum(lengths)[:-1]))
 
+    def verify(
+        self, query: Descriptors, gallery: Descriptors, rescore: Rescore | None = None
+    ) -> VerificationResult | None:
+        """ROC of all pairs, in blocks of `eval.block_size`; None if one kind of pair is missing."""
+        try:
+            return evaluate_verification(
+                query,
+                gallery,
+                block_size=self.block_size,
+                rescore=rescore,
+                progress=self._progress,
+                team=hosts.EVERYBODY,
+            )
+        except NoPairs as error:
+            if self._progress:
+                self._progress(f"verification is left out: {error}")
+            return None
+
     def evaluate(self, variables, *, rerank: bool = False) -> Evaluation:
-        """Describe all images and rank the gallery.
+        """Describe all images, rank the gallery and score verification.
 
         Args:
             variables: {"params", "batch_stats"}.
@@ -148,11 +173,12 @@ class Evaluator:
                 query, gallery, block_size=self.block_size, progress=self._progress
             )
         result = self.rank(query, gallery, rescore)
-        return Evaluation(self, variables, query, gallery, result, rescore)
+        verification = self.verify(query, gallery, rescore)
+        return Evaluation(self, variables, query, gallery, result, rescore, verification)
 
     def __call__(self, variables) -> RankingResult:
         """Compute CMC, mAP and mINP from {"params", "batch_stats"}."""
-        return self.evaluate(variables).result
+        return self.rank(*self.describe(variables))
 
     @property
     def batch_size(self) -> int:
@@ -232,7 +258,7 @@ def table(result: RankingResult) -> str:
     ]
     if len(result.unmatched):
         lines.append(
-            f"{len(result.unmatched)} of {result.num_queries} queries have no match in the gallery "
-            "and are left out"
+            f"left out: {len(result.unmatched)} of "
+            f"{counted(result.num_queries, 'query', 'queries')} without a match in the gallery"
         )
     return "\n".join(lines)

@@ -21,7 +21,10 @@ from reid_jax.evaluation.distances import BLOCK_SIZE, Rescore, squared_distances
 from reid_jax.evaluation.ranking import neighbours
 from reid_jax.runtime.progress import Progress
 
-# Rows that are processed at a time: some megabytes.
+#: Default of k1 below, which needs more images than that.
+NEIGHBOURS = 20
+
+# Rows whose entries are worked on at a time: some megabytes.
 _ROWS = 256
 
 
@@ -29,7 +32,7 @@ def k_reciprocal(
     query: Descriptors,
     gallery: Descriptors,
     *,
-    k1: int = 20,
+    k1: int = NEIGHBOURS,
     k2: int = 6,
     weight: float = 0.3,
     block_size: int = BLOCK_SIZE,
@@ -101,7 +104,7 @@ def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {k}")
         if least > images:
             raise ValueError(
-                f"{name} = {k} needs at least {least} images, but query and gallery have {images}: "
+                f"{name} = {k} needs at least {least} images, and query and gallery have {images}: "
                 f"choose a smaller {name}"
             )
     if not 0 <= weight <= 1:

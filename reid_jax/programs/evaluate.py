@@ -14,14 +14,16 @@ from reid_jax import models
 from reid_jax.data import datasets
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.synthetic.dataset import RECORD
+from reid_jax.evaluation import verification
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
+from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.devices import choose_devices, own_devices
-from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import say, shown
 
 
@@ -81,7 +83,7 @@ def evaluate_run(
     figures: int | Sequence[str] = 0,
     draw: bool = False,
 ) -> EvaluatedRun:
-    """Restore a checkpoint, rank the gallery, print a table and write `results.json`.
+    """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
     With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
     bad images were left out, `skipped_images.json` beside the results names them.
@@ -101,6 +103,7 @@ def evaluate_run(
             the checkpoint is of another network; or a file of `figures` is not a query.
     """
     # Quick checks come first: settings and folders, then images.
+    workdir, output = local_path(workdir, "workdir"), local_path(output, "output")
     _, num_classes = read_run(workdir)
     check_leaves(config)
     check_symlinks(workdir)
@@ -131,9 +134,9 @@ def evaluate_run(
     # Results.
     described = _described(protocol, config, images)
     done = EvaluatedRun(config, workdir, step, described, evaluation, drawn)
-    _print(done)
     if hosts.is_first():
         _write(done, images, pathlib.Path(output))
+    _print(done)
     return done
 
 
@@ -158,7 +161,7 @@ def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndar
     parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
     indices, problems = [], []
     for file in chosen:
-        end, name = pathlib.Path(file).parts, shown(file)
+        end, name = pathlib.Path(os.path.expanduser(file)).parts, shown(file)
         found = [i for i, path in enumerate(parts) if end and path[-len(end) :] == end]
         indices += found
         if not found:
@@ -194,8 +197,14 @@ def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
     boxes = extra = None
     if protocol.multi_query:
         boxes = datasets.load_multi_query(dataset, data, say)
-    if protocol.gallery_extra:
+    if protocol.gallery_extra is not None:
         extra = datasets.load_extra(protocol.gallery_extra, data, say)
+    count = len(dataset.query) + len(dataset.gallery) + len(extra or ())
+    if protocol.rerank and count <= NEIGHBOURS:
+        raise ValueError(
+            f"--rerank needs at least {NEIGHBOURS + 1} images in query and gallery together, which "
+            f"have {count}: leave out --rerank"
+        )
     return _EvaluationImages(dataset, boxes, extra)
 
 
@@ -214,6 +223,8 @@ def _print(done: EvaluatedRun) -> None:
     where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
     protocol = f", {done.protocol_text}" if done.protocol_text else ""
     say(f"{done.config.model.name}, {where}{protocol}:\n{table(done.evaluation.result)}")
+    if done.evaluation.verification is not None:
+        say(verification.table(done.evaluation.verification))
 
 
 def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
@@ -236,12 +247,19 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
+    if done.evaluation.verification is not None:
+        results["verification"] = {
+            **done.evaluation.verification.summary(),
+            "image_size": list(done.config.data.image_size),
+        }
     write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def _check_drawn(data: ConfigDict) -> None:
     """Raise FileNotFoundError if loading the dataset of a recipe's `data` would draw it."""
-    if data.layout == "synthetic" and not (pathlib.Path(data.root) / RECORD).is_file():
+    if data.layout != "synthetic":
+        return
+    if not os.path.isfile(os.path.join(local_path(data.root, "data.root"), RECORD)):
         raise FileNotFoundError(
             f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
             "to draw them into another folder, set --config.data.root=FOLDER"

@@ -16,7 +16,7 @@ from reid_jax.programs.model_card import Facts, model_card
 from reid_jax.runs import packed_file
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.workdir import read_content, read_run
-from reid_jax.runtime.files import replacing
+from reid_jax.runtime.files import local_path, replacing
 from reid_jax.runtime.messages import say, shown
 from reid_jax.weights.resnet import structure_of
 
@@ -49,7 +49,7 @@ def pack_run(
         FileExistsError: one of the two files exists and has another content.
         OSError, ValueError: `out`, the run, its checkpoint or its results are bad.
     """
-    out = pathlib.Path(out)
+    workdir, out = local_path(workdir, "RUN"), pathlib.Path(local_path(out, "OUT"))
     if out.suffix != _SUFFIX:
         raise ValueError(f"OUT is {shown(out)}; it must end in {_SUFFIX}")
     if packed_file.is_packed(workdir):

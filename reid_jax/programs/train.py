@@ -14,6 +14,7 @@ from reid_jax.data import datasets
 from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
+from reid_jax.data.skipping import advised
 from reid_jax.data.splits import Dataset
 from reid_jax.data.tensorflow_extra import check_loader
 from reid_jax.evaluation.evaluator import Evaluator, table
@@ -25,7 +26,8 @@ from reid_jax.runs.workdir import check_workdir, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.devices import check_divides, choose_devices, own_devices
-from reid_jax.runtime.messages import say
+from reid_jax.runtime.files import local_path
+from reid_jax.runtime.messages import counted, say
 from reid_jax.runtime.preemption import Preemption
 from reid_jax.runtime.progress import TrainingProgress
 from reid_jax.training.calendar import Calendar
@@ -64,6 +66,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """
     # Quick checks come first: settings, then folders, then images.
     check(config)
+    workdir = local_path(workdir, "workdir")
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
     check_divides(
@@ -146,11 +149,11 @@ class _Evaluations:
     def __call__(self, state: TrainState) -> None:
         done = int(state.step)
         self.last = self._evaluator({"params": state.params, "batch_stats": state.batch_stats})
-        say(f"step {done}:\n{table(self.last)}")
-        if done > self._start_step or done == 0:  # Otherwise metrics and checkpoint exist.
+        if done > self._start_step or done == 0:  # Else metrics and checkpoint are there.
             summary = self.last.summary()
             self._record.write(done, "eval", {"epoch": self._calendar.epoch(done), **summary})
             self._record.save(state, summary)
+        say(f"step {done}:\n{table(self.last)}")
         self._record.draw()
 
 
@@ -191,14 +194,15 @@ def _open_training_data(
         num_instances=config.data.images_per_identity,
         seed=config.seed,
     )
-    images = open_images(
-        dataset.train.paths,
-        config.data.image_size,
-        config.data.loader,
-        say,
-        own,
-        team=hosts.EVERYBODY,
-    )
+    with advised():
+        images = open_images(
+            dataset.train.paths,
+            config.data.image_size,
+            config.data.loader,
+            say,
+            own,
+            team=hosts.EVERYBODY,
+        )
     return _TrainingData(images, labels, sampler, own)
 
 
@@ -226,9 +230,11 @@ def _opening(
     """The first line of a run: the network, its data and its devices."""
     parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
     return (
-        f"{config.model.name}: {parameters:,} parameters; {len(dataset.train):,} images of "
-        f"{dataset.train.num_identities:,} identities; {calendar.total_steps:,} steps of "
-        f"{_batch_size(config)} images on {len(devices)} {devices[0].device_kind} device(s)"
+        f"{config.model.name}: {counted(parameters, 'parameter')}; "
+        f"{counted(len(dataset.train), 'image')} of "
+        f"{counted(dataset.train.num_identities, 'identity', 'identities')}; "
+        f"{counted(calendar.total_steps, 'step')} of {counted(_batch_size(config), 'image')} on "
+        f"{counted(len(devices), f'{devices[0].device_kind} device')}"
         + (f" of {hosts.count()} hosts" if hosts.count() > 1 else "")
     )
 
@@ -237,7 +243,8 @@ def _check_not_past_end(start_step: int, calendar: Calendar, workdir: str) -> No
     """Raise ValueError if the run has already made more steps; print the step it resumes from."""
     if start_step > calendar.total_steps:
         raise ValueError(
-            f"{calendar.length}, but the run in {workdir} has already made {start_step} steps"
+            f"{calendar.length}, but the run in {workdir} has made {counted(start_step, 'step')} "
+            "already"
         )
     if start_step > 0:
         say(f"resuming from step {start_step}")

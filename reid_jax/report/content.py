@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Lists:
         ranks: Q arrays of int, the ranks of each query's matches, ascending.
         stages: S names, empty if the network has no Grad-CAM.
         maps: uint8 (Q, S, h, w), each scaled by its own maximum.
+        identities: what identities are called, by pid, if not by their pids.
+        cameras: likewise cameras, by camid.
     """
 
     query: Images
@@ -68,6 +70,8 @@ class Lists:
     ranks: Sequence[np.ndarray]
     stages: Sequence[str]
     maps: np.ndarray
+    identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    cameras: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         count, shape = len(self.query.names), np.shape(self.found)
@@ -110,6 +114,12 @@ def names(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
     return [printable(path.removeprefix(root)) for path in paths]
 
 
+def called(numbers: np.ndarray, name: Callable[[int], str]) -> dict[int, str]:
+    """What numbers are called, printable, if not by themselves."""
+    every = {number: printable(name(number)) for number in np.unique(numbers).tolist()}
+    return {number: text for number, text in every.items() if text != str(number)}
+
+
 def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None) -> np.ndarray:
     """Compute Grad-CAM of all queries, batch by batch, keeping a few bytes of each query.
 
@@ -129,7 +139,7 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
     batch_size = min(evaluator.batch_size, evaluator.round_up(count))
     face = pmap_face(evaluator.network, evaluator.devices, "gradcams")
     parts = []
-    with Tracker(progress, count, "made Grad-CAM of", "queries") as tracker:
+    with Tracker(progress, count, "made Grad-CAM of", "query", "queries") as tracker:
         for start in range(0, count, batch_size):
             # One shape means one compilation: the last image is repeated, and its maps are dropped.
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)

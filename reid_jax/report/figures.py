@@ -10,6 +10,7 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluation
 from reid_jax.evaluation.ranking import nearest
+from reid_jax.runtime.messages import printable
 
 
 def write_figures(
@@ -45,8 +46,12 @@ def _map_figures(
     """Activation maps of the queries `shown` as pictures, by file name."""
     evaluator, query = evaluation.evaluator, evaluation.query
     network = evaluator.network
-    titles = [f"id {query.pids[i]}, cam {query.camids[i]}" for i in shown]
-    # Every device needs as many images: the last is repeated, and its results are dropped.
+    dataset = evaluator.dataset
+    titles = [
+        printable(f"id {dataset.identity(query.pids[i])}, cam {dataset.camera(query.camids[i])}")
+        for i in shown
+    ]
+    # All devices get as many images: the last is repeated, and what it gives is dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 
     def maps(method: str) -> np.ndarray:
@@ -91,5 +96,12 @@ def _ranked_lists(
         listed.reshape(*found.shape, *images.shape[1:]),
         pids == few.pids[:, None],
         distances=distances,
-        captions=visualize.Identities(few.pids, few.camids, pids, gallery.camids[found]),
+        captions=visualize.Identities(
+            few.pids,
+            few.camids,
+            pids,
+            gallery.camids[found],
+            evaluator.dataset.identity,
+            evaluator.dataset.camera,
+        ),
     )

@@ -15,8 +15,8 @@ from reid_jax import visualize
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.report import content, page, thumbnails
-from reid_jax.runtime.files import write_text_atomically
-from reid_jax.runtime.messages import printable, shown
+from reid_jax.runtime.files import local_path, write_text_atomically
+from reid_jax.runtime.messages import counted, printable, shown
 from reid_jax.runtime.progress import Progress
 
 PAGE = "report.html"
@@ -62,7 +62,7 @@ def write_report(
         ValueError: a Grad-CAM is not finite, or an image can no longer be read.
         OSError: the folder cannot be written to.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(local_path(folder, "the report's folder"))
     shown_images, lists = _lists(evaluation, length, progress)
     summary = _summary(evaluation, facts, curves)
     ratio = shown_images.ratio
@@ -81,7 +81,7 @@ def write_report(
         digest = _write_images(folder / IMAGES, stream)
         write_text_atomically(path, build(f"{IMAGES}/{digest}"))
         _remove_images(folder / IMAGES, but=digest)
-        beside = f", thumbnails of {count:,} images in {shown(folder / IMAGES)}"
+        beside = f", thumbnails of {counted(count, 'image')} in {shown(folder / IMAGES)}"
     else:
         write_text_atomically(path, build(files))
         _remove_images(folder / IMAGES)
@@ -126,7 +126,8 @@ def _lists(
 ) -> tuple[_ShownImages, content.Lists]:
     """Rank the gallery for every query and compute Grad-CAM of the queries."""
     evaluator, gallery = evaluation.evaluator, evaluation.gallery
-    network, split, root = evaluator.network, evaluator.dataset.query, evaluator.dataset.root
+    network, dataset = evaluator.network, evaluator.dataset
+    split, root = dataset.query, dataset.root
     found, distances = nearest(
         evaluation.query,
         gallery,
@@ -152,6 +153,8 @@ def _lists(
         ranks=evaluation.result.ranks,
         stages=network.stage_names if network.classifies else (),
         maps=maps,
+        identities=content.called(np.append(split.pids, gallery.pids), dataset.identity),
+        cameras=content.called(np.append(split.camids, gallery.camids), dataset.camera),
     )
     return _ShownImages(evaluation, distinct), lists
 

@@ -45,7 +45,9 @@
   const firstOf = (q) => (matchesOf(q) ? ranks[rankStarts[q]] : 0);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const whole = (number) => number.toLocaleString("en");
-  const who = (pid) => (pid > 0 ? `identity ${pid}` : "distractor");
+  const identity = (pid) => data.identities[pid] ?? String(pid);
+  const place = (camid) => data.cameras[camid] ?? String(camid);
+  const who = (pid) => (pid > 0 ? `identity ${identity(pid)}` : "distractor");
   function distance(value) {
     const size = Math.abs(value);
     if (size >= 1000) return whole(Math.round(value));
@@ -124,8 +126,8 @@
   function queryCells(q) {
     const cells = [];
     const self = make("div", "frame self");
-    self.append(picture(q, `Query of identity ${query.pids[q]}`));
-    cells.push(cell("Query", "", self, [[`id ${query.pids[q]}`], [`cam ${query.camids[q]}`]]));
+    self.append(picture(q, `Query of identity ${identity(query.pids[q])}`));
+    cells.push(cell("Query", "", self, [[`id ${identity(query.pids[q])}`], [`cam ${place(query.camids[q])}`]]));
     stages.forEach((stage, s) => {
       const frame = make("div", "frame cam");
       const map = overlay(q, s, 128, Math.max(1, Math.round(128 * data.ratio)));
@@ -146,11 +148,11 @@
       const verdict = right ? "right" : "wrong";
       const frame = make("div", `frame ${verdict}`);
       frame.append(picture(count + g, `Rank ${r + 1}, ${verdict}: ${who(gallery.pids[g])}`));
-      const id = gallery.pids[g] > 0 ? `id ${gallery.pids[g]}` : "distractor";
+      const id = gallery.pids[g] > 0 ? `id ${identity(gallery.pids[g])}` : "distractor";
       const far = distance(distances[q * data.length + r]);
       const caption = large
-        ? [[id], [`cam ${gallery.camids[g]}`], [`distance ${far}`], [gallery.names[g], "name"]]
-        : [[id], [`c${gallery.camids[g]} · ${far}`]];
+        ? [[id], [`cam ${place(gallery.camids[g])}`], [`distance ${far}`], [gallery.names[g], "name"]]
+        : [[id], [`${data.cameras[gallery.camids[g]] ?? `c${gallery.camids[g]}`} · ${far}`]];
       cells.push(cell(`${r + 1} ${right ? "✓" : "✗"}`, right ? "good" : "bad", frame, caption));
     }
     return cells;
@@ -166,7 +168,7 @@
   function label(q) {
     const score = matchesOf(q) ? `average precision ${percent(precision[q])}, ` : "";
     const words = verdict(q).text.replace(/^[✓✗] /, "");
-    return `Query ${q + 1}: ${who(query.pids[q])}, camera ${query.camids[q]}, ${score}${words}`;
+    return `Query ${q + 1}: ${who(query.pids[q])}, camera ${place(query.camids[q])}, ${score}${words}`;
   }
 
   // One element a query, empty but where it is near the window.
@@ -186,8 +188,8 @@
     const { text, right } = verdict(q);
     const line = make("div", "line");
     line.append(
-      make("b", "", `Identity ${query.pids[q]}`),
-      make("span", "", `camera ${query.camids[q]}`),
+      make("b", "", `Identity ${identity(query.pids[q])}`),
+      make("span", "", `camera ${place(query.camids[q])}`),
       make("span", right === null ? "" : right ? "good" : "bad", text)
     );
     if (right !== null) {
@@ -217,16 +219,19 @@
   const order = byId("order");
   const filters = byId("filters");
   const lower = query.names.map((name) => name.toLowerCase());
+  const people = Array.from(query.pids, (pid) => identity(pid).toLowerCase());
+  const number = /^\d+$/;
+  const numbered = people.some((name) => number.test(name));
   let shown = [];
   let current = -1;
 
   for (const pid of [...new Set(query.pids)].sort((a, b) => a - b)) {
     const option = make("option");
-    option.value = pid;
+    option.value = identity(pid);
     byId("identities").append(option);
   }
   for (const camid of [...new Set(query.camids)].sort((a, b) => a - b)) {
-    const option = make("option", "", camid);
+    const option = make("option", "", place(camid));
     option.value = camid;
     camera.append(option);
   }
@@ -234,9 +239,11 @@
   function fits(q, terms, failures) {
     if (camera.value !== "" && query.camids[q] !== Number(camera.value)) return false;
     if (failures && firstOf(q) === 1) return false;
-    // A number is an identity; all else is part of a file's name.
+    // A number is an identity, if any is called by one; all else is part of a person's or file's name.
     return terms.every((term) =>
-      /^\d+$/.test(term) ? query.pids[q] === Number(term) : lower[q].includes(term)
+      numbered && number.test(term)
+        ? number.test(people[q]) && Number(people[q]) === Number(term)
+        : lower[q].includes(term) || people[q].includes(term)
     );
   }
 
@@ -252,7 +259,7 @@
     byId("unmatched").replaceChildren(...unmatched.map((q) => items[q]));
     byId("unmatched").hidden = byId("unmatched-title").hidden = !unmatched.length;
     byId("nothing").hidden = shown.length > 0;
-    byId("count").textContent = `${whole(shown.length)} of ${whole(count)} queries`;
+    byId("count").textContent = `${whole(shown.length)} of ${whole(count)} ${count === 1 ? "query" : "queries"}`;
     select(shown.includes(current) ? current : -1);
   }
 
@@ -316,7 +323,7 @@
   function draw(q) {
     viewed = q;
     const position = shown.indexOf(q);
-    byId("view-title").textContent = `Identity ${query.pids[q]}, camera ${query.camids[q]}`;
+    byId("view-title").textContent = `Identity ${identity(query.pids[q])}, camera ${place(query.camids[q])}`;
     const { text, right } = verdict(q);
     const facts = make("dl", "facts");
     const fact = (name, value, className) => {
@@ -425,7 +432,7 @@
     near.disconnect();
     shown.forEach((q, i) => (i < PRINTED ? fill(items[q]) : items[q].replaceChildren()));
     for (const image of document.images) image.decoding = "sync";
-    byId("printed").textContent = `The first ${whole(Math.min(PRINTED, shown.length))} of ${whole(shown.length)} queries.`;
+    byId("printed").textContent = `The first ${whole(Math.min(PRINTED, shown.length))} of ${whole(shown.length)} ${shown.length === 1 ? "query" : "queries"}.`;
   });
   window.addEventListener("afterprint", () => {
     for (const item of items) near.observe(item);

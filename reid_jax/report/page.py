@@ -56,6 +56,8 @@ def build(
         "gallery_size": gallery_size,
         "query": _images(lists.query),
         "gallery": _images(lists.gallery),
+        "identities": dict(lists.identities),
+        "cameras": dict(lists.cameras),
         "length": lists.found.shape[1],
         "found": _array(lists.found, _INT),
         "distances": _array(lists.distances, _FLOAT),

@@ -10,6 +10,7 @@ from reid_jax.report.figures import write_figures
 from reid_jax.report.html_report import write_report
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runtime import hosts
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import printable, say
 
 
@@ -28,7 +29,7 @@ def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
     """
     if not hosts.is_first():
         return
-    folder = pathlib.Path(output)
+    folder = pathlib.Path(local_path(output, "output"))
     if len(run.drawn):
         written = write_figures(folder, run.evaluation, shown=run.drawn)
         say("drew " + ", ".join(str(path) for path in written))

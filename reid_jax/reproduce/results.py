@@ -12,6 +12,7 @@ from reid_jax.reproduce.plan import Settings, finished, make_run
 from reid_jax.reproduce.tables import DATASETS, TABLES, Row, Table
 from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import counted
 
 
 def write(name: str, settings: Settings, absent: dict[str, str]) -> str:
@@ -139,7 +140,7 @@ def _explanation(content: dict[str, Any]) -> str:
             if settings["small"]
             else []
         ),
-        *([f"at most {settings['steps']} steps a run"] if settings["steps"] else []),
+        *([f"at most {counted(settings['steps'], 'step')} a run"] if settings["steps"] else []),
         *(_code(leaf) for leaf in settings["overrides"] if not _names_weights(leaf)),
     ]
     if changed:

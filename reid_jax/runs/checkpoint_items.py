@@ -16,6 +16,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax import traverse_util
 
+from reid_jax.runs.plain_path import plain_path
+
 PyTree = Any
 
 
@@ -81,10 +83,11 @@ def read_items(
         ValueError: it is of another network or optimizer. The message names the first different
             leaf.
     """
-    args = {}
-    for item, tree in like.items():
-        _check_same_leaves(path / item, _saved_leaves(path, item), _by_name(tree))
-        args[item] = ocp.args.StandardRestore(as_nested_names(jax.tree.map(_target, tree)))
+    check_items(path, like)
+    args = {
+        item: ocp.args.StandardRestore(as_nested_names(jax.tree.map(_target, tree)))
+        for item, tree in like.items()
+    }
     try:
         restored = manager.restore(int(path.name), args=ocp.args.Composite(**args))
     except jax.errors.JaxRuntimeError:  # Out of device memory; the files are good.
@@ -98,12 +101,23 @@ def read_items(
     }
 
 
+def check_items(path: pathlib.Path, like: Mapping[str, PyTree]) -> None:
+    """Reads every byte of items, and makes sure that they have the leaves of `like`.
+
+    Raises:
+        DamagedCheckpointError, ValueError: as `read_items`.
+    """
+    for item, tree in like.items():
+        _check_same_leaves(path / item, _saved_leaves(path, item), _by_name(tree))
+
+
 def _saved_leaves(path: pathlib.Path, item: str) -> dict[str, Any]:
     """Names of the leaves of a stored item, with their shapes and dtypes."""
     try:
-        _read_every_byte(path / item)
-        tree = ocp.StandardCheckpointHandler().metadata(path / item).tree
-        return traverse_util.flatten_dict(tree, sep="/")
+        with plain_path(path / item) as folder:
+            _read_every_byte(folder)
+            tree = ocp.StandardCheckpointHandler().metadata(folder).tree
+            return traverse_util.flatten_dict(tree, sep="/")
     except Exception as error:  # See `read_items`.
         raise _damaged(path, error) from error
 
@@ -116,6 +130,16 @@ def model_of(state: PyTree) -> PyTree:
 def optimizer_of(state: PyTree) -> PyTree:
     """The part of a training state that resuming needs in addition to `model_of`."""
     return {"opt_state": state.opt_state, "step": state.step}
+
+
+def trees_of(state: PyTree) -> dict[str, PyTree]:
+    """What is saved of a training state, by item."""
+    return {"model": model_of(state), "optimizer": optimizer_of(state)}
+
+
+def as_item(tree: PyTree) -> ocp.args.StandardSave:
+    """An item to save, of a copy on the host."""
+    return ocp.args.StandardSave(as_nested_names(jax.device_get(tree)))
 
 
 def _by_name(tree: PyTree) -> dict[str, Any]:
@@ -172,7 +196,7 @@ def _read_every_byte(item: pathlib.Path) -> None:
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     keys = store.list().result()
     if not keys:
-        raise FileNotFoundError(f"{item.name}/ holds no array")
+        raise FileNotFoundError("it holds no array")
     for key in keys:
         store.read(key).result()
 

@@ -1,10 +1,11 @@
 """Checkpoints of a run: written while training continues; the newest and the best are kept.
 
-A thin layer over Orbax. A folder holds one subfolder per step, and each of those up to three items:
+A thin layer over Orbax. A folder holds one subfolder a step, and each of those up to four items:
 
     model/        params and batch_stats, which evaluation needs
     optimizer/    opt_state and step, which resuming needs in addition
     evaluation/   the metrics of the evaluation made at that step, as JSON, if there was one
+    interval/     sums for the next line of training metrics, as JSON, see `interval.Interval`
 
 A checkpoint of converted weights has only `model/`: it can be evaluated, but not resumed.
 """
@@ -12,7 +13,6 @@ A checkpoint of converted weights has only `model/`: it can be evaluated, but no
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import pathlib
 import shutil
@@ -26,15 +26,20 @@ import orbax.checkpoint as ocp
 from reid_jax.runs.checkpoint_items import (
     DamagedCheckpointError,
     PyTree,
-    as_nested_names,
+    as_item,
     can_be_resumed,
+    check_items,
     model_of,
     optimizer_of,
     read_items,
     read_metric,
     reason,
     set_aside,
+    trees_of,
 )
+from reid_jax.runs.interval import ITEM, Interval
+from reid_jax.runs.plain_path import plain_path
+from reid_jax.runs.preservation import NewestAndBest, best_step
 
 # In names of folders that are not checkpoints yet (Orbax's) or not any more (ours).
 _NO_CHECKPOINT = ".orbax-checkpoint-tmp"
@@ -72,9 +77,9 @@ class Checkpoints:
         # Orbax rejects relative paths, but only when it saves.
         self.folder = pathlib.Path(os.path.abspath(folder))
         self._best_by = best_by
-        self._scores: dict[int, float] = {}  # by step, of the evaluated checkpoints
-        self._manager = _open(self.folder, keep, self._scores)
-        self._writer = _Writer(self._manager, self.folder)
+        self._scores: dict[int, float] = {}  # By step, of the checkpoints that were evaluated.
+        self._writer = _Writer(self.folder, keep, self._scores)
+        self._manager = self._writer.manager
         self._scores.update(_read_scores(self._manager, self.folder, best_by))
 
     def __enter__(self) -> "Checkpoints":
@@ -84,19 +89,11 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Wait for the checkpoint being written.
-
-        Raises:
-            CheckpointWriteError: it failed, and the error was not raised before.
-        """
+        """Wait for the last write; raise CheckpointWriteError if it failed."""
         self._writer.close()
 
     def check(self) -> None:
-        """Check for errors without waiting.
-
-        Raises:
-            CheckpointWriteError: the checkpoint being written has failed.
-        """
+        """Raise CheckpointWriteError if the last write has failed, without waiting for it."""
         self._writer.check()
 
     @property
@@ -110,20 +107,26 @@ class Checkpoints:
 
         Among equals it is the newest. NaN is never the best.
         """
-        return _best_step(self._manager.all_steps(), self._scores)
+        return best_step(self._manager.all_steps(), self._scores)
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of the checkpoint of one step."""
         return self.folder / str(step)
 
-    def save(self, state: PyTree, metrics: Mapping[str, float] | None = None) -> bool:
-        """Start to write a checkpoint, and return once the state may be donated.
+    def save(
+        self,
+        state: PyTree,
+        metrics: Mapping[str, float] | None = None,
+        interval: Interval | None = None,
+    ) -> bool:
+        """Starts to write a checkpoint, and returns once the state may be donated.
 
         A thread writes a copy on the host. Its errors are raised by the next `save` or by `close`.
 
         Args:
             state: has `step`, `params`, `batch_stats` and `opt_state`.
-            metrics: the evaluation of this state, including `best_by`.
+            metrics: the evaluation of this very state; with `best_by` among them.
+            interval: sums to continue from.
 
         Returns:
             Whether it is written. False if this step or a later one already has a checkpoint.
@@ -135,16 +138,18 @@ class Checkpoints:
         step = int(state.step)
         if not self._manager.should_save(step):
             return False
-        state = jax.device_get(state)
-        items = {
-            "model": ocp.args.StandardSave(as_nested_names(model_of(state))),
-            "optimizer": ocp.args.StandardSave(as_nested_names(optimizer_of(state))),
-        }
+        items = {item: as_item(tree) for item, tree in trees_of(state).items()}
+        if interval is not None and interval.steps:
+            items[ITEM] = ocp.args.JsonSave(interval.saved())
         if metrics is not None:
             values = _checked(metrics, self._best_by)
             items["evaluation"] = ocp.args.JsonSave(values)
             self._scores[step] = values[self._best_by]  # Saving needs it to find the best one.
         return self._writer.start(step, items)
+
+    def verify(self, state: PyTree) -> None:
+        """Raises CheckpointWriteError if the checkpoint of this state cannot be read back."""
+        self._writer.verify(state)
 
     def save_model(self, variables: PyTree, step: int = 0) -> None:
         """Write only weights, converted from elsewhere; return once they are written.
@@ -156,8 +161,7 @@ class Checkpoints:
         Raises:
             CheckpointWriteError: they could not be written.
         """
-        variables = jax.device_get(variables)
-        self._writer.start(step, {"model": ocp.args.StandardSave(as_nested_names(variables))})
+        self._writer.start(step, {"model": as_item(variables)})
         self._writer.wait()
 
     def restore(self, state_like: PyTree) -> PyTree:
@@ -184,9 +188,8 @@ class Checkpoints:
         can_be_resumed(self.folder)
         damaged = []
         for step in sorted(self._all_steps(), reverse=True):
-            like = {"model": model_of(state_like), "optimizer": optimizer_of(state_like)}
             try:
-                restored = read_items(self._manager, self.path(step), like)
+                restored = read_items(self._manager, self.path(step), trees_of(state_like))
             except DamagedCheckpointError as error:
                 damaged.append((step, error))
                 continue
@@ -271,10 +274,11 @@ def _read_scores(
 
 
 class _Writer:
-    """Writes one checkpoint at a time, in one of Orbax's threads."""
+    """Write one checkpoint at a time, in a thread of Orbax's `manager`, which it opens."""
 
-    def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
-        self._manager, self._folder = manager, folder
+    def __init__(self, folder: pathlib.Path, keep: int, scores: Mapping[int, float]):
+        self._folder, self._link = folder, contextlib.ExitStack()
+        self.manager = _open(self._link.enter_context(plain_path(folder)), keep, scores)
         self._writing: int | None = None  # The step of the checkpoint being written.
         self._has_failed = False
 
@@ -285,24 +289,35 @@ class _Writer:
         self._writing, self._has_failed = step, False
         with self._clear_errors():
             # If the workdir has disappeared, do not recreate it with only this checkpoint.
-            self._folder.mkdir(parents=not self._manager.all_steps(), exist_ok=True)
-            return self._manager.save(step, args=ocp.args.Composite(**items))
+            self._folder.mkdir(parents=not self.manager.all_steps(), exist_ok=True)
+            return self.manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Wait for the checkpoint being written; raise CheckpointWriteError if it failed."""
         with self._clear_errors():
-            self._manager.wait_until_finished()
+            self.manager.wait_until_finished()
 
     def check(self) -> None:
         """Like `wait`, if the writing has ended; otherwise return at once."""
         with self._clear_errors():
-            if not self._manager.is_saving_in_progress():
-                self._manager.wait_until_finished()
+            if not self.manager.is_saving_in_progress():
+                self.manager.wait_until_finished()
+
+    def verify(self, state: PyTree) -> None:
+        """As `wait`, and reads every byte of the state's checkpoint."""
+        self.wait()
+        items = {"model": model_of(state), "optimizer": optimizer_of(state)}
+        try:
+            check_items(self._folder / str(int(state.step)), items)
+        except (DamagedCheckpointError, ValueError) as error:
+            raise CheckpointWriteError(
+                f"a checkpoint cannot be read back: {error}. Choose a --workdir on another disk"
+            ) from error
 
     def close(self) -> None:
         """Like `wait`, and close the manager."""
-        with self._clear_errors():
-            self._manager.close()
+        with self._link, self._clear_errors():
+            self.manager.close()
         if self._writing is not None:
             self._tidy()
 
@@ -317,11 +332,8 @@ class _Writer:
             self._has_failed = True
             self._tidy()  # The failed checkpoint may fill the disk.
             left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-            good = (
-                f"The last good one is {self._folder / str(max(left))}"
-                if left
-                else ("There is no other")
-            )
+            newest = left and self._folder / str(max(left))
+            good = f"The last good one is {newest}" if newest else "There is no other"
             raise CheckpointWriteError(
                 f"the checkpoint {self._folder / str(self._writing)} could not be written "
                 f"({reason(error)}). {good}"
@@ -340,7 +352,7 @@ def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.C
         folder,
         options=ocp.CheckpointManagerOptions(
             create=False,
-            preservation_policy=_NewestAndBest(keep, scores),
+            preservation_policy=NewestAndBest(keep, scores),
             # Checkpoints are renamed, then deleted by `_Writer`, so a kill leaves none half
             # deleted.
             todelete_subdir=f"deleted{_NO_CHECKPOINT}",
@@ -350,28 +362,6 @@ def _open(folder: pathlib.Path, keep: int, scores: Mapping[int, float]) -> ocp.C
             ),
         ),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _NewestAndBest:
-    """Selects the checkpoints to keep when a new one has been written: Orbax's preservation policy.
-
-    Orbax's own `max_to_keep` with `best_fn` would keep the best and delete the newest.
-    """
-
-    keep: int
-    scores: Mapping[int, float]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        stay = {*steps[-self.keep :], _best_step(steps, self.scores)}
-        return [checkpoint.step in stay for checkpoint in checkpoints]
-
-
-def _best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
-    scored = [step for step in steps if not math.isnan(scores.get(step, math.nan))]
-    return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
 def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:

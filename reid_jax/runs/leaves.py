@@ -35,8 +35,8 @@ LEAVES = {
             "data.layout=folder; empty for IDENTITY_cCAMERA."
         ),
         "folders": several(TEXT, 0, 3).means(
-            "Sub-folders of training, query and gallery images, for data.layout=folder; empty for "
-            "train, query and gallery."
+            "Folders of training, query and gallery images below data.root, for any layout but "
+            "synthetic; empty for those of the layout."
         ),
         "synthetic": {
             "seed": whole(0).means("Seed of the drawn pedestrians."),
@@ -101,7 +101,11 @@ LEAVES = {
             "Gallery images whose distances are held at a time; results do not depend on it."
         ),
     },
-    "log": {"every_steps": COUNT.means("Steps between two lines of training metrics.")},
+    "log": {
+        "every_steps": COUNT.means(
+            "Steps between two lines of training metrics; losses and accuracies are their means."
+        )
+    },
     "checkpoint": {
         "every_epochs": COUNT.means("Epochs between checkpoints."),
         "keep": COUNT.means("Newest checkpoints to keep, beside the best by mAP."),

@@ -23,6 +23,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import shown
 
 _KEY = "reid_jax"  # one text: the library writes several in random order
@@ -45,7 +46,7 @@ class PackedRun(NamedTuple):
 
 def is_packed(workdir: str | os.PathLike[str]) -> bool:
     """Whether a `--workdir` is a file, not the folder of a run. Does not read it."""
-    return os.path.isfile(workdir)
+    return os.path.isfile(local_path(workdir, "workdir"))
 
 
 def to_bytes(packed: PackedRun) -> bytes:
@@ -65,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> PackedRun:
         OSError: the file is missing or cannot be read.
         ValueError: it is damaged, another kind of file, or has the format of a newer version.
     """
-    data = pathlib.Path(path).read_bytes()
+    data = pathlib.Path(local_path(path, "the packed file")).read_bytes()
     try:
         arrays = safetensors.numpy.load(data)
         # The library has checked the header.

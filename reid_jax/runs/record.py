@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from reid_jax import visualize
 from reid_jax.runs.checkpoints import Checkpoints
+from reid_jax.runs.interval import Interval
 from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.runtime import hosts
@@ -23,7 +24,11 @@ State = TypeVar("State")  # `training.state.TrainState`
 class Record:
     """Checkpoints, metrics and curves of one run. A context manager: leaving it ends writing.
 
-    All hosts make the same calls. On all except the first they have no effect, unless stated.
+    All hosts make the same calls. On all but the first they do nothing, unless stated otherwise.
+
+    Attributes:
+        interval: of the training metrics, which the loop adds to and checkpoints hold. After
+            `restore`, the first host, which writes the metrics, continues from the checkpoint's.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, keep: int):
@@ -36,6 +41,8 @@ class Record:
         self._workdir = pathlib.Path(workdir)
         self._checkpoints: Checkpoints | None = None
         self._metrics: MetricsWriter | None = None
+        self.interval = Interval()
+        self._verified = False
         if hosts.is_first():
             self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
 
@@ -88,9 +95,15 @@ class Record:
         exists = hosts.from_first(lambda: checkpoints and checkpoints.latest_step is not None)
         if not exists:
             return state
-        return hosts.tree_from_first(
-            hosts.together(lambda: checkpoints.restore(state) if checkpoints else state)
-        )
+
+        def read():
+            if checkpoints is None:
+                return state
+            restored = checkpoints.restore(state)
+            self.interval = Interval.read(checkpoints.path(int(restored.step)))
+            return restored
+
+        return hosts.tree_from_first(hosts.together(read))
 
     def begin(
         self, config: ConfigDict, num_classes: int, train_images: Mapping[str, Any], step: int
@@ -106,9 +119,14 @@ class Record:
             self._metrics.write(step, kind, scalars)
 
     def save(self, state: Any, evaluation: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint, see `Checkpoints.save`."""
-        if self._checkpoints is not None:
-            self._checkpoints.save(state, evaluation)
+        """Write a checkpoint, see `Checkpoints.save`; read the first one of a start back."""
+        if self._checkpoints is None:
+            return
+        if not self._checkpoints.save(state, evaluation, self.interval):
+            return
+        if not self._verified:
+            self._checkpoints.verify(state)
+            self._verified = True
 
     def draw(self) -> None:
         """Draw the curves of all metrics so far."""

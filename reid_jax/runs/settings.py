@@ -146,12 +146,16 @@ def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
 
 
 def _of_data(data) -> Iterator[str]:
-    for leaf in ("pattern", "folders"):
-        if data[leaf] and data.layout != "folder":
-            yield (
-                f"data.{leaf} is {_show(data[leaf])}, but data.layout {data.layout!r} has its own: "
-                "it is for the layout 'folder'"
-            )
+    if data.pattern and data.layout != "folder":
+        yield (
+            f"data.pattern is {_show(data.pattern)}, but data.layout {data.layout!r} has its own: "
+            "it is for the layout 'folder'"
+        )
+    if data.folders and data.layout == "synthetic":
+        yield (
+            f"data.folders is {_show(data.folders)}, but data.layout 'synthetic' draws into "
+            "folders of its own: leave it empty"
+        )
     cameras = data.synthetic.train_cameras + data.synthetic.test_cameras
     if cameras > choices.MAX_CAMERAS:
         yield (

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from reid_jax.runs import packed_file
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
-from reid_jax.runtime.files import write_text_atomically
-from reid_jax.runtime.messages import shown
+from reid_jax.runtime.files import local_path, write_text_atomically
+from reid_jax.runtime.messages import counted, shown
 
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
@@ -126,8 +126,8 @@ def read_content(workdir: str | os.PathLike[str]) -> tuple[dict[str, Any], pathl
         FileNotFoundError, ValueError: as in `read_run`.
     """
     if packed_file.is_packed(workdir):
-        return packed_file.read(workdir).run, pathlib.Path(workdir)
-    path = pathlib.Path(workdir) / NAME
+        return packed_file.read(workdir).run, pathlib.Path(local_path(workdir, "workdir"))
+    path = pathlib.Path(local_path(workdir, "workdir")) / NAME
     try:
         return json.loads(path.read_text(encoding="utf-8")), path
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -184,7 +184,7 @@ def check_workdir(
         ValueError: it holds a run with another config, number of identities or training images (the
             message names the leaves with both values), or a damaged `run.json`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(local_path(workdir, "workdir"))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         # Permissions do not reveal a read-only file system or a full disk, nor apply to root.
@@ -236,7 +236,7 @@ def report_skipped(
     listed = [{"path": name, "reason": reason} for name, reason in skipped]
     # JSON's ASCII form supports names with any bytes.
     write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
-    say(f"skipped {len(skipped):,} bad images, listed in {shown(path)}")
+    say(f"skipped {counted(len(skipped), 'bad image')}, listed in {shown(path)}")
 
 
 def version() -> str:
@@ -252,7 +252,8 @@ def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     nested = ConfigDict(config).to_dict()
     for section, leaf in (("data", "root"), ("model", "pretrained")):
         if nested.get(section, {}).get(leaf):
-            nested[section][leaf] = os.path.abspath(nested[section][leaf])
+            path = local_path(nested[section][leaf], f"{section}.{leaf}")
+            nested[section][leaf] = os.path.abspath(path)
     return nested
 
 

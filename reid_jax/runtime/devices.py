@@ -4,6 +4,8 @@ import logging
 
 import jax
 
+from reid_jax.runtime.messages import counted
+
 
 def choose_devices(count: int) -> list[jax.Device]:
     """The first `count` devices, or all if `count`, the leaf `devices`, is 0.
@@ -25,7 +27,7 @@ def choose_devices(count: int) -> list[jax.Device]:
     each, rest = divmod(count or len(devices), len(by_host))
     if rest or each > min(map(len, by_host)):
         raise ValueError(
-            f"{count or len(devices)} devices are not the same number of each of {len(by_host)} "
+            f"{counted(count or len(devices), 'device')} cannot be shared by {len(by_host)} "
             f"hosts, which have {', '.join(str(len(own)) for own in by_host)}: change devices"
         )
     return [device for own in by_host for device in own[:each]]
@@ -40,6 +42,7 @@ def check_divides(devices: list[jax.Device], batch_size: int, leaves: str) -> No
     """Raise ValueError, naming the config leaves, if devices cannot share a batch evenly."""
     if batch_size % len(devices):
         raise ValueError(
-            f"a batch of {batch_size} images ({leaves}) does not divide by {len(devices)} devices: "
+            f"a batch of {counted(batch_size, 'image')} ({leaves}) does not divide by "
+            f"{counted(len(devices), 'device')}: "
             f"change {leaves}, or take fewer --config.devices"
         )

@@ -3,16 +3,47 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 
 from reid_jax.runtime.messages import shown
 
+# `gs://bucket/runs`; pathlib makes one slash of two. One letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(path: str | os.PathLike[str], name: str) -> str:
+    """A path as the user gave it, on this machine, with `~` expanded.
+
+    Args:
+        path: of a file or a folder, which need not exist.
+        name: of the argument, option or leaf, for the error.
+
+    Raises:
+        ValueError: it is empty, a URL, or in the home folder of an unknown user.
+    """
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError(f"{name} is empty; it must be the path of a file or folder")
+    if _URL.match(text):
+        raise ValueError(
+            f"{name} is {shown(text)}, a URL; it must be a path on this machine: copy or mount "
+            "what it names, and give its path"
+        )
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"{name} is {shown(text)}, but there is no user of this name; for a folder of this "
+            f"name write {shown(f'./{text}')}"
+        )
+    return expanded
+
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, see `write_atomically`."""
-    write_atomically(path, text.encode())
+    """Write a text file in UTF-8, see `write_atomically`. Lone surrogates are escaped."""
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -65,8 +96,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Raises:
         OSError: `path` is a file or a folder that is not empty, or its parent cannot be written to.
+        ValueError: see `local_path`.
     """
-    target = pathlib.Path(os.path.realpath(path))
+    target = pathlib.Path(os.path.realpath(local_path(path, "OUT")))
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(

@@ -4,8 +4,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
-# Exit code of programs that continue when they are started again: EX_TEMPFAIL of sysexits.h.
+from absl import logging
+
+# The exit code of a program whose work can be resumed by starting it again: EX_TEMPFAIL of
+# sysexits.h.
 TRY_AGAIN = 75
 
 _silent = False
@@ -16,15 +20,39 @@ class Preempted(Exception):
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line at once. Characters that the stream cannot encode are escaped."""
     if not _silent:
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
 
 def say_to_stderr(text: str) -> None:
     """Like `say`, on standard error, for programs whose output is read by other programs."""
     if not _silent:
-        print(text, file=sys.stderr, flush=True)
+        _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # Streams in memory have none.
+    printed = text.encode(encoding, "backslashreplace").decode(encoding)
+    with contextlib.suppress(OSError):  # A reader that went away must not cost a result.
+        print(printed, file=stream, flush=True)
+
+
+def warn(text: str) -> None:
+    """Logs a warning of one line, unless another host prints for all."""
+    if not _silent:
+        logging.warning("%s", text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts: `0 steps`, `1 step`, `1,200 steps`.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+        plural: of the noun, if it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def silence() -> None:

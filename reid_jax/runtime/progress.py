@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from reid_jax.runtime.messages import is_silent, say, say_to_stderr
+from reid_jax.runtime.messages import counted, is_silent, say, say_to_stderr
 
 #: What functions take as `progress`: called with progress messages; None disables them.
 Progress = Callable[[str], object] | None
@@ -24,6 +24,12 @@ def clock(seconds: float) -> str:
     """A duration as `0:02:35`."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def per_second(rate: float, noun: str, plural: str = "") -> str:
+    """A rate as `310 images/s`, `3.1 images/s`, `0.04 images/s`; nouns as `counted` takes them."""
+    text = f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.2g}"
+    return f"{text} {noun if text == '1' else plural or f'{noun}s'}/s"
 
 
 class Tracker:
@@ -39,7 +45,8 @@ class Tracker:
         progress: Progress,
         total: int,
         verb: str,
-        noun: str = "images",
+        noun: str = "image",
+        plural: str = "",
         *,
         show: tuple[str, ...] = ("ETA",),
         period: float | None = None,
@@ -51,18 +58,19 @@ class Tracker:
             progress: called with messages, None disables them.
             total: number of items.
             verb: begins each message: `described`.
-            noun: of the items, in the plural.
+            noun, plural: of the items, as `messages.counted` takes them.
             show: what follows the counts: `rate`, `ETA`, both or neither.
             period: seconds between two messages; None means `PERIOD`.
             ends: report the last item even if the period has not passed.
         """
         self._progress, self._total = progress, total
-        self._verb, self._noun, self._show, self._ends = verb, noun, show, ends
+        self._verb, self._nouns, self._show, self._ends = verb, (noun, plural), show, ends
         self._period = PERIOD if period is None else period
         self._started = self._shown = time.monotonic()
         self._bar: _Bar | None = None
         if _prints_to_terminal(progress) and total:
-            self._bar = _Bar(total=total, file=sys.stderr, desc=verb, unit=f" {noun}")
+            unit = f" {plural or f'{noun}s'}"
+            self._bar = _Bar(total=total, file=sys.stderr, desc=verb, unit=unit)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -83,9 +91,9 @@ class Tracker:
 
     def _message(self, done: int, seconds: float) -> str:
         rate = done / max(seconds, 1e-9)
-        message = f"{self._verb} {done:,} of {self._total:,} {self._noun}"
+        message = f"{self._verb} {done:,} of {counted(self._total, *self._nouns)}"
         if "rate" in self._show:
-            message += f"  {rate:,.0f} {self._noun}/s"
+            message += f"  {per_second(rate, *self._nouns)}"
         if "ETA" in self._show:
             message += f"  ETA {clock((self._total - done) / rate)}"
         return message
@@ -129,8 +137,8 @@ class TrainingProgress:
 
         Args:
             step: number of steps made.
-            epoch: number of epochs made, with fractions.
-            loss: loss of that step.
+            epoch: number of epochs made, parts of one included.
+            loss: to show.
 
         Returns:
             Images per second since the last report, None at the first.
@@ -192,9 +200,9 @@ def format_progress(
         step: number of steps made.
         total_steps: number of steps of the run.
         epoch: number of epochs made.
-        loss: loss of the last step.
-        images_per_second: omitted if None.
-        seconds_left: remaining time; omitted if None.
+        loss: to show.
+        images_per_second: left out if None.
+        seconds_left: until the end; left out if None.
 
     Returns:
         One line without its end.
@@ -205,7 +213,7 @@ def format_progress(
         f"loss {loss:.4f}",
     ]
     if images_per_second is not None:
-        parts.append(f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s")
+        parts.append(per_second(images_per_second, "image"))
     if seconds_left is not None:
         parts.append(f"ETA {clock(seconds_left)}")
     return "  ".join(parts)

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ import jax
 import numpy as np
 
 from reid_jax import inference, visualize
-from reid_jax.data import decoding, layouts
+from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
-from reid_jax.runtime.messages import printable, say, shown
+from reid_jax.runtime.files import local_path
+from reid_jax.runtime.messages import counted, printable, say, shown
 
 # Limits of the picture: a page or two that can be read.
 _DRAWN_QUERIES = 20
@@ -104,7 +106,9 @@ def search(options: argparse.Namespace) -> Hits:
         FileNotFoundError, OSError, ValueError: a run, folder, file or image is missing or damaged,
             or options contradict each other. The message names it.
     """
+    options = _with_local_paths(options)
     read = _reader(options)
+    _check_there(options)
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
@@ -112,20 +116,30 @@ def search(options: argparse.Namespace) -> Hits:
     gallery = _gallery(options, model)
     labels = None
     if read:
-        numbered = options.layout not in (None, "folder")
-        labels = Labels(gallery.names, read, JUNK if numbered else 1)
+        labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
         gallery.label(pids=labels.pids, camids=labels.camids)
-    if options.save_gallery:
+    if options.save_gallery is not None:
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
+    drawn = _draw(options, model.config.data.image_size, pids, hits)
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
         say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
-    _draw(options, model.config.data.image_size, pids, hits)
+    say(f"\n{drawn}")
     return hits
+
+
+def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with paths as `local_path` gives them; raises ValueError likewise."""
+    paths: dict[str, Any] = {"query": [local_path(query, "--query") for query in options.query]}
+    for option in ("workdir", "gallery", "output", "save_gallery"):
+        if getattr(options, option) is not None:
+            label = f"--{option.replace('_', '-')}"
+            paths[option] = local_path(getattr(options, option), label)
+    return argparse.Namespace(**vars(options) | paths)
 
 
 def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | None:
@@ -147,12 +161,22 @@ def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | No
     return read
 
 
+def _check_there(options: argparse.Namespace) -> None:
+    """Raises FileNotFoundError for all files and folders that are missing."""
+    named = [(options.gallery, "folder or file", "--gallery")]
+    named += [(query, "file", "--query") for query in options.query]
+    missing = [item for item in named if not os.path.lexists(item[0])]
+    if missing:
+        few = [f"no {what} {shown(path)} ({option})" for path, what, option in missing[:4]]
+        raise FileNotFoundError("; ".join(few) + ("; ..." if len(missing) > 4 else ""))
+
+
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
     for option in ("output", "save_gallery"):
-        path = getattr(options, option)
-        if path is None:
+        if getattr(options, option) is None:
             continue
+        path = pathlib.Path(getattr(options, option))
         label = f"--{option.replace('_', '-')}"
         if path.is_dir():
             raise IsADirectoryError(f"{label} {shown(path)} is a folder: name a file in it")
@@ -173,13 +197,14 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
         if gallery.origin not in ("", origin) or (len(gallery) and gallery.dim != model.dim):
             raise ValueError(
                 f"the descriptors in {shown(path)} are of another network ({gallery.origin!r}, "
-                f"{gallery.dim} numbers) than that of {shown(options.workdir)} ({origin!r}, "
-                f"{model.dim} numbers): name the folder of its images, to describe them again"
+                f"{counted(gallery.dim, 'number')}) than that of {shown(options.workdir)} "
+                f"({origin!r}, {counted(model.dim, 'number')}): name the folder of its images, to "
+                "describe them again"
             )
-        say(f"{len(gallery):,} images in {shown(path)}")
+        say(f"{counted(len(gallery), 'image')} in {shown(path)}")
         return gallery
-    paths = layouts.find_images(path, "--gallery")
-    say(f"describing {len(paths):,} images in {shown(path)}")
+    paths = image_files.find_images(path, "--gallery")
+    say(f"describing {counted(len(paths), 'image')} in {shown(path)}")
     gallery = Gallery(origin)
     gallery.add(model.embed(paths, say), names=paths)
     return gallery
@@ -252,8 +277,8 @@ def _draw(
     size: tuple[int, int],
     pids: np.ndarray,
     hits: Hits,
-) -> None:
-    """Draw the ranked lists of the first queries, whose identities are `pids`; print the path."""
+) -> str:
+    """Draw the ranked lists of the first queries, whose identities are `pids`; return a line."""
     length = min(options.top, _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
     found, distances, whom = (
@@ -280,7 +305,7 @@ def _draw(
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)
     of = f" of the first {len(queries)} queries" if few else ""
-    say(f"\ndrew the nearest {length}{of} into {shown(options.output)}")
+    return f"drew the nearest {length}{of} into {shown(options.output)}"
 
 
 def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
@@ -293,5 +318,5 @@ def _pixels(paths: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     bad = decoding.visit(paths, keep)
     if bad:
         problems = [(paths[i], problem) for i, problem in bad]
-        say(f"\n{len(bad):,} images cannot be drawn: {decoding.first_few(problems)}")
+        say(f"\n{counted(len(bad), 'image')} cannot be drawn: {decoding.first_few(problems)}")
     return pixels

@@ -4,6 +4,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from reid_jax.runtime.messages import counted
+
 
 @dataclasses.dataclass(frozen=True)
 class Calendar:
@@ -25,7 +27,7 @@ class Calendar:
     def from_recipe(cls, config: ConfigDict, steps_per_epoch: int) -> "Calendar":
         """Create the calendar of a whole recipe, given the number of steps in an epoch."""
         total = config.epochs * steps_per_epoch
-        length = f"epochs is {config.epochs}, {total} steps"
+        length = f"epochs is {config.epochs}, {counted(total, 'step')}"
         if 0 < config.max_steps < total:
             total, length = config.max_steps, f"max_steps is {config.max_steps}"
         periods = {

@@ -47,8 +47,10 @@ class Loop:
             OSError: metrics or a checkpoint cannot be written.
             Preempted: SIGTERM was received. The checkpoint of the last step is already written.
         """
+        waiting = []  # Metrics of the steps since the last look at them, on the devices.
         for done, batch in enumerate(batches, start=start_step + 1):
             state, scalars = self.step(state, batch)
+            waiting.append(scalars)
             self.preemption.begin()
             if self.wait:
                 jax.block_until_ready(scalars)
@@ -58,7 +60,8 @@ class Loop:
                 continue  # Values are read only at log steps, so that the host can run ahead.
 
             self.record.check()
-            values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+            values = self._sum_up(waiting)
+            waiting.clear()
             _check_finite(done, values, self.record)
             self._report(done, first, values)
             with self.progress.paused():
@@ -72,6 +75,13 @@ class Loop:
                     "same command again to continue"
                 )
 
+    def _sum_up(self, waiting: list[dict[str, jax.Array]]) -> dict[str, float]:
+        """Adds metrics to the interval; gives its means, and what is not averaged as it is now."""
+        for scalars in jax.device_get(waiting):
+            values = {name: float(x) for name, x in scalars.items()}
+            self.record.interval.add(values)
+        return values | self.record.interval.means()
+
     def _report(self, done: int, first: bool, values: dict[str, float]) -> None:
         """Show the progress after the first step and log steps, and record log steps."""
         logs = self.calendar.is_due(done, "log")
@@ -81,6 +91,7 @@ class Loop:
             if logs:
                 speed = {} if rate is None else {"images_per_second": rate}
                 self.record.write(done, "train", {"epoch": epoch, **values, **speed})
+                self.record.interval.restart()
 
 
 def _check_finite(step: int, values: dict[str, float], record: Record) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from reid_jax.runtime.files import replacing
+from reid_jax.runtime.files import local_path, replacing
 
 INK = "#222222"
 GREY = "#6B6B6B"
@@ -35,7 +35,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     Raises:
         OSError: if the folder cannot be created or written to.
     """
-    path = Path(path)
+    path = Path(local_path(path, "the picture's file"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, unique=True) as draft:
         # Without matplotlib's version in it, the same picture gives the same file.

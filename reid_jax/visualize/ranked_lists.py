@@ -1,7 +1,7 @@
 """Queries and their nearest gallery images, with right and wrong ones marked."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,26 +37,38 @@ class Identities:
         query_camids: int (N,), their cameras.
         pids: int (N, k), identities of the gallery images; those below 1 are shown as distractors.
         camids: int (N, k), their cameras.
+        identity: gives what an identity is called, such as `Dataset.identity`.
+        camera: likewise of a camera.
     """
 
     query_pids: np.ndarray
     query_camids: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
+    identity: Callable[[int], str] = str
+    camera: Callable[[int], str] = str
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raise ValueError unless they belong to N queries with k images each."""
-        for field in dataclasses.fields(self):
-            _check_shape(field.name, getattr(self, field.name), shape)
+        """Raises ValueError if they are not of N queries and k images each."""
+        for name in ("query_pids", "query_camids", "pids", "camids"):
+            _check_shape(name, getattr(self, name), shape)
 
     def query(self, n: int, width: float) -> str:
-        """The caption of a query, at most `width` inches wide."""
-        return f"id {self.query_pids[n]}\ncam {self.query_camids[n]}"
+        """The caption of a query, `width` inches wide."""
+        who = _called("id", self.identity(int(self.query_pids[n])), width)
+        return f"{who}\n{_called('cam', self.camera(int(self.query_camids[n])), width)}"
 
     def found(self, n: int, r: int, width: float, distance: str) -> str:
-        """The caption of a gallery image, at most `width` inches wide."""
-        who = f"id {self.pids[n, r]}" if self.pids[n, r] > 0 else "distractor"
-        return f"{who}\ncam {self.camids[n, r]} · {distance}"
+        """The caption of a gallery image, likewise."""
+        pid = int(self.pids[n, r])
+        who = _called("id", self.identity(pid), width) if pid > 0 else "distractor"
+        camera = _called("cam", self.camera(int(self.camids[n, r])), width / 2)
+        return f"{who}\n{camera} · {distance}"
+
+
+def _called(kind: str, name: str, width: float) -> str:
+    """`id 7` or `id gina`; a name that is no number loses its middle if it is too long."""
+    return f"{kind} {name}" if name.isdigit() else fitted(f"{kind} {name}", width, _CAPTION)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from reid_jax.runtime.messages import say, shown
+from reid_jax.runtime.messages import counted, say, shown
 from reid_jax.weights import authors, trunks
 from reid_jax.weights.files import WeightsFile, read
 from reid_jax.weights.workdirs import write_workdir
@@ -37,8 +37,8 @@ def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
     trunks.write_trunk(trunk, out)
     left_out = f"; left out: {', '.join(trunk.left_out)}" if trunk.left_out else ""
     say(
-        f"{trunk.structure.title}: {trunk.num_tensors} tensors, "
-        f"{trunk.num_parameters:,} parameters{left_out}"
+        f"{trunk.structure.title}: {counted(trunk.num_tensors, 'tensor')}, "
+        f"{counted(trunk.num_parameters, 'parameter')}{left_out}"
     )
     use = f"--config.model.pretrained={out} {trunks.flags(trunk.structure)}"
     say(f"use it in training: reid-jax train {use.strip()}")
@@ -63,8 +63,9 @@ def convert_program(
     sizes, parameters = write_workdir(file, program, config, out)
     epoch = "" if file.epoch is None else f" of epoch {file.epoch}"
     say(
-        f"{program.upper()}{epoch}: {len(file.arrays)} tensors, {parameters:,} parameters; "
+        f"{program.upper()}{epoch}: {counted(len(file.arrays), 'tensor')}, "
+        f"{counted(parameters, 'parameter')}; "
         f"{sizes.trunk.title}, embeddings of {', '.join(map(str, sizes.dims))} numbers, "
-        f"{sizes.num_classes} identities"
+        f"{counted(sizes.num_classes, 'identity', 'identities')}"
     )
     say(f"evaluate it: reid-jax eval --workdir={out} --config.data.root=FOLDER")

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import shown
 from reid_jax.weights.caffemodel import Layer, read_layers
 
@@ -70,7 +71,7 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
         ValueError: it is damaged, has another format, or holds something other than weights.
         ImportError: it needs PyTorch, which is not installed or too old to be safe.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(local_path(path, "the file of weights"))
     data = path.read_bytes()
     arrays: dict[str, np.ndarray] = {}
     metadata: Mapping[str, str] = {}

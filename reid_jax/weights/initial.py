@@ -13,6 +13,7 @@ from reid_jax import models
 from reid_jax.runs.checkpoint_items import can_be_resumed
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import say, shown
 from reid_jax.weights.trunks import Trunk, check_fits, read_trunk
 
@@ -40,21 +41,23 @@ def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[s
     if resumed or not config.pretrained:
         return None
 
+    path = local_path(config.pretrained, "model.pretrained")
+
     def read() -> Trunk:
         try:
-            trunk = read_trunk(config.pretrained)
+            trunk = read_trunk(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"model.pretrained is {shown(config.pretrained)}, but there is no such file"
+                f"model.pretrained is {shown(path)}, but there is no such file"
             ) from error
-        check_fits(trunk, models.create(config, num_classes=2).trunk, config.pretrained)
+        check_fits(trunk, models.create(config, num_classes=2).trunk, path)
         return trunk
 
     trunk = hosts.together(read)
     if hosts.count() > 1:
         hosts.check_same("model.pretrained (SHA-256 of the weights)", _digest(trunk.variables))
     say(
-        f"the trunk starts from {shown(config.pretrained)}: {trunk.structure.title} of "
+        f"the trunk starts from {shown(path)}: {trunk.structure.title} of "
         f"{shown(trunk.source)}, SHA-256 {trunk.sha256[:12]}"
     )
     return trunk.variables

@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from reid_jax.models.resnet import BLOCKS, ResNet
-from reid_jax.runtime.files import write_atomically
+from reid_jax.runtime.files import local_path, write_atomically
 from reid_jax.runtime.messages import shown
 from reid_jax.weights import authors, caffe, resnet
 from reid_jax.weights.files import WeightsFile, listed, read
@@ -109,7 +109,7 @@ def write_trunk(trunk: Trunk, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file exists or cannot be written.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(local_path(path, "OUT"))
     if path.exists():
         raise FileExistsError(f"{shown(path)} exists: choose another OUT")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,14 @@ def test_eval_knows_the_leaves_of_a_run(tmp_path):
     assert "eval.blocksize is not a leaf of this recipe; did you mean eval.block_size?" in said
 
 
+def test_eval_refuses_what_a_run_was_trained_with(tmp_path):
+    write_run(tmp_path, load("bdb_synthetic", "small"), 8)
+    leaves = ["--config.model.dtype=bfloat16", "--config.eval.flip=True", "--config.seed", "3"]
+    said = fail("eval.py", f"--workdir={tmp_path}", *leaves)
+    assert "eval cannot change model.dtype, seed, which the run was trained with: " in said
+    assert "devices, and leaves of data and eval" in said
+
+
 def fail(program, *arguments):
     """Run a program that fails. It prints one line on the error and one on how to find out more."""
     done = subprocess.run(

@@ -13,7 +13,7 @@ def calls(monkeypatch):
     calls = []
     monkeypatch.setattr(conversion, "read", lambda path: path)
     monkeypatch.setattr(
-        conversion, "program_of", lambda path: path.stem if path.stem in ("pmm", "bdb") else None
+        conversion, "program_of", lambda path: {"pmm.pth": "pmm", "bdb.pth": "bdb"}.get(path)
     )
     monkeypatch.setattr(conversion, "convert_trunk", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(conversion, "convert_program", lambda *arguments: calls.append(arguments))

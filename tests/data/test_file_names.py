@@ -43,7 +43,7 @@ _ANY = st.text(
 def names(layout):
     known = st.builds(_FORMS[layout].format, _NUMBER, _NUMBER, _NUMBER)
     stems = st.one_of(known, known, known, _ANY, st.builds("{}{}".format, known, _ANY))
-    suffixes = st.sampled_from((".jpg", ".jpg", ".jpg", ".PNG", ".jpeg", ".txt"))
+    suffixes = st.sampled_from((".jpg", ".jpg", ".WebP", ".PNG", ".tiff", ".txt"))
     return st.lists(st.builds("{}{}".format, stems, suffixes), max_size=4)
 
 

@@ -68,7 +68,7 @@ def test_many_files_are_not_held_in_memory(pixels, tmp_path, monkeypatch):
     ],
 )
 def test_what_is_no_rgb_image_is_refused(pixels, image):
-    message = re.escape(f"image 1 is {image.dtype} {image.shape}; it must be a path, or pixels")
+    message = re.escape(f"image 1 is {image.dtype} {image.shape}; it must be a path, an image")
     with pytest.raises(ValueError, match=message):
         as_images([pixels[0], image], SIZE)
 

@@ -3,7 +3,8 @@ import logging
 import numpy as np
 import pytest
 
-from reid_jax.data import layouts
+from reid_jax.data import image_files, layouts
+from reid_jax.data.decoding import SUFFIXES
 
 MARKET = {
     "bounding_box_train": [
@@ -42,7 +43,7 @@ def tree(tmp_path):
 
     def make(folders):
         for folder, names in folders.items():
-            (tmp_path / folder).mkdir(parents=True)
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             for name in names:
                 (tmp_path / folder / name).touch()
         return tmp_path
@@ -81,10 +82,138 @@ def test_no_distractor_or_junk_in_training(tree):
     np.testing.assert_array_equal(dataset.train.pids, [2, 7, 7])
 
 
-def test_zero_is_an_identity_elsewhere(tree):
-    extra = [*DUKE["bounding_box_train"], "0000_c1_f0000001.jpg"]
-    dataset = layouts.read("dukemtmc", tree(DUKE | {"bounding_box_train": extra}))
-    np.testing.assert_array_equal(dataset.train.pids, [0, 1, 4])
+def test_what_a_market_split_leaves_out_is_counted(tree, caplog):
+    """People counted from 0 under Market-1501's names: each one left out is counted."""
+    extra = {
+        "bounding_box_train": [f"0000_c{camera}s1_000001_00.jpg" for camera in (1, 2)],
+        "query": ["0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"],
+    }
+    root = tree({folder: [*names, *extra.get(folder, [])] for folder, names in MARKET.items()})
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("market1501", root)
+    np.testing.assert_array_equal(dataset.query.pids, [0, 1, 5])
+    train, query, gallery = caplog.messages
+    assert train == (
+        f"not trained on: 2 images of identity 0 in '{root}/bounding_box_train'. In layout "
+        "market1501, 0 are distractors and -1 is junk; in layout folder they are people"
+    )
+    assert "in no score: 1 image of identity -1 and 1 image of identity 0 in" in query
+    assert "in no score as matches: 1 image of identity -1 and 1 image of identity 0 in" in gallery
+
+
+def test_the_usual_distractors_and_junk_of_a_gallery_are_no_news(tree, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        layouts.read("market1501", tree(MARKET))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layout", "form"),
+    [("dukemtmc", "{}_c{}_f1.jpg"), ("cuhk03", "{}_c{}_1.png"), ("folder", "{}_c{}_1.jpg")],
+)
+def test_zero_is_a_person_elsewhere(tree, caplog, layout, form):
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    root = tree(
+        {
+            folder: [form.format(pid, camera) for pid, camera in whom]
+            for folder, whom in zip(
+                folders, ([("0000", 1), ("0003", 1)], [("0000", 1)], [("0000", 2)]), strict=True
+            )
+        }
+    )
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read(layout, root, folders=folders)
+    # Pids above 0, which ranking takes for people.
+    assert dataset.train.pids.min() == 1
+    np.testing.assert_array_equal(dataset.query.pids, [1])
+    np.testing.assert_array_equal(dataset.gallery.pids, [1])
+    assert int(dataset.identity(1)) == 0
+    assert f"people in layout {layout}: 3 images of identity 0" in caplog.messages[0]
+
+
+def test_market_folders_renamed_are_read_by_their_own_layout(tree, caplog):
+    renamed = dict(zip(("train", "query", "gallery"), MARKET.values(), strict=True))
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        layouts.read("folder", tree(renamed))
+    assert caplog.messages == [
+        "people in layout folder: 1 image of identity -1 and 1 image of identity 0000 in "
+        f"'{tree({})}'. In layout market1501, which takes data.folders too, 0 are distractors and "
+        "-1 is junk"
+    ]
+    dataset = layouts.read("market1501", tree({}), folders=("train", "query", "gallery"))
+    np.testing.assert_array_equal(dataset.gallery.pids, [0, 1, 5])
+
+
+@pytest.mark.parametrize("layout", ["market1501", "dukemtmc", "cuhk03"])
+def test_folders_of_other_names(tree, layout):
+    folders = {"market1501": MARKET, "dukemtmc": DUKE, "cuhk03": CUHK}[layout]
+    others = ("my/train", "q", "g")
+    root = tree(dict(zip(others, folders.values(), strict=True)))
+    dataset = layouts.read(layout, root, folders=others)
+    assert len(dataset.train) == len(folders["bounding_box_train"])
+    assert dataset.sources == others
+
+
+def test_query_and_gallery_without_a_training_split(tree, caplog):
+    folders = {folder: OWN[folder] for folder in ("query", "gallery")}
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("folder", tree(folders), to_train=False)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (0, 1, 2)
+    assert not caplog.text
+    with pytest.raises(FileNotFoundError, match=r"no folder 'train' .*: data\.folders names"):
+        layouts.read("folder", tree({}))
+
+
+def test_a_training_split_that_is_not_needed_may_hold_anything(tree):
+    root = tree(OWN | {"train": ["portrait.jpg"]})
+    assert len(layouts.read("folder", root, to_train=False).query) == 1
+
+
+def test_all_suffixes_and_folders_below_count(tree, caplog):
+    train = [f"anna_c1_{i}{suffix}" for i, suffix in enumerate(SUFFIXES)]
+    train += [name.upper().replace("ANNA_C", "anna_c") for name in train]
+    root = tree(
+        OWN
+        | {
+            "train": train,
+            "train/more/still": ["bob_c1_1.webp"],
+            "query": [*OWN["query"], "zoe_c1.heic", "notes.txt", "Thumbs.db", "desktop.ini"],
+            "query/.ipynb_checkpoints": OWN["query"],
+        }
+    )
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("folder", root)
+    assert len(dataset.train) == 2 * len(SUFFIXES) + 1
+    assert dataset.train.num_identities == 2
+    assert len(dataset.query) == 1
+    assert caplog.messages == [
+        f"not used: 2 files in '{root}/query' without the suffix of an image: "
+        f"'{root}/query/notes.txt', '{root}/query/zoe_c1.heic'; supported: {' '.join(SUFFIXES)}"
+    ]
+
+
+def test_a_split_below_another_is_no_part_of_it(tree):
+    root = tree({"": OWN["train"], "test/query": OWN["query"], "test/gallery": OWN["gallery"]})
+    dataset = layouts.read("folder", root, folders=("", "test/query", "test/gallery"))
+    assert len(dataset.train) == len(OWN["train"])
+
+
+def test_folders_called_by_people(tree):
+    pattern = r"(?P<pid>[^/]+)/c(?P<camid>\d+)_"
+    folders = {
+        "train/gina": ["c1_1.jpg"], "train/hugo": ["c1_1.jpg"],
+        "query/ida": ["c1_1.jpg"], "gallery/ida": ["c2_1.jpg"], "gallery": ["c3_1.jpg"],
+    }  # fmt: skip
+    root = tree({name: files for name, files in folders.items() if name != "gallery"})
+    dataset = layouts.read("folder", root, pattern=pattern)
+    assert [dataset.identity(pid) for pid in dataset.train.pids] == ["gina", "hugo"]
+    assert dataset.identity(dataset.query.pids[0]) == "ida"
+    paths = [*dataset.query.paths, "elsewhere/ida/c7_1.jpg", "c7_1.jpg"]
+    assert layouts.read_names(paths, pattern=pattern) == [("ida", "1"), ("ida", "7"), None]
+    # The name of the split's folder is no person.
+    (root / "gallery" / "c3_1.jpg").touch()
+    with pytest.raises(ValueError, match=r"no identity and camera in .*gallery/c3_1\.jpg"):
+        layouts.read("folder", root, pattern=pattern)
 
 
 def test_dukemtmc(tree):
@@ -112,6 +241,8 @@ def test_folder_numbers_text_over_all_splits(tree):
     np.testing.assert_array_equal(dataset.gallery.pids, [3, 4])
     np.testing.assert_array_equal(dataset.gallery.camids, [1, 3])
     np.testing.assert_array_equal(dataset.gallery.labels, [0, 1])
+    assert [dataset.identity(pid) for pid in range(1, 5)] == ["anna", "bob", "carl", "zoe"]
+    assert [dataset.camera(camid) for camid in range(1, 4)] == ["1", "10", "2"]
 
 
 def test_folder_with_its_own_pattern_and_folders(tree):
@@ -155,6 +286,11 @@ def test_missing_folder_says_what_there_is(tree):
         FileNotFoundError, match=r"'bounding_box_train'.*holds 'detected', 'labeled'"
     ):
         layouts.read("cuhk03", root)
+
+
+def test_all_missing_folders_are_named(tree):
+    with pytest.raises(FileNotFoundError, match="no folder 'query' and no folder 'gallery' in "):
+        layouts.read("folder", tree({"train": OWN["train"]}))
 
 
 @pytest.mark.parametrize("folder", ["train", "query", "gallery"])
@@ -241,7 +377,7 @@ def test_one_query_with_a_match_is_enough(tree):
 def test_shared_identities_are_reported(tree, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         layouts.read("folder", tree(OWN | {"train": [*OWN["train"], "zoe_c3_1.jpg"]}))
-    assert "1 identities of" in caplog.text
+    assert "1 identity of" in caplog.text
 
 
 def test_disjoint_identities_are_silent(tree, caplog):
@@ -288,7 +424,9 @@ def test_multi_query_names_what_shows_no_identity(tree):
 
 def test_every_query_needs_a_box(tree):
     root = tree(MARKET | {"gt_bbox": BOXES[3:]})
-    with pytest.raises(ValueError, match=r"2 of 2 queries .*gt_bbox.*0001_c1s1_001051_00\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"gt_bbox.* for 2 of 2 queries, .*0001_c1s1_001051_00\.jpg"
+    ):
         layouts.read_multi_query(layouts.read("market1501", root))
 
 
@@ -314,7 +452,7 @@ def test_extra_images_are_distractors_whatever_their_names(tree):
 def test_extra_images_have_one_order(tree, monkeypatch):
     root = tree({"b": ["1.jpg", "2.jpg"], "a": ["3.jpg"]})
     paths = layouts.read_extra(root).paths
-    listed = layouts.os.scandir
+    listed = image_files.os.scandir
 
     class Backwards:
         def __init__(self, path):
@@ -326,7 +464,7 @@ def test_extra_images_have_one_order(tree, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(layouts.os, "scandir", Backwards)
+    monkeypatch.setattr(image_files.os, "scandir", Backwards)
     assert (
         layouts.read_extra(root).paths
         == paths
@@ -376,17 +514,3 @@ def test_names_tell_wherever_files_are():
             layouts.read_names([], layout)
     with pytest.raises(ValueError, match=r"--names '\[' is no regular expression"):
         layouts.read_names([], pattern="[", option="--names")
-
-
-def test_images_are_found_below_and_the_option_is_named(tmp_path):
-    for name in ("b.jpg", "a/c.PNG", "a/.d.jpg", "a/e.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "a" / "round").symlink_to(tmp_path)
-    found = layouts.find_images(tmp_path, "--here")
-    assert found == [str(tmp_path / "a" / "c.PNG"), str(tmp_path / "b.jpg")]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no image .*empty.* \(--here\)"):
-        layouts.find_images(tmp_path / "empty", "--here")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.* \(--here\)"):
-        layouts.find_images(tmp_path / "nowhere", "--here")

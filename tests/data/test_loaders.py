@@ -75,7 +75,7 @@ def test_bad_files_are_counted_and_named(tmp_path, draw, loader):
     cut_png.write_bytes(cut_png.read_bytes()[:-60])
     missing = tmp_path / "missing.jpg"
     bad = [text, empty, cut_jpeg, cut_png, missing]
-    with pytest.raises(ValueError, match="5 of 6 files are no images or are damaged") as caught:
+    with pytest.raises(ValueError, match="5 of 6 files cannot be read") as caught:
         load([good, *bad], loader)
     assert [path.name in str(caught.value) for path in bad] == [True, True, True, False, False]
     for path in bad:

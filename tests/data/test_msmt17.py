@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -71,7 +72,27 @@ def test_no_number_is_two_people_or_a_distractor(tmp_path, caplog):
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 1, 2])
     np.testing.assert_array_equal(dataset.query.pids, [4, 5])
     np.testing.assert_array_equal(dataset.gallery.pids, [4, 4, 5])
-    assert not caplog.text  # no warning of identities in both training and query
+    assert [dataset.identity(pid) for pid in dataset.query.pids] == ["0", "1"]
+    assert not caplog.text  # that identities are in training and in query
+
+
+def test_folders_of_other_names(tmp_path):
+    root = make(tmp_path, folders=("mine/train", "mine/test"))
+    folders = ("mine/train", "mine/test", "mine/test")
+    dataset = layouts.read("msmt17", root, folders=folders)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (4, 2, 3)
+
+
+def test_query_and_gallery_without_training_lists_and_folder(tmp_path):
+    for folders in (V1, V2):
+        root = tmp_path / folders[0]
+        root.mkdir()
+        make(root, {name: lines for name, lines in LISTS.items() if name[5] in "qg"}, folders)
+        shutil.rmtree(root / folders[0])
+        dataset = layouts.read("msmt17", root, to_train=False)
+        np.testing.assert_array_equal(dataset.query.pids, [1, 2])
+        # As the lists call them, with and without the training split.
+        assert [dataset.identity(pid) for pid in dataset.gallery.pids] == ["0", "0", "1"]
 
 
 def test_empty_lines_and_line_ends_of_another_system(tmp_path):

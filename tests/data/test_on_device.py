@@ -84,5 +84,5 @@ def test_images_that_do_not_fit_are_an_error_before_a_file_is_read():
 
 @pytest.mark.parametrize("limit", [144000, None])
 def test_images_that_fit_and_devices_that_tell_nothing_pass(limit):
-    with pytest.raises(ValueError, match="1,000 of 1,000 files are no images"):
+    with pytest.raises(ValueError, match="1,000 of 1,000 files cannot be read"):
         loaders.open_images(["gone.png"] * 1000, SIZE, "device", devices=[fake(limit)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from reid_jax.configs import common
-from reid_jax.data import datasets
+from reid_jax.data import datasets, skipping
 from reid_jax.data.loaders import open_images
 from reid_jax.runtime.messages import shown
 from tests.data.market import FOLDERS, recipe, spoil
@@ -16,8 +16,11 @@ def test_an_error_is_the_default(root):
     dataset = datasets.load(config, pytest.fail)  # No image is decoded twice.
     assert dataset.skipped == ()
     assert path in dataset.train.paths
-    with pytest.raises(ValueError, match=r"1 of 16 files .*is empty.*on_bad_image=skip") as caught:
+    advice = r"1 of 16 files .*is empty.*on_bad_image=skip"
+    with pytest.raises(ValueError, match=advice) as caught, skipping.advised():
         open_images(dataset.train.paths, (6, 4), "memory")
+    with pytest.raises(ValueError, match=r"is empty\)\. Replace or delete them$"):
+        open_images([path], (6, 4), "memory")  # No program that has the setting.
     assert shown(path) in str(caught.value)
 
 
@@ -53,9 +56,9 @@ def test_more_than_the_limit_is_an_error(root):
     assert len(datasets.load(recipe(root, skip_limit=0.25)).skipped) == 4
     with pytest.raises(
         ValueError,
-        match=r"4 of the 16 images of the gallery are bad, and data\.skip_limit is 0\.24 of them: "
-        r"'.*0004_c1s1_000000_00\.jpg' \(is empty\); .*; .*; \.\.\.$",
+        match=r"4 of 16 images of the gallery cannot be read, and data\.skip_limit is 0\.24 of "
+        r"them: '.*0004_c1s1_000000_00\.jpg' \(is empty\); .*; .*; \.\.\.$",
     ):
         datasets.load(recipe(root, skip_limit=0.24))
-    with pytest.raises(ValueError, match="4 of the 16 images"):
+    with pytest.raises(ValueError, match="4 of 16 images"):
         datasets.load(recipe(root, skip_limit=0.0))

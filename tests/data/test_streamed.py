@@ -126,7 +126,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, draw):
 def test_every_file_is_checked_before_the_first_batch(paths, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(pathlib.Path(paths[1]).read_bytes()[:-60])
-    with pytest.raises(ValueError, match=r"2 of 14 files are no images.*bad\.jpg.*missing\.jpg"):
+    with pytest.raises(ValueError, match=r"2 of 14 files cannot be read.*bad\.jpg.*missing\.jpg"):
         open_streamed([*paths, bad, tmp_path / "missing.jpg"])
 
 

@@ -23,4 +23,4 @@ def test_table_is_in_per_cent():
 
 
 def test_queries_without_a_match_are_reported():
-    assert "2 of 20 queries have no match" in table(result([3, 7]))
+    assert "left out: 2 of 20 queries without a match" in table(result([3, 7]))

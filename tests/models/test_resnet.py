@@ -295,4 +295,7 @@ def test_kernels_start_as_flax_would_start_them(shape):
         jax.jit(initializer, static_argnums=(1, 2))(jax.random.key(3), shape, jnp.float32)
         for initializer in (kaiming_fan_out, usual)
     )
-    np.testing.assert_array_equal(got, want, strict=True)
+    # On JAX 0.12 XLA rounds the two differently.
+    np.testing.assert_array_max_ulp(got, want, maxulp=2, dtype=np.float32)
+    assert got.shape == shape
+    assert got.dtype == want.dtype

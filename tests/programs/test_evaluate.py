@@ -2,10 +2,12 @@
 
 import copy
 import functools
+import io
 import json
 import pathlib
 import re
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from reid_jax.evaluation import evaluator
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.evaluation.reranking import k_reciprocal
+from reid_jax.evaluation.verification import evaluate_verification
 from reid_jax.programs import evaluate
 from reid_jax.report import present
 from reid_jax.runs.checkpoints import Checkpoints
@@ -157,6 +160,75 @@ def test_flip_and_unit_length(workdir, output):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_verification_is_of_the_descriptors_that_are_ranked(normalize, workdir, output, capsys):
+    _, report = workdir.evaluate(output, {"normalize": normalize})
+    query, gallery = (
+        unit(workdir.features[name]) if normalize else workdir.features[name]
+        for name in ("query", "gallery")
+    )
+    expected = evaluate_verification(
+        descriptors(query, workdir.query), descriptors(gallery, workdir.gallery)
+    ).summary()
+    verification = report["verification"]
+    assert verification["image_size"] == list(workdir.config.data.image_size)
+    for name in ("positive_pairs", "negative_pairs"):
+        assert verification[name] == expected[name] > 0
+    for name in ("AUC", "EER"):
+        assert verification[name] == pytest.approx(expected[name], abs=1e-3)
+    for name in ("EER", "0.1"):
+        threshold = verification["thresholds"][name]
+        assert threshold == pytest.approx(expected["thresholds"][name], rel=1e-4)
+    said = capsys.readouterr().out
+    assert f"\nverification, {expected['positive_pairs']} positive and " in said
+    assert re.search(
+        r"^TPR at FPR \(distance\): [\d.]+ at 0\.1 \(\d+\.\d{4}\), ", said, re.MULTILINE
+    )
+
+
+def test_verification_follows_the_protocol(workdir, output, monkeypatch):
+    """Multi-query, more distractors and re-ranking at once."""
+    given = {}
+    rank = evaluator.Evaluator.rank
+
+    def record(self, *descriptors):
+        given["descriptors"] = descriptors
+        return rank(self, *descriptors)
+
+    monkeypatch.setattr(evaluator.Evaluator, "rank", record)
+    options = {"gallery_extra": str(workdir.extra), "multi_query": "average"}
+    _, report = workdir.evaluate(output, {"flip": True}, **options)
+    negatives = report["verification"]["negative_pairs"]
+    assert len(given["descriptors"][1].pids) == len(workdir.gallery) + 7
+    for rerank in (False, True):
+        _, report = workdir.evaluate(output, {"flip": True}, rerank=rerank, **options)
+        query, gallery, rescore = given["descriptors"]
+        assert (rescore is not None) == rerank
+        expected = evaluate_verification(query, gallery, rescore=rescore)
+        assert report["verification"].items() >= expected.summary().items()
+    _, report = workdir.evaluate(output, multi_query="average")
+    assert report["verification"]["negative_pairs"] == negatives - 7 * len(workdir.query)
+
+
+def test_verification_without_a_negative_pair_is_left_out(workdir, output, tmp_path, capsys):
+    contents = synthetic.Contents(
+        train_identities=2,
+        test_identities=1,
+        train_cameras=2,
+        test_cameras=3,
+        distractors=0,
+        junk=1,
+    )
+    synthetic.write_market1501(tmp_path / "one", contents, None)
+    config = copy.deepcopy(workdir.config)
+    config.data.root = str(tmp_path / "one")
+    evaluate.evaluate_run(config, str(workdir.path), checkpoint="latest", output=str(output))
+    results = json.loads((output / "results.json").read_text())
+    assert results["mAP"] == 1
+    assert "verification" not in results
+    assert "\nverification is left out: no negative pair, and" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("how", ["average", "max"])
 def test_multi_query(how, workdir, output):
     result, report = workdir.evaluate(output, {"normalize": True}, multi_query=how)
@@ -203,6 +275,27 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     assert report["protocol"]["rerank"]
     assert (output / "ranked_lists.png").stat().st_size > 0
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
+
+
+def test_too_few_images_to_rerank(workdir, output, monkeypatch):
+    """The advice is one that the program can follow."""
+    monkeypatch.setattr(evaluate, "NEIGHBOURS", 1000)
+    with pytest.raises(ValueError, match=r"--rerank needs .* 1001 .*: leave out --rerank$"):
+        workdir.evaluate(output, rerank=True)
+
+
+def test_query_and_gallery_are_enough(workdir, output, tmp_path):
+    """A data root without a training folder scores as the same one with it."""
+    root = tmp_path / "data"
+    for folder in ("query", "bounding_box_test"):
+        shutil.copytree(workdir.root / folder, root / folder)
+    _, expected = workdir.evaluate(output)
+    config = copy.deepcopy(workdir.config)
+    config.data.root = str(root)
+    run = evaluate.evaluate_run(
+        config, str(workdir.path), checkpoint="latest", output=str(output / "other")
+    )
+    assert run.evaluation.result.mAP == expected["mAP"]
 
 
 def test_the_queries_that_were_chosen_are_drawn(workdir, output, monkeypatch):
@@ -302,7 +395,7 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
     workdir.config.data.root = str(root)
     options = {"gallery_extra": str(extra), "multi_query": "max"}
-    with pytest.raises(ValueError, match=r"1 of .* files are no images .*on_bad_image=skip"):
+    with pytest.raises(ValueError, match=r"1 of .* files cannot be read.*on_bad_image=skip"):
         workdir.evaluate(output, **options)
     assert not (output / "skipped_images.json").exists()
 
@@ -318,3 +411,30 @@ def test_bad_images_are_an_error_or_skipped_and_listed(workdir, output, tmp_path
     workdir.evaluate(output)
     listed = json.loads((output / "skipped_images.json").read_text())["skipped"]
     assert [entry["path"] for entry in listed] == [str(path) for path in bad[:2]]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_few_characters_costs_no_result(workdir, tmp_path, monkeypatch, encoding):
+    """Folders may have names that standard output cannot encode."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    moved = tmp_path / "实验"
+    moved.mkdir()
+    for name, path in (("run", workdir.path), ("data", workdir.root)):
+        (moved / name).symlink_to(path)
+    monkeypatch.setitem(vars(workdir), "path", moved / "run")
+    monkeypatch.setitem(workdir.config.data, "root", str(moved / "data"))
+    with jax.numpy_dtype_promotion("standard"):
+        _, written = workdir.evaluate(moved / "out", figures=1)
+    assert written["workdir"] == str(moved / "run")
+    assert rb"\u5b9e\u9a8c" in sys.stdout.buffer.getvalue()
+
+
+def test_results_are_written_before_they_are_printed(workdir, output, monkeypatch):
+    def fail(text):
+        if "mAP" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        workdir.evaluate(output)
+    assert (output / "results.json").exists()

@@ -91,10 +91,10 @@ class Run:
         status = self._process.wait(timeout=200)
         self._listener.join()
         self._process.stdout.close()
-        # The remains of a kill must cause no warning, also not in absl's log.
-        assert not [line for line in self.said if re.search(r"[Ww]arning|^[WE]\d{4} ", line)], (
-            self.said
-        )
+        # The remains of a kill must cause no warning, also not in absl's log. On a busy machine
+        # Orbax warns of a write that takes more than a second.
+        warnings = [line for line in self.said if re.search(r"[Ww]arning|^[WE]\d{4} ", line)]
+        assert not [line for line in warnings if "previous save to complete" not in line], self.said
         return status
 
     def wait_for(self, moment):

@@ -176,6 +176,16 @@ def test_mistakes_are_named(run, packed, tmp_path):
         reid_jax.load(packed, 1)
 
 
+def test_paths_in_the_home_folder(run, packed, tmp_path, monkeypatch, images):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run, tmp_path / "run")
+    pack_run("~/run", "~/reid.safetensors")
+    assert (tmp_path / "reid.safetensors").read_bytes() == packed.read_bytes()
+    assert reid_jax.load("~/reid.safetensors").step == 2
+    with pytest.raises(SystemExit, match="give --output=FOLDER"):
+        commands.main(["eval", "--workdir=~/reid.safetensors"])
+
+
 def test_weights_of_another_network_are_named(packed, tmp_path):
     content = packed_file.read(packed)
     name = next(iter(content.arrays))

@@ -22,6 +22,7 @@ from reid_jax.runs import record
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, read_run
+from reid_jax.runtime.messages import Preempted
 from reid_jax.training import step as step_module
 from tests.compilations import count_compilations
 from tests.test_configs import STRINGS, load
@@ -181,6 +182,31 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
         np.testing.assert_array_equal(array, states[1][name], err_msg=name)
     assert records[0] == records[1]
     assert [record["step"] for record in records[0]] == [1, 2, 3]
+
+
+def test_means_between_log_lines_survive_a_stop_and_a_kill(data, tmp_path, monkeypatch):
+    """Lines at steps 4 and 8, checkpoints at 3 and 6: SIGTERM after step 2 and a kill at step 7."""
+    leaves = {"epochs": 8, "log__every_steps": 4, "eval__every_epochs": 8}
+    leaves |= {"checkpoint__every_epochs": 3}
+    lines = []
+    for name in ("unbroken", "broken"):
+        if name == "broken":
+            with monkeypatch.context() as patch:
+                patch.setattr(train.Preemption, "due", lambda self, step: step == 2)
+                with pytest.raises(Preempted, match="after step 2"):
+                    train.train(tiny(data, **leaves), str(tmp_path / name))
+            with monkeypatch.context() as patch:
+                calls = iter(range(9))
+                after_each_step(patch, lambda calls=calls: 1 // (4 - next(calls)))
+                with pytest.raises(ZeroDivisionError):
+                    train.train(tiny(data, **leaves), str(tmp_path / name))
+            with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
+                assert checkpoints.latest_step == 6
+        train.train(tiny(data, **leaves), str(tmp_path / name))
+        kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
+        lines.append([{k: v for k, v in r.items() if k != "images_per_second"} for r in kept])
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [4, 8]
 
 
 def test_a_finished_run_is_evaluated_again_and_left_alone(run):

@@ -64,7 +64,7 @@ def train_on_eight(data, workdir, steps):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "on 8 cpu device(s)" in done.stdout
+    assert "on 8 cpu devices" in done.stdout
 
 
 def train_on_two_hosts(data, workdir, steps):
@@ -85,7 +85,7 @@ def train_on_two_hosts(data, workdir, steps):
             process.kill()
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
-    assert "on 4 cpu device(s) of 2 hosts" in outputs[0][0]
+    assert "on 4 cpu devices of 2 hosts" in outputs[0][0]
     return outputs
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from reid_jax.report import content
-from tests.report_page import NAMES, Evaluation
+from tests.report_page import CALLED, NAMES, Evaluation
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -196,6 +196,31 @@ def test_a_row_says_what_is_right(page, evaluation):
         line = page.find_element(By.CSS_SELECTOR, f'[data-query="{query}"] .line').text
         assert f"rank {first}" in line
         assert f"AP {100 * evaluation.result.average_precision[query]:.1f} %" in line
+
+
+def test_people_are_called_by_their_names(chromium, tmp_path):
+    evaluation = Evaluation(**CALLED)
+    evaluation.write(tmp_path)
+    chromium.get((tmp_path / "report.html").as_uri())
+    settle(chromium)
+    page = chromium
+    options = [o.get_attribute("value") for o in page.find_elements(By.CSS_SELECTOR, "datalist *")]
+    assert options[:4] == ["gina", "<b>hugo", "0007", "5"]
+    camera = [o.text for o in page.find_elements(By.CSS_SELECTOR, "#camera option")]
+    assert camera == ["all", "lobby", r"yard\n", "3"]
+    search, pids = page.find_element(By.ID, "search"), evaluation.query.pids
+    for words, pid in (("GINA", 1), ("hugo", 2), ("7", 4), ("0007", 4), ("5", 5)):
+        search.clear()
+        search.send_keys(words)
+        settle(page)
+        assert sorted(rows(page)) == np.flatnonzero(pids == pid).tolist(), words
+    search.clear()
+    search.send_keys("gina")
+    settle(page)
+    line = page.find_element(By.CSS_SELECTOR, f'[data-query="{rows(page)[0]}"]').text
+    assert "Identity gina" in line
+    assert "id gina" in line
+    assert "id 1" not in line
 
 
 def test_a_click_opens_the_large_view(page):

@@ -32,6 +32,12 @@ def test_names_are_printable_and_below_the_root():
         assert shown[5:] == ["query/Ærlig 女 ✓.jpg", *paths[-2:]]
 
 
+def test_only_numbers_that_are_called_otherwise_have_names():
+    names = {1: "gina", 2: "2", 3: "line\nend"}
+    called = content.called(np.array([3, 1, 2, 9, 1]), lambda n: names.get(n, str(n)))
+    assert called == {1: "gina", 3: r"line\nend"}
+
+
 def test_gradcam_is_of_every_query_each_scaled_by_its_maximum():
     evaluation = Evaluation(queries=23)
     evaluation.pixels["query"][5, ..., 0] = 0  # No red in this image.

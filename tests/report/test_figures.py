@@ -20,6 +20,8 @@ from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.training.state import TrainState
 from tests import reference
+from tests.report_page import CALLED
+from tests.report_page import Evaluation as Evaluated
 from tests.test_configs import load
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -121,6 +123,25 @@ def hbfp(data, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         config = recipe("hbfp_synthetic:small", data, devices=4)
         return Drawn(config, tmp_path_factory.mktemp("drawn"), np.random.default_rng(0), 3)
+
+
+def test_pictures_call_people_by_their_names(tmp_path, monkeypatch):
+    evaluation, asked = Evaluated(**CALLED), {}
+    for name in ("gradcam_figure", "ranked_list_figure"):
+        draw = getattr(visualize, name)
+
+        def kept(*args, name=name, draw=draw, **options):
+            asked[name] = options
+            return draw(*args, **options)
+
+        monkeypatch.setattr(visualize, name, kept)
+    shown = np.array([int(np.argmax(evaluation.query.pids == pid)) for pid in (1, 2)])
+    write_figures(tmp_path, evaluation, shown=shown)
+    cameras = [{1: "lobby", 2: r"yard\n"}.get(c, str(c)) for c in evaluation.query.camids[shown]]
+    people = [f"id {who}, cam {c}" for who, c in zip(("gina", "<b>hugo"), cameras, strict=True)]
+    assert asked["gradcam_figure"]["titles"] == people
+    captions = asked["ranked_list_figure"]["captions"]
+    assert captions.query(0, 2.0).startswith("id gina\n")
 
 
 def panels(figure, *shape):

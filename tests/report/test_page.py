@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reid_jax.report import content, page
+from tests.report_page import CALLED, Blind, Evaluation, Page
 
 
 def test_names_of_others_are_text(written):
@@ -27,6 +28,14 @@ def test_names_of_others_are_text(written):
     # Placeholders in names are not replaced.
     assert written.data["query"]["names"][2].endswith("&amp; {{js}}.jpg")
     assert written.inside["title"].startswith("Looks on ")
+
+
+def test_people_and_cameras_keep_their_names(tmp_path):
+    evaluation = Evaluation(**CALLED)
+    evaluation.write(tmp_path, Blind())
+    data = Page(tmp_path / "report.html").data
+    assert data["identities"] == {"1": "gina", "2": "<b>hugo", "4": "0007"}
+    assert data["cameras"] == {"1": "lobby", "2": r"yard\n"}
 
 
 def test_the_page_asks_for_nothing(written):

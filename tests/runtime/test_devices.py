@@ -45,8 +45,8 @@ def test_hosts_give_the_same_number_one_after_the_other(monkeypatch):
 @pytest.mark.parametrize(
     ("counts", "count", "message"),
     [
-        ((2, 2), 3, "3 devices are not the same number of each of 2 hosts, which have 2, 2"),
-        ((3, 1), 0, "4 devices are not the same number of each of 2 hosts, which have 3, 1"),
+        ((2, 2), 3, "3 devices cannot be shared by 2 hosts, which have 2, 2"),
+        ((3, 1), 0, "4 devices cannot be shared by 2 hosts, which have 3, 1"),
         ((2, 2), 5, "devices is 5, but these 2 hosts have 4"),
     ],
 )

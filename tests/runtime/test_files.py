@@ -17,6 +17,8 @@ def test_a_file_is_written_and_replaced(tmp_path):
         assert path.read_bytes() == data
     write_text_atomically(str(path), "é")
     assert path.read_bytes() == "é".encode()
+    write_text_atomically(path, "\udcff")
+    assert path.read_bytes() == rb"\udcff"
     assert names(tmp_path) == ["file"]
 
 

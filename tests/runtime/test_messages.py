@@ -1,9 +1,11 @@
+import io
 import os
 import pathlib
+import sys
 
 import pytest
 
-from reid_jax.runtime.messages import printable, shown
+from reid_jax.runtime.messages import counted, printable, say, say_to_stderr, shown
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,47 @@ def test_a_path_is_shown_on_one_line(path, text):
     shown(path).encode()
 
 
+def test_numbers_agree_with_what_they_count():
+    assert [counted(n, "step") for n in (0, 1, 2, 1200)] == [
+        "0 steps", "1 step", "2 steps", "1,200 steps",
+    ]  # fmt: skip
+    assert [counted(n, "query", "queries") for n in (0, 1)] == ["0 queries", "1 query"]
+
+
 def test_where_nothing_else_stands_a_path_has_no_quotes():
     for path in ("a b/é.jpg", 'it\'s "\\".jpg', pathlib.Path("a")):
         assert printable(path) == str(path)
     assert printable(b"a\nb\xff\x1b\xe2\x80\xae") == r"a\nb\udcff\x1b\u202e"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [
+        ("ascii", rb"\u5b9e\u9a8c \xe9 \u2713 \udcff"),
+        ("cp1252", rb"\u5b9e\u9a8c " + b"\xe9" + rb" \u2713 \udcff"),
+        ("utf-8", "实验 é ✓ ".encode() + rb"\udcff"),
+    ],
+)
+def test_what_a_stream_cannot_encode_is_escaped(encoding, printed, monkeypatch):
+    for name, write in (("stdout", say), ("stderr", say_to_stderr)):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding))
+        write("实验 é ✓ \udcff")
+        assert written.getvalue() == printed + b"\n"
+
+
+def test_text_goes_to_streams_without_an_encoding(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    say("实验")
+    assert sys.stdout.getvalue() == "实验\n"
+    monkeypatch.setattr(sys, "stdout", None)  # As under pythonw.
+    say("实验")
+
+
+def test_a_reader_that_went_away_costs_no_result(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(text)
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    say("all images are described")

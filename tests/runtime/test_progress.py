@@ -74,7 +74,7 @@ def test_a_terminal_shows_a_bar_rewritten_in_place(monkeypatch):
     assert "\n" not in stream.getvalue()
     drawn = stream.getvalue().split("\r")
     assert re.fullmatch(r" 50% \|#+ +\| step  500/1000  epoch 12.0  loss 10.0000 *", drawn[-2])
-    last = r"100% \|#+\| step 1000/1000  epoch 12.0  loss 1.0000  32000 images/s  ETA 0:00:00 *"
+    last = r"100% \|#+\| step 1000/1000  epoch 12.0  loss 1.0000  32,000 images/s  ETA 0:00:00 *"
     assert re.fullmatch(last, drawn[-1])
     with progress.paused():
         assert stream.getvalue().endswith("\n")
@@ -118,6 +118,23 @@ def test_format(arguments, line):
     assert format_progress(*arguments) == line
 
 
+def test_one_of_one_and_slow_rates(monkeypatch):
+    """Numbers and nouns agree, and a rate above zero is shown as such."""
+    clock, lines = Clock(), []
+    monkeypatch.setattr(progress_module.time, "monotonic", clock)
+    for total, nouns in ((1, ("image",)), (1, ("query", "queries")), (2, ("query", "queries"))):
+        with Tracker(lines.append, total, "read", *nouns, show=("rate",), ends=True) as tracker:
+            clock.now += 25.0
+            tracker.update(total)
+    assert lines == [
+        "read 1 of 1 image  0.04 images/s",
+        "read 1 of 1 query  0.04 queries/s",
+        "read 2 of 2 queries  0.08 queries/s",
+    ]
+    rates = [progress_module.per_second(rate, "image") for rate in (0, 1, 9.94, 9.96, 12345.6)]
+    assert rates == ["0 images/s", "1 image/s", "9.9 images/s", "10 images/s", "12,346 images/s"]
+
+
 def test_clock():
     assert [clock(s) for s in (0, 59.4, 60, 3599.6, 100 * 3600)] == [
         "0:00:00", "0:00:59", "0:01:00", "1:00:00", "100:00:00",
@@ -135,7 +152,7 @@ def test_clock():
 def test_a_log_has_a_line_every_period(show, line, monkeypatch):
     clock, lines = Clock(), []
     monkeypatch.setattr(progress_module.time, "monotonic", clock)
-    with Tracker(lines.append, 1500, "read", "files", show=show) as tracker:
+    with Tracker(lines.append, 1500, "read", "file", show=show) as tracker:
         for done, seconds in ((250, 5.0), (500, 5.5), (1000, 9.0)):
             clock.now += seconds
             tracker.update(done)

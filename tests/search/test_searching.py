@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ from PIL import Image
 
 from reid_jax import inference, visualize
 from reid_jax.cli import search as command
-from reid_jax.data import layouts
+from reid_jax.data import image_files
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
 from reid_jax.runtime.messages import shown
@@ -107,7 +108,7 @@ def rows(said):
 
 
 def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
-    paths = layouts.find_images(GALLERY, "")
+    paths = image_files.find_images(GALLERY, "")
     asked = [paths[7], queries()[0]]
     hits = run("--query", *asked, "-k", 3)
     distances = np.linalg.norm(
@@ -141,7 +142,7 @@ def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
 
 
 def test_names_that_show_identities_filter_and_tell_right_from_wrong(here, capsys, drawn):
-    paths = layouts.find_images(GALLERY, "")
+    paths = image_files.find_images(GALLERY, "")
     who = np.array([re.match(r"(-?\d+)_c(\d+)", os.path.basename(p)).groups() for p in paths], int)
     asked = queries()[:2]
     whose = [re.match(r"(\d+)_c(\d+)", os.path.basename(path)).groups() for path in asked]
@@ -225,6 +226,33 @@ def test_a_number_is_an_identity_like_any_text(here, drawn):
     assert given["known"].all()
 
 
+def test_a_zero_is_nobody_under_market1501_alone(here, drawn):
+    (here / "own").mkdir()
+    for path, name in zip(queries(), ("0000_c1s1_f1_1.jpg", "0001_c2s1_f2_1.jpg"), strict=False):
+        shutil.copy(path, here / "own" / name)
+    query = "own/0000_c1s1_f1_1.jpg"
+    shutil.copytree("own", "own2")
+    for path in (here / "own2").iterdir():
+        path.rename(path.with_name(path.name.replace("s1", "")))
+    for layout, folder, known in (("market1501", "own", False), ("dukemtmc", "own2", True)):
+        query = str(next(pathlib.Path(folder).glob("0000*")))
+        run("--gallery", folder, "--layout", layout, "--query", query)
+        (_, _, correct), given = drawn[-1]
+        assert correct[0, :2].tolist() == [True, False]
+        assert given["known"].all() == known
+
+
+def test_a_gallery_holds_images_of_all_suffixes(here):
+    (here / "own" / "below").mkdir(parents=True)
+    names = ("a.BMP", "below/b.webp", "c.tiff", "d.JFIF", "e.gif")
+    for path, name in zip(queries(), names, strict=False):
+        with Image.open(path) as image:
+            image.save(here / "own" / name)
+    hits = run("--gallery", "own", "--query", "own/c.tiff", "-k", 5)
+    assert sorted(hits.names[0]) == sorted(f"own/{name}" for name in names)
+    assert hits.distances[0, 0] == 0
+
+
 def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatch, drawn):
     shutil.copytree(GALLERY, "copy")
     asked = queries()[:1]
@@ -296,9 +324,15 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
     ("options", "error", "message"),
     [
         (["--query", "pedestrians"], ValueError, "'pedestrians' .is a folder"),
-        (["--query", "nobody.jpg"], ValueError, "'nobody.jpg' .No such file"),
-        (["--gallery", "nowhere"], FileNotFoundError, "no folder 'nowhere' .--gallery"),
-        (["--gallery", "bad"], ValueError, "1 of 2 files are .*'bad/bad.jpg'"),
+        (["--query", "nobody.jpg"], FileNotFoundError, "^no file 'nobody.jpg' .--query.$"),
+        (["--gallery", "nowhere"], FileNotFoundError, "no folder or file 'nowhere' .--gallery"),
+        (
+            ["--query", "nobody.jpg", "--gallery", "nowhere"],
+            FileNotFoundError,
+            r"^no folder or file 'nowhere' \(--gallery\); no file 'nobody.jpg' \(--query\)$",
+        ),
+        # The search has no setting that skips bad images.
+        (["--gallery", "bad"], ValueError, "1 of 2 files .*'bad/bad.jpg'.*or delete them$"),
         (["--gallery", "bad/bad.jpg"], ValueError, "bad.jpg' is not a file of Gallery.save"),
         (["--gallery", "empty"], ValueError, "no image .* in or below 'empty' .--gallery"),
         (["--workdir", "empty"], FileNotFoundError, r"empty/run\.json is missing"),
@@ -348,7 +382,7 @@ def test_the_program(here):
     done = start("--workdir=run", "--gallery=nowhere", "--query", query)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "FileNotFoundError: no folder 'nowhere' (--gallery)",
+        "FileNotFoundError: no folder or file 'nowhere' (--gallery)",
         "(--traceback shows where)",
     ]
 
@@ -361,3 +395,23 @@ def test_options_that_cannot_be(options, message, capsys):
     with pytest.raises(SystemExit):
         command.main(["--workdir=run", "--gallery=a", "--query=b", *options])
     assert message in capsys.readouterr().err
+
+
+def test_a_terminal_of_few_characters_shows_all_hits(here, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    shutil.copy(queries()[0], "实验.jpg")
+    run("--query", "实验.jpg", "-k", 2, "--gallery", ".")
+    printed = sys.stdout.buffer.getvalue().decode()
+    assert "2    0.0000  './\\u5b9e\\u9a8c.jpg'" in printed
+    assert pathlib.Path("search.png").exists()
+
+
+def test_the_picture_is_drawn_before_hits_are_printed(here, monkeypatch):
+    def fail(text):
+        if "distance" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("--query", queries()[0])
+    assert pathlib.Path("search.png").exists()

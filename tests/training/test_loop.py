@@ -5,6 +5,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
+from reid_jax.runs.interval import Interval
 from reid_jax.runtime.messages import Preempted
 from reid_jax.training.calendar import Calendar
 from reid_jax.training.loop import Loop
@@ -17,6 +18,7 @@ class Diary:
 
     def __init__(self, stop_at=None):
         self.events, self.stop_at = [], stop_at
+        self.interval = Interval()
 
     def note(self, *event):
         self.events.append(event)
@@ -83,6 +85,20 @@ def test_each_thing_is_done_when_it_is_due():
         ("write", 8, "train", {"epoch": 2.0, "loss": 0.5, "images_per_second": 50.0}),
         ("evaluate", 8),
     ]
+
+
+def test_lines_hold_the_means_of_their_steps():
+    diary = Diary()
+    events = run(diary, 8, losses={step: float(step) for step in range(1, 9)})
+    assert [(e[1], e[3]["loss"]) for e in events if e[0] == "write"] == [
+        (3, 2.0),
+        (6, 5.0),
+        (8, 7.5),
+    ]
+    assert [(e[1], e[3]) for e in events if e[0] == "report"] == [
+        (1, 1.0), (3, 2.0), (6, 5.0), (8, 7.5),
+    ]  # fmt: skip
+    assert diary.interval.steps == 0
 
 
 def test_a_resumed_run_counts_on():

@@ -42,7 +42,9 @@ def ranked_lists(rng, **changes):
         "distances": np.array([[0.5, 1.0, 2.25], [3.0, 4.0, INFINITY]]),
     } | changes
     kind = visualize.Names if "names" in given else visualize.Identities
-    captions = {field.name: given[field.name] for field in dataclasses.fields(kind)}
+    captions = {
+        field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given
+    }
     drawn = {name: x for name, x in given.items() if name not in NAMES | captions.keys()}
     return given, visualize.ranked_list_figure(**drawn, captions=kind(**captions))
 
@@ -81,6 +83,20 @@ def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
         "id 9\ncam 5 · 3.00",
         "id 8\ncam 6 · 4.00",
     ]
+
+
+def test_people_and_cameras_are_called_by_their_names(rng):
+    people = {7: "gina", 8: "hugo of the very long name", 9: "0009"}
+    _, figure = ranked_lists(
+        rng,
+        identity=lambda pid: people[pid],
+        camera=lambda camid: {2: "lobby"}.get(camid, str(camid)),
+    )
+    first, second, distractor, *_, last = texts(figure)
+    assert (first, second) == ("id gina\ncam 1", "id gina\ncam lobby · 0.500")
+    assert distractor == "distractor\ncam 3 · 1.00"
+    assert re.fullmatch(r"id hugo.*….*\ncam 6 · 4\.00", last)
+    check_layout(figure)
 
 
 def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):

@@ -35,7 +35,7 @@ def test_a_program_s_checkpoint_is_written_as_a_workdir(tmp_path, capsys):
     conversion.convert_program(file, "pmm", load("pmm_market"), tmp_path / "run")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(f"PMM: {len(files.arrays('pmm'))} tensors, ")
-    assert second.startswith(f"reid-jax eval --workdir={tmp_path / 'run'} ")
+    assert second.startswith(f"evaluate it: reid-jax eval --workdir={tmp_path / 'run'} ")
     assert (tmp_path / "run" / "run.json").exists()
 
 

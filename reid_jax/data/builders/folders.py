@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from reid_jax.data import layouts, splits
+from reid_jax.data import decoding, layouts, splits
 
 _SPLITS = "It must hold the folders bounding_box_train, query and bounding_box_test."
 
@@ -18,8 +18,9 @@ class _FolderBuilder(
 ):
     """A data set in a layout of `layouts.read`, below TFDS's manual folder.
 
-    Splits train, query and gallery; examples {"image": (H, W, 3) uint8 as it was encoded, "pid" and
-    "camid": int32 as in `layouts.read`, "filename": text}.
+    Splits train, query and gallery; examples {"image": (H, W, 3) uint8, JPEG and PNG as they were
+    encoded, "pid" and "camid": int32 as `layouts.read` gives them, "filename": text, the path below
+    the split's folder}.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -49,14 +50,27 @@ class _FolderBuilder(
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         dataset = layouts.read(self.LAYOUT, dl_manager.manual_dir / self._folder())
         return {
-            name: self._generate_examples(getattr(dataset, name))
-            for name in ("train", "query", "gallery")
+            name: self._generate_examples(
+                getattr(dataset, name), os.path.join(dataset.root, source)
+            )
+            for name, source in zip(("train", "query", "gallery"), dataset.sources, strict=True)
         }
 
-    def _generate_examples(self, split: splits.Split) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, split: splits.Split, folder: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, pid, camid in zip(split.paths, split.pids, split.camids, strict=True):
-            name = os.path.basename(path)
-            yield name, {"image": path, "pid": pid, "camid": camid, "filename": name}
+            name = os.path.relpath(path, folder)
+            yield name, {"image": _encoded(path), "pid": pid, "camid": camid, "filename": name}
+
+
+def _encoded(path: str) -> str | np.ndarray:
+    """A file that TFDS decodes, or the pixels of a file in another format."""
+    with open(path, "rb") as file:
+        if file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
+            return path
+    with decoding.decoded(path) as (_, image):
+        return np.asarray(image)
 
 
 class Market1501(_FolderBuilder):

@@ -15,7 +15,7 @@ from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.capture import WALK_LENGTH, draw
 from reid_jax.data.synthetic.streams import stream
-from reid_jax.runtime.files import new_folder
+from reid_jax.runtime.files import local_path, new_folder
 from reid_jax.runtime.messages import say_to_stderr
 from reid_jax.runtime.progress import Progress, Tracker
 
@@ -121,7 +121,7 @@ def write_market1501(
     boxes = planned(contents)
     images = _counted(b.path for b in boxes)
     record = {"version": VERSION, **contents.record, "images": images}
-    root = Path(root)
+    root = Path(local_path(root, "the folder of the pedestrians"))
     if _holds(root, record):
         return
     try:
@@ -259,8 +259,8 @@ def _help() -> None:
 
 
 def _write_part(root: Path, seed: int, boxes: list[Box], progress: Progress) -> None:
-    """Draw and write boxes."""
-    with Tracker(progress, len(boxes), "drew", "pictures", ends=True) as tracker:
+    """Draws and writes boxes."""
+    with Tracker(progress, len(boxes), "drew", "picture", ends=True) as tracker:
         for done, box in enumerate(boxes, start=1):
             image = Image.fromarray(draw(seed, box.pid, box.camid, box.number))
             image.save(root / box.path, quality=_QUALITY)

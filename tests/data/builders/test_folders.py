@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -31,7 +33,8 @@ def load(tmp_path, draw):
             path.mkdir(parents=True)
             for file in files:
                 image = draw(16, 8)
-                image.save(path / file, quality=95, subsampling=0)
+                (path / file).parent.mkdir(exist_ok=True)
+                image.save(path / file, quality=95, subsampling=0, lossless=True)
                 pictures[file] = np.asarray(image, np.float64)
         config = tfds.download.DownloadConfig(manual_dir=str(tmp_path / "manual"))
         loaded = tfds.load(
@@ -59,6 +62,16 @@ def test_market1501(load):
         ("gallery", "0001_c2s1_000001_00.jpg"): (1, 2),
         ("gallery", "0000_c4s2_000001_02.jpg"): (0, 4),
     }
+
+
+def test_files_of_all_formats_and_in_folders_below(load):
+    names = (
+        ["a/0002_c1s1_000451_03.webp", "b/0002_c1s1_000451_03.tif", "0007_c3s3_000001_01.bmp"],
+        ["0001_c1s1_001051_00.PNG"],
+        ["0001_c2s1_000001_00.JFIF"],
+    )
+    examples = load("market1501", "Market-1501-v15.09.15", names)
+    assert sorted(file for _, file in examples) == sorted(itertools.chain(*names))
 
 
 def test_dukemtmc_reid(load):
