@@ -99,16 +99,17 @@ def _results(results: Mapping[str, Any] | None) -> list[str]:
     ]
     if "verification" in results:
         parts += [
-            "\nVerification, thresholds are distances:\n",
+            "\nVerification; rates and thresholds (distances) by false positive rate:\n",
             _table(_flat(results["verification"])),
         ]
     return parts
 
 
 def _flat(section: Any, prefix: str = "") -> dict[str, str]:
-    """The numbers of nested results by their names, without lists."""
+    """The numbers of nested results by their names, without lists and missing ones."""
     if not isinstance(section, Mapping):
-        return {} if isinstance(section, list) else {prefix: _plain(section)}
+        text = f"{section:.4f}" if isinstance(section, float) else _plain(section)
+        return {} if section is None or isinstance(section, list) else {prefix: text}
     found: dict[str, str] = {}
     for name, value in section.items():
         found |= _flat(value, f"{prefix}, {_plain(name)}" if prefix else _plain(name))

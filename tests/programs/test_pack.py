@@ -102,13 +102,14 @@ def test_the_card_describes_the_run(packed):
         "gallery_extra 7. In per cent:",
         "| Rank-1 | 75.0 |",
         "| mAP | 51.2 |",
-        "| AUC | 0.987 |",
-        "| thresholds, 0.001 | 3.25 |",
+        "| AUC | 0.9870 |",
+        "| thresholds, 0.001 | 3.2500 |",
         'model = reid_jax.load("reid.safetensors")',
     ):
         assert f"\n{line}\n" in card
     assert re.search(r"\| trunk \| ResNet.* \|", card)
     assert "roc" not in card
+    assert "None" not in card
 
 
 def test_an_equal_file_stays_and_another_is_kept(run, packed, tmp_path):
