@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
     """Draw all pictures that the runs and the machine allow.
 
     Args:
-        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves and the report.
+        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves, tracks and the report.
         hbfp: workdir of a run of HBFP-Net, for activations; None leaves them out.
         output: folder of the pictures.
 
@@ -53,6 +54,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
             _gradcam(pmm, output / "gradcam.jpg"),
             _convert(results / "pmm" / "ranked_lists.png", output / "ranked_lists.jpg"),
             _curves(pmm, output / "curves.png"),
+            _tracks(pmm, output / "tracks.jpg"),
         ]
         if browser():
             written.append(_report(results / "pmm" / "report.html", output / "report.jpg"))
@@ -119,6 +121,20 @@ def _curves(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     visualize.save(visualize.curves_figure([json.loads(line) for line in lines]), path)
     return path
+
+
+def _tracks(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """The picture that the code of docs/tracking.md draws."""
+    page = (ROOT / "docs" / "tracking.md").read_text(encoding="utf-8")
+    code, name, _ = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)).partition(
+        f'"{path.name}"'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "runs").mkdir()
+        (pathlib.Path(folder) / "runs" / "pmm").symlink_to(workdir.absolute())
+        command = [sys.executable, "-c", f"{code}{name})"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return _convert(pathlib.Path(folder) / path.name, path)
 
 
 def _save(figure, path: pathlib.Path) -> pathlib.Path:

@@ -10,14 +10,17 @@ The Euclidean distance is small if two images show the same person; a `Gallery` 
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from reid_jax import models
+from reid_jax.data.boxes import cut
 from reid_jax.data.image_like import ImagesLike
 from reid_jax.network_on_devices import NetworkOnDevices, check_not_forked
 from reid_jax.runs.restoring import restore_variables
@@ -47,7 +50,7 @@ class Model(NetworkOnDevices):
         dim: D, numbers in a descriptor.
         stage_names: S names of the maps of `gradcam` and `class_activations`; empty if the network
             has no classifier.
-        workdir: the run's folder; None if the weights do not come from a run.
+        workdir: the run's folder or packed file; None if the weights do not come from a run.
     """
 
     def __reduce__(self):
@@ -81,6 +84,37 @@ class Model(NetworkOnDevices):
                 have another shape or dtype.
         """
         return self._apply(self._describe, "__call__", images, progress)
+
+    def embed_boxes(self, frame: np.ndarray, boxes: ArrayLike, bgr: bool = False) -> np.ndarray:
+        """Compute descriptors of the boxes of one frame, such as those of a detector.
+
+            model.embed_boxes(frame, [[310, 40, 372, 190], [12.5, 60, 80, 201.5]])  # (2, D)
+
+        Boxes are clipped to the frame and rounded to the nearest edge between pixels, halves up;
+        x2 and y2 are excluded: `frame[y1:y2, x1:x2]`. The descriptor of a box is that of this crop.
+
+        Args:
+            frame: uint8 (H, W, 3), RGB.
+            boxes: numbers (N, 4), pixels: x1, y1, x2, y2. N may change with each call.
+            bgr: whether the frame is BGR, as of OpenCV.
+
+        Returns:
+            (N, D) float32, a row for each box. A box without pixels, empty after clipping or with a
+            coordinate that is NaN, has a row of NaN; one warning counts them.
+
+        Raises:
+            ValueError: `frame` or `boxes` have another shape or dtype.
+        """
+        crops, kept = cut(frame, boxes, bgr=bgr)
+        descriptors = np.full((len(kept), self.dim), np.nan, np.float32)
+        descriptors[kept] = self.embed(crops)
+        if not kept.all():
+            warnings.warn(
+                f"{np.sum(~kept)} of {len(kept)} boxes have no pixels in the frame, or hold NaN; "
+                "their descriptors are NaN",
+                stacklevel=2,
+            )
+        return descriptors
 
     def threshold(self, fpr: float = 1e-3) -> float:
         """Read the distance up to which two images count as one person.
@@ -192,8 +226,9 @@ def load(
         model = reid_jax.load("runs/pmm", "best")
 
     Args:
-        workdir: folder of a run. `run.json` and `checkpoints/` are read; the folder is unchanged.
-        checkpoint: `latest`, `best` by mAP, or a step.
+        workdir: folder of a run, whose `run.json` and `checkpoints/` are read, or a file of
+            `reid-jax pack`. Neither is changed.
+        checkpoint: `latest`, `best` by mAP, or a step. A packed file holds one checkpoint.
         batch_size: see `Model`.
 
     Raises:

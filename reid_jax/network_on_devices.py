@@ -44,7 +44,7 @@ class NetworkOnDevices:
             step: the step of their checkpoint.
             batch_size: images per batch, rounded up to a multiple of the number of devices. By
                 default `eval.batch_size` of the recipe, on CPUs 8.
-            workdir: the run's folder, for `threshold`.
+            workdir: the run's folder or packed file, for `threshold`.
 
         Raises:
             ValueError: `batch_size` is below 1.

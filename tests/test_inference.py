@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -115,6 +116,36 @@ def test_the_threshold_of_the_runs_evaluation(run):
     of_no_run = reid_jax.Model(model.config, model.network, run[3], 2)
     with pytest.raises(ValueError, match="has no run: load one by"):
         of_no_run.threshold()
+
+
+def test_boxes_of_a_frame_are_its_crops_in_their_order(model, rng):
+    frame = rng.integers(0, 256, (120, 160, 3), np.uint8)
+    boxes = np.array([[5, 10, 69, 106], [-20, 3.5, 40.2, 200], [100, 0, 160, 120]] * 4)
+    crops = [frame[10:106, 5:69], frame[4:120, 0:40], frame[0:120, 100:160]] * 4
+    expected = model.embed(crops)
+    np.testing.assert_array_equal(model.embed_boxes(frame, boxes), expected)
+    np.testing.assert_array_equal(model.embed_boxes(frame[:, :, ::-1], boxes, bgr=True), expected)
+    assert model.embed_boxes(frame, []).shape == (0, 48)
+
+    empty = [np.nan, 0, 9, 9], [50, 50, 50, 60], [160, 0, 200, 120]
+    mixed = np.array([empty[0], boxes[0], empty[1], boxes[1], empty[2]])
+    with pytest.warns(UserWarning, match="3 of 5 boxes have no pixels") as warned:
+        got = model.embed_boxes(frame, mixed)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    np.testing.assert_array_equal(got[[1, 3]], expected[:2])
+    assert np.isnan(got[[0, 2, 4]]).all()
+    with pytest.warns(UserWarning, match="3 of 3 boxes"):
+        assert np.isnan(model.embed_boxes(frame, empty)).all()
+    with pytest.raises(ValueError, match=r"boxes are float64 \(1, 3\)"):
+        model.embed_boxes(frame, mixed[:1, :3])
+
+
+def test_threads_share_a_model(model, crops):
+    expected = [model.embed(crops[i : i + 3]) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda i: model.embed(crops[i : i + 3]), range(8)))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_gradcam_of_every_stage(run, model, crops):

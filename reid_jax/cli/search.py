@@ -34,7 +34,7 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "query images, prints them with distances, and draws them.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", required=True, help="folder of the run, or a packed file")
     parser.add_argument(
         "--checkpoint", default="latest", help="latest, best, or the number of a step"
     )

@@ -10,6 +10,8 @@ from typing import Any
 from reid_jax.runtime.files import write_text_atomically
 
 RESULTS = "results.json"
+#: The results of a run's evaluation, below its workdir, unless `--output` is set.
+RUN_RESULTS = pathlib.Path("eval", RESULTS)
 PICTURES = ("gradcam.png", "activations.png", "ranked_lists.png")
 PAGE = "report.html"
 IMAGES = "report_images"  # beside the page, if its images do not fit into it

@@ -8,10 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from reid_jax.runs import packed_file
+from reid_jax.runs.results import RUN_RESULTS
 from reid_jax.runtime.messages import shown
-
-#: The results of a run's evaluation, below its workdir.
-RESULTS = pathlib.Path("eval", "results.json")
 
 
 def read_threshold(
@@ -20,7 +19,7 @@ def read_threshold(
     """Read the distance that accepts at most a share of the pairs of different people.
 
     Args:
-        workdir: folder of a run.
+        workdir: folder of a run, or a file of `reid-jax pack`.
         config: the recipe that describes images; the threshold must have been measured with its
             `eval.flip`, `eval.normalize` and `data.image_size`.
         step: the step of the checkpoint that describes images, likewise.
@@ -33,10 +32,15 @@ def read_threshold(
         FileNotFoundError: the run has no results.
         ValueError: the results are damaged, hold no such threshold, or are of other settings.
     """
-    path = pathlib.Path(workdir) / RESULTS
+    path = pathlib.Path(workdir, RUN_RESULTS)
     command = f"measure it with `reid-jax eval --workdir={shown(workdir)} --checkpoint={step}`"
+    if packed := packed_file.is_packed(workdir):
+        path, command = pathlib.Path(workdir), "evaluate the run with `reid-jax eval`, then pack it"
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        if packed:
+            results = packed_file.read(path).results or {}
+        else:
+            results = json.loads(path.read_text(encoding="utf-8"))
         verification = results.get("verification")
         measured = _settings(results) if verification else {}
         thresholds = {float(k): v for k, v in _rates(verification).items()} if verification else {}

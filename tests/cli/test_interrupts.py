@@ -4,7 +4,7 @@ import pytest
 
 from reid_jax.cli import commands
 from reid_jax.export import exporter
-from reid_jax.programs import evaluate
+from reid_jax.programs import evaluate, pack
 from reid_jax.reproduce import runner
 from reid_jax.runs.workdir import write_run
 from reid_jax.search import searching
@@ -23,6 +23,7 @@ def interrupt(*unused_arguments, **unused_options):
         (evaluate, "evaluate_run", ["eval", "--workdir=run", "--traceback"]),
         (searching, "search", ["search", "--workdir=run", "--gallery=g", "--query=q"]),
         (exporter, "export_run", ["export", "--workdir=run", "out"]),
+        (pack, "pack_run", ["pack", "run", "out.safetensors"]),
         (conversion, "read", ["weights", "file", "out"]),
         (runner, "reproduce", ["reproduce", "synthetic"]),
     ],
