@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 _WIDTH = 1100
 _QUALITY = 88
 # The size of the report's picture: CSS pixels, and device pixels for each.
-_WINDOW = (1064, 1141)
+_WINDOW = (1160, 1432)
 _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -162,7 +162,13 @@ def _report(page: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     chromium, driver = browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
         options.add_argument(flag)
     options.add_argument(f"--force-device-scale-factor={_SCALE}")
     options.add_argument("--window-size={},{}".format(*_WINDOW))
