@@ -21,11 +21,11 @@ _DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def write_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:
-    """Writes `results.json`. If there is another one, its pictures and its page are removed first.
+    """Write `results.json`. If it replaces a different one, remove its pictures and its page first.
 
     Args:
-        folder: made if it does not exist.
-        results: anything that JSON holds.
+        folder: created if it does not exist.
+        results: values that JSON can hold.
 
     Returns:
         Whether pictures or a page of another evaluation were removed.
@@ -46,7 +46,7 @@ def write_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:
 
 
 def remove_images(folder: pathlib.Path, but: str | None = None) -> None:
-    """Removes the images of earlier pages beside a page, and their folder once it is empty."""
+    """Remove the images of earlier pages beside a page, and their folder if it is then empty."""
     images = folder / IMAGES
     if not images.is_dir() or images.is_symlink():
         return

@@ -22,17 +22,17 @@ def all_devices() -> list[jax.Device]:
         platforms = jax.config.values["jax_platforms"]
         raise OSError(
             f"JAX_PLATFORMS is {platforms!r}, and JAX has no such device here{reason}. Set "
-            "JAX_PLATFORMS=cpu, unset it to use what there is, or install JAX for the device: "
-            "https://docs.jax.dev/en/latest/installation.html"
+            "JAX_PLATFORMS=cpu, unset it to use the devices that there are, or install JAX for the "
+            "device: https://docs.jax.dev/en/latest/installation.html"
         ) from error
 
 
 @contextlib.contextmanager
 def memory_set_by(leaves: str) -> Iterator[None]:
-    """Around work on devices: an error that memory is too small names what to lower.
+    """A context for work on devices: if memory is too small, the error names what to lower.
 
     Args:
-        leaves: of the recipe, that decide how much memory the work takes.
+        leaves: the leaves of the recipe that determine how much memory the work takes.
 
     Raises:
         MemoryError: a device ran out of memory.

@@ -11,7 +11,7 @@ from absl import logging
 # The exit code of a program whose work can be resumed by starting it again: EX_TEMPFAIL of
 # sysexits.h.
 TRY_AGAIN = 75
-# What a program exits with that Ctrl-C has ended, as shells have it.
+# The exit code of a program that Ctrl-C has ended, as in shells.
 INTERRUPTED = 130
 
 _silent = False
