@@ -117,7 +117,7 @@ def test_nothing_is_checked_where_nothing_is_due():
 
 def test_a_stop_is_saved_and_raised():
     diary = Diary(stop_at=5)
-    with pytest.raises(Preempted, match="^stopped by Ctrl-C after step 5; "):
+    with pytest.raises(Preempted, match=r"^stopped by Ctrl-C after step 5; "):
         run(diary, 8)
     assert diary.events[-1] == ("save", 5)
     assert run(Diary(stop_at=8), 8)[-1] == ("evaluate", 8)  # The run has already ended.
