@@ -47,7 +47,10 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
             },
             overrides=overrides,
         )
-        reproduce(options.table, settings, dry_run=options.dry_run)
+        try:
+            reproduce(options.table, settings, dry_run=options.dry_run)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("run the same command again to continue") from None
 
 
 @contextlib.contextmanager

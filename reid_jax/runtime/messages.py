@@ -101,6 +101,6 @@ def clear_errors(traceback: bool) -> Iterator[None]:
     except Preempted as stopped:
         say(str(stopped))
         sys.exit(TRY_AGAIN)
-    except KeyboardInterrupt:
-        say_to_stderr("stopped by Ctrl-C")
+    except KeyboardInterrupt as interrupt:
+        say_to_stderr(": ".join(["stopped by Ctrl-C", *interrupt.args]))
         sys.exit(INTERRUPTED)

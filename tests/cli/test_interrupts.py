@@ -5,7 +5,6 @@ import pytest
 from reid_jax.cli import commands
 from reid_jax.export import exporter
 from reid_jax.programs import evaluate, pack
-from reid_jax.reproduce import runner
 from reid_jax.runs.workdir import write_run
 from reid_jax.search import searching
 from reid_jax.weights import conversion
@@ -25,7 +24,6 @@ def interrupt(*unused_arguments, **unused_options):
         (exporter, "export_run", ["export", "--workdir=run", "out"]),
         (pack, "pack_run", ["pack", "run", "out.safetensors"]),
         (conversion, "read", ["weights", "file", "out"]),
-        (runner, "reproduce", ["reproduce", "synthetic"]),
     ],
 )
 def test_ctrl_c_ends_a_command_with_one_line(

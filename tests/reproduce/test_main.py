@@ -109,7 +109,7 @@ def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd)
     ("number", "status", "last"),
     [
         (signal.SIGTERM, TRY_AGAIN, "stopped by SIGTERM: run the same command again to continue\n"),
-        (signal.SIGINT, 130, "stopped by Ctrl-C\n"),
+        (signal.SIGINT, 130, "stopped by Ctrl-C: run the same command again to continue\n"),
     ],
 )
 def test_asked_to_end_it_takes_its_run_along(number, status, last, settings):
