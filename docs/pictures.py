@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 _WIDTH = 1100
 _QUALITY = 88
 # The size of the report's picture: CSS pixels, and device pixels for each.
-_WINDOW = (1064, 1141)
+_WINDOW = (1160, 1432)
 _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -38,7 +39,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
     """Draw all pictures that the runs and the machine allow.
 
     Args:
-        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves and the report.
+        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves, tracks and the report.
         hbfp: workdir of a run of HBFP-Net, for activations; None leaves them out.
         output: folder of the pictures.
 
@@ -54,6 +55,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
             _convert(results / "pmm" / "ranked_lists.png", output / "ranked_lists.jpg"),
             _curves(pmm, output / "curves.png"),
             _fine_tuning(output / "cuhk03_curves.png"),
+            _tracks(pmm, output / "tracks.jpg"),
         ]
         if browser():
             written.append(_report(results / "pmm" / "report.html", output / "report.jpg"))
@@ -134,6 +136,20 @@ def _fine_tuning(path: pathlib.Path) -> pathlib.Path:
     return _save(visualize.comparison_figure(panels, "mAP"), path)
 
 
+def _tracks(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """The picture that the code of docs/tracking.md draws."""
+    page = (ROOT / "docs" / "tracking.md").read_text(encoding="utf-8")
+    code, name, _ = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)).partition(
+        f'"{path.name}"'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "runs").mkdir()
+        (pathlib.Path(folder) / "runs" / "pmm").symlink_to(workdir.absolute())
+        command = [sys.executable, "-c", f"{code}{name})"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return _convert(pathlib.Path(folder) / path.name, path)
+
+
 def _save(figure, path: pathlib.Path) -> pathlib.Path:
     with tempfile.TemporaryDirectory() as folder:
         drawn = pathlib.Path(folder) / "figure.png"
@@ -159,7 +175,13 @@ def _report(page: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     chromium, driver = browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
         options.add_argument(flag)
     options.add_argument(f"--force-device-scale-factor={_SCALE}")
     options.add_argument("--window-size={},{}".format(*_WINDOW))

@@ -55,6 +55,30 @@ class Hits(NamedTuple):
     camids: np.ndarray
     names: tuple[tuple[str, ...], ...]
 
+    def within(self, distance: float) -> "Hits":
+        """Keep the hits up to a distance; the end of each row is as if there were no more images.
+
+            hits = gallery.search(model.embed("who.jpg")).within(model.threshold(fpr=1e-3))
+
+        Raises:
+            ValueError: the distance is negative or not a number.
+        """
+        if not distance >= 0:
+            raise ValueError(f"distance is {distance}; it must be a number of at least 0")
+        near = self.distances <= distance
+        pids, camids = (np.where(near, labels, -1) for labels in (self.pids, self.camids))
+        names = tuple(
+            tuple(name if kept else "" for name, kept in zip(row, flags, strict=True))
+            for row, flags in zip(self.names, near.tolist(), strict=True)
+        )
+        return Hits(
+            np.where(near, self.indices, np.int32(-1)),
+            np.where(near, self.distances, np.float32(np.inf)),
+            pids,
+            camids,
+            names,
+        )
+
 
 class Gallery(Rows):
     """Descriptors of N images, with identities, cameras and names if these are known.

@@ -10,32 +10,36 @@ The Euclidean distance is small if two images show the same person; a `Gallery` 
 """
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from reid_jax import models
-from reid_jax.data.image_like import ImagesLike, as_images
-from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.data.boxes import cut
+from reid_jax.data.image_like import ImagesLike
+from reid_jax.network_on_devices import NetworkOnDevices, check_not_forked
 from reid_jax.runs.restoring import restore_variables
+from reid_jax.runs.thresholds import read_threshold
 from reid_jax.runs.workdir import read_run
+from reid_jax.runtime.devices import all_devices
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
-from reid_jax.training.step import place
-
-# Images per batch on a CPU: larger batches are no faster there, and each call computes whole
-# batches.
-_CPU_BATCH = 8
 
 
-class Model:
+class Model(NetworkOnDevices):
     """A network and its weights, on all devices of this process. `load` creates it from a run.
 
     Each method is compiled once, at its first call: all batches have the same size, and the last
     batch of a call is padded.
+
+    A `Model` can be pickled, with its weights and its recipe: another process gets it as an
+    argument. Use the start method `spawn`; in a process forked after `load`, methods raise
+    RuntimeError.
 
     Attributes:
         config: the run's recipe.
@@ -46,50 +50,15 @@ class Model:
         dim: D, numbers in a descriptor.
         stage_names: S names of the maps of `gradcam` and `class_activations`; empty if the network
             has no classifier.
+        workdir: the run's folder or packed file; None if the weights do not come from a run.
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        network: models.Network,
-        variables: dict[str, Any],
-        step: int,
-        *,
-        batch_size: int | None = None,
-    ):
-        """Put the weights on the devices.
-
-        Args:
-            config: a recipe; `data.image_size` and `eval` are read.
-            network: the network of the recipe.
-            variables: its weights.
-            step: the step of their checkpoint.
-            batch_size: images per batch, rounded up to a multiple of the number of devices. By
-                default `eval.batch_size` of the recipe, on CPUs 8.
-
-        Raises:
-            ValueError: `batch_size` is below 1.
-        """
-        devices = jax.local_devices()
-        if batch_size is None:
-            batch_size = config.eval.batch_size
-            if devices[0].platform == "cpu":
-                batch_size = min(batch_size, _CPU_BATCH)
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        self.config = config
-        self.network = network
-        self.step = step
-        self.variables = place(variables, devices)
-        self._batch_size = -(-batch_size // len(devices)) * len(devices)
-        self._size = tuple(config.data.image_size)
-        self._describe = descriptor_face(
-            network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
-        )
-        self._gradcam = pmap_face(network, devices, "gradcams")
-        self._class_activations = pmap_face(network, devices, "class_activations")
-        self.dim = self._shape("__call__")[0]
-        self.stage_names = network.stage_names if network.classifies else ()
+    def __reduce__(self):
+        check_not_forked()
+        variables = jax.device_get(self.variables)
+        recipe, num_classes = self.config.to_dict(), self.network.num_classes
+        state = (recipe, num_classes, variables, self.step, self._batch_size, self.workdir)
+        return _rebuilt, state
 
     def embed(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Compute descriptors of images, with the recipe's `eval.flip` and `eval.normalize`.
@@ -115,6 +84,57 @@ class Model:
                 have another shape or dtype.
         """
         return self._apply(self._describe, "__call__", images, progress)
+
+    def embed_boxes(self, frame: np.ndarray, boxes: ArrayLike, bgr: bool = False) -> np.ndarray:
+        """Compute descriptors of the boxes of one frame, such as those of a detector.
+
+            model.embed_boxes(frame, [[310, 40, 372, 190], [12.5, 60, 80, 201.5]])  # (2, D)
+
+        Boxes are clipped to the frame and rounded to the nearest edge between pixels, halves up;
+        x2 and y2 are excluded: `frame[y1:y2, x1:x2]`. The descriptor of a box is that of this crop.
+
+        Args:
+            frame: uint8 (H, W, 3), RGB.
+            boxes: numbers (N, 4), pixels: x1, y1, x2, y2. N may change with each call.
+            bgr: whether the frame is BGR, as of OpenCV.
+
+        Returns:
+            (N, D) float32, a row for each box. A box without pixels, empty after clipping or with a
+            coordinate that is NaN, has a row of NaN; one warning counts them.
+
+        Raises:
+            ValueError: `frame` or `boxes` have another shape or dtype.
+        """
+        crops, kept = cut(frame, boxes, bgr=bgr)
+        descriptors = np.full((len(kept), self.dim), np.nan, np.float32)
+        descriptors[kept] = self.embed(crops)
+        if not kept.all():
+            warnings.warn(
+                f"{np.sum(~kept)} of {len(kept)} boxes have no pixels in the frame, or hold NaN; "
+                "their descriptors are NaN",
+                stacklevel=2,
+            )
+        return descriptors
+
+    def threshold(self, fpr: float = 1e-3) -> float:
+        """Read the distance up to which two images count as one person.
+
+            model.threshold(fpr=1e-3)  # accepts 1 of 1,000 pairs of different people
+
+        `reid-jax eval` measures it on the query and gallery images of the run's dataset.
+
+        Args:
+            fpr: the share of pairs of different people that is accepted by mistake: 0.1, 0.01,
+                0.001 or 0.0001.
+
+        Raises:
+            FileNotFoundError: the run was not evaluated.
+            ValueError: its evaluation is of another checkpoint, has other settings, or measured no
+                such threshold.
+        """
+        if self.workdir is None:
+            raise ValueError("this model has no run: load one by reid_jax.load(WORKDIR)")
+        return read_threshold(self.workdir, self.config, self.step, fpr)
 
     def gradcam(self, images: ImagesLike, progress: Progress = None) -> np.ndarray:
         """Compute Grad-CAM: where each stage sees evidence for the identity that it predicts.
@@ -180,46 +200,19 @@ class Model:
             )
         return self._apply(self._class_activations, method, images, progress, classes)
 
-    def _apply(self, face: Callable, method: str, images: ImagesLike, progress, classes=None):
-        opened = as_images(images, self._size, progress)
-        if classes is not None:
-            classes = _checked_classes(classes, len(opened), self.network.num_classes)
-        if not len(opened):
-            return np.empty((0, *self._shape(method)), np.float32)
-        if classes is not None:
-            face = _with_classes(face, classes, self._batch_size)
-        return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
 
-    def _shape(self, method: str) -> tuple[int, ...]:
-        """The shape of a face's result for one image."""
-        image = jax.ShapeDtypeStruct((1, *self._size, 3), np.float32)
-
-        def face(variables, image):
-            return self.network.apply(variables, image, method=method)
-
-        return jax.eval_shape(face, self.variables, image).shape[1:]
-
-
-def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:
-    array = np.asarray(classes)
-    if array.shape != (count,) or (count and array.dtype.kind not in "iu"):
-        raise ValueError(
-            f"classes are {array.dtype} {array.shape}; they must be {count} integers, one per image"
-        )
-    for i in np.flatnonzero((array < 0) | (array >= num_classes))[:1]:
-        raise ValueError(
-            f"class {array[i]} of image {i} is not one of the network's {num_classes} training "
-            f"identities, 0 to {num_classes - 1}"
-        )
-    return array.astype(np.int32)
-
-
-def _with_classes(face: Callable, classes: np.ndarray, batch_size: int) -> Callable:
-    """A face for one call of `extract`, which passes the images batch by batch, in order."""
-    # Like the images, the last batch is padded with its last element.
-    filled = np.pad(classes, (0, -len(classes) % batch_size), mode="edge")
-    batches = iter(filled.reshape(-1, batch_size))
-    return lambda variables, images: face(variables, images, next(batches))
+def _rebuilt(
+    recipe: dict[str, Any],
+    num_classes: int,
+    variables: dict[str, Any],
+    step: int,
+    batch_size: int,
+    workdir: str | os.PathLike[str] | None,
+) -> Model:
+    """The model that was pickled, on the devices of this process."""
+    config = ConfigDict(recipe).lock()
+    network = models.create(config.model, num_classes)
+    return Model(config, network, variables, step, batch_size=batch_size, workdir=workdir)
 
 
 def load(
@@ -233,17 +226,22 @@ def load(
         model = reid_jax.load("runs/pmm", "best")
 
     Args:
-        workdir: folder of a run. `run.json` and `checkpoints/` are read; the folder is unchanged.
-        checkpoint: `latest`, `best` by mAP, or a step.
+        workdir: folder of a run, whose `run.json` and `checkpoints/` are read, or a file of
+            `reid-jax pack`. Neither is changed.
+        checkpoint: `latest`, `best` by mAP, or a step. A packed file holds one checkpoint.
         batch_size: see `Model`.
 
     Raises:
         FileNotFoundError: no run, or no such checkpoint.
-        OSError, ValueError: the run or its checkpoint is damaged, or of another network.
+        OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
+            `JAX_PLATFORMS` asks for devices that this machine does not have.
+        RuntimeError: this process was forked from one that had called `load`.
     """
     workdir = local_path(workdir, "workdir")
+    check_not_forked()
+    all_devices()
     config, num_classes = read_run(workdir)
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
-    return Model(config, network, variables, step, batch_size=batch_size)
+    return Model(config, network, variables, step, batch_size=batch_size, workdir=workdir)

@@ -14,6 +14,7 @@ import numpy as np
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.ranking import evaluate_ranking
+from reid_jax.evaluation.verification import evaluate_verification
 from reid_jax.report import write_report
 
 # Parts of file names with a meaning in HTML, scripts, JSON, terminals or UTF-8.
@@ -84,6 +85,7 @@ class Evaluation:
         }
         self.pixels["query"][..., 1] = 40
         self.result = evaluate_ranking(self.query, self.gallery)
+        self.verification = evaluate_verification(self.query, self.gallery)
         self.read = []  # the number of images in each read
 
     @staticmethod

@@ -369,3 +369,22 @@ def test_a_gallery_is_pickled_with_its_images():
     assert copy.search(np.eye(3)[1], 1).names == (("b",),)
     copy.add(np.eye(3))
     assert (len(copy), len(gallery), copy.origin) == (6, 3, "tests")
+
+
+def test_hits_within_a_distance():
+    gallery = reid_jax.Gallery()
+    gallery.add([[0.0], [1], [2]], pids=[7, 8, 9], camids=[1, 2, 3], names=["a", "b", "c"])
+    hits = gallery.search([[0.0], [9]], k=4)
+    near = hits.within(1)
+    assert near.indices.tolist() == [[0, 1, -1, -1], [-1] * 4]
+    assert near.distances.tolist() == [[0, 1, np.inf, np.inf], [np.inf] * 4]
+    assert near.pids.tolist() == [[7, 8, -1, -1], [-1] * 4]
+    assert near.camids.tolist() == [[1, 2, -1, -1], [-1] * 4]
+    assert near.names == (("a", "b", "", ""), ("",) * 4)
+    for own, others in zip(near, hits, strict=True):
+        assert getattr(own, "dtype", tuple) == getattr(others, "dtype", tuple)
+    for field, whole in zip(hits.within(np.inf), hits, strict=True):
+        np.testing.assert_array_equal(field, whole)
+    for distance in (-1, np.nan):
+        with pytest.raises(ValueError, match="it must be a number of at least 0"):
+            hits.within(distance)

@@ -1,8 +1,13 @@
 """A run's network as a function of images: every kind of image, every size, one compilation."""
 
+import copy
+import json
+import os
 import pathlib
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -14,6 +19,8 @@ from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
 from tests import random_runs
 from tests.compilations import count_compilations
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -87,6 +94,58 @@ def test_any_number_of_images_is_one_compilation(run, crops):
             fresh.embed(crops[:count])
     assert first  # the network, and reshaping its output
     assert later == []
+
+
+def test_the_threshold_of_the_runs_evaluation(run):
+    model = reid_jax.load(run[0])
+    command = f"`reid-jax eval --workdir='{run[0]}' --checkpoint=2`"
+    with pytest.raises(FileNotFoundError, match="no threshold") as error:
+        model.threshold(fpr=1e-2)
+    assert command in str(error.value)
+    protocol = {"multi_query": None, "rerank": False, "flip": False, "normalize": False}
+    verification = {"thresholds": {"0.01": 2.5, "0.001": 1.5}, "image_size": [96, 64]}
+    results = {"step": 2, "protocol": protocol, "verification": verification}
+    (run[0] / "eval").mkdir()
+    (run[0] / "eval" / "results.json").write_text(json.dumps(results))
+    assert model.threshold(fpr=1e-2) == 2.5
+    assert model.threshold() == 1.5
+    assert pickle.loads(pickle.dumps(model)).threshold() == 1.5
+    with pytest.raises(ValueError, match="step 2, and descriptors here have step 1") as error:
+        reid_jax.load(run[0], 1).threshold()
+    assert "--checkpoint=1`" in str(error.value)
+    of_no_run = reid_jax.Model(model.config, model.network, run[3], 2)
+    with pytest.raises(ValueError, match="has no run: load one by"):
+        of_no_run.threshold()
+
+
+def test_boxes_of_a_frame_are_its_crops_in_their_order(model, rng):
+    frame = rng.integers(0, 256, (120, 160, 3), np.uint8)
+    boxes = np.array([[5, 10, 69, 106], [-20, 3.5, 40.2, 200], [100, 0, 160, 120]] * 4)
+    crops = [frame[10:106, 5:69], frame[4:120, 0:40], frame[0:120, 100:160]] * 4
+    expected = model.embed(crops)
+    np.testing.assert_array_equal(model.embed_boxes(frame, boxes), expected)
+    np.testing.assert_array_equal(model.embed_boxes(frame[:, :, ::-1], boxes, bgr=True), expected)
+    assert model.embed_boxes(frame, []).shape == (0, 48)
+
+    empty = [np.nan, 0, 9, 9], [50, 50, 50, 60], [160, 0, 200, 120]
+    mixed = np.array([empty[0], boxes[0], empty[1], boxes[1], empty[2]])
+    with pytest.warns(UserWarning, match="3 of 5 boxes have no pixels") as warned:
+        got = model.embed_boxes(frame, mixed)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    np.testing.assert_array_equal(got[[1, 3]], expected[:2])
+    assert np.isnan(got[[0, 2, 4]]).all()
+    with pytest.warns(UserWarning, match="3 of 3 boxes"):
+        assert np.isnan(model.embed_boxes(frame, empty)).all()
+    with pytest.raises(ValueError, match=r"boxes are float64 \(1, 3\)"):
+        model.embed_boxes(frame, mixed[:1, :3])
+
+
+def test_threads_share_a_model(model, crops):
+    expected = [model.embed(crops[i : i + 3]) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda i: model.embed(crops[i : i + 3]), range(8)))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_gradcam_of_every_stage(run, model, crops):
@@ -258,3 +317,58 @@ def test_the_package_itself_imports_nothing():
     assert done.stdout.strip() == "False"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         reid_jax.lod  # noqa: B018
+
+
+def test_a_model_can_be_pickled(model, crops):
+    again = pickle.loads(pickle.dumps(model))
+    assert again.config == model.config
+    assert (again.step, again.dim, again.stage_names) == (model.step, model.dim, model.stage_names)
+    np.testing.assert_array_equal(again.embed(crops), model.embed(crops))
+    np.testing.assert_array_equal(copy.deepcopy(model).embed(crops[:1]), model.embed(crops[:1]))
+
+
+OTHER_PROCESSES = """
+import multiprocessing, os, sys, warnings
+import numpy as np
+import reid_jax
+
+def attempt(call):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error, flush=True)
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    workdir, crops = sys.argv[1], np.load(sys.argv[2])
+    model = reid_jax.load(workdir)
+    want = model.embed(crops)
+    child = os.fork()
+    if not child:
+        attempt(lambda: model.embed(crops))
+        attempt(lambda: reid_jax.load(workdir))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(model.embed, (crops,)), want)
+    print("spawned")
+"""
+
+
+def test_other_processes_are_spawned_and_a_fork_is_an_error(run, crops, tmp_path):
+    (tmp_path / "program.py").write_text(OTHER_PROCESSES)
+    np.save(tmp_path / "crops.npy", crops[:2])
+    program = [sys.executable, tmp_path / "program.py", run[0], tmp_path / "crops.npy"]
+    done = subprocess.run(
+        program,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    *errors, last = done.stdout.splitlines()
+    assert len(errors) == 2
+    assert all("JAX does not work in a fork: start processes by" in error for error in errors)
+    assert last == "spawned"

@@ -19,7 +19,7 @@ FLOORS = (
     (("reproduce",), ("report",)),
     (("search",), ("export",)),
     (("",),),  # `reid_jax` itself, which offers what is on the next floor
-    (("inference",), ("gallery", "gallery_file", "gallery_rows")),
+    (("inference", "network_on_devices"), ("gallery", "gallery_file", "gallery_rows")),
     (("programs",),),
     (("weights",),),
     (("evaluation",), ("training",)),

@@ -249,7 +249,7 @@ def test_names_are_escaped(outcome):
     """In printed output and in JSON; pictures have numbers instead."""
     _, _, said, folder = outcome
     assert all(line.isprintable() for line in said)
-    assert sum("evil" in line for line in said) == 1
+    assert sum("evil" in line for line in said) == 2  # At the start of the evaluation and its end.
     text = (folder / "data" / "run" / "eval" / "results.json").read_text()
     assert text.isascii()
     assert "\x1b" not in text
@@ -291,7 +291,7 @@ def test_a_recipe_from_others_draws_nothing(tmp_path):
             evaluate_run(
                 config, str(tmp_path / "run"), checkpoint="latest", output=str(tmp_path / "eval")
             )
-    # A folder on the command line is the user's, and pedestrians would be drawn into it.
+    # Evaluation does not draw into a folder on the command line either, which may be mistyped.
     (tmp_path / "file").touch()
     options = [f"--config.data.root={tmp_path / 'file' / 'in the way'}"]
     done = subprocess.run(
@@ -301,5 +301,6 @@ def test_a_recipe_from_others_draws_nothing(tmp_path):
         text=True,
         check=False,
     )
-    assert "File exists" in done.stderr
+    assert "no synthetic pedestrians in" in done.stderr
+    assert "draw them by `python -m reid_jax.data.synthetic FOLDER --seed=0" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]

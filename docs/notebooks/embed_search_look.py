@@ -132,4 +132,4 @@ again = reid_jax.Gallery.load(folder / "people.gallery")
 print(again, f"{(folder / 'people.gallery').stat().st_size:,} bytes")
 
 # %% [markdown]
-# [Search and galleries](../galleries.md) describes all options, [Export](../export.md) takes the network out of Python.
+# [Search and galleries](../galleries.md) describes all options, [Pack and export](../export.md) takes the network out of Python.

@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": ("evaluate a run, draw figures, write a report", "evaluate"),
     "search": ("find the gallery images that look most like a query", "search"),
     "export": ("write a trained network as StableHLO and ONNX", "export"),
+    "pack": ("pack a run into one file to hand over", "pack"),
     "weights": ("convert ImageNet weights and the authors' checkpoints", "weights"),
     "reproduce": ("run the rows of a paper's table", "reproduce"),
 }

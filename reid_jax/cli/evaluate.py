@@ -5,7 +5,6 @@ import re
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from reid_jax.choices import QUERY_POOLINGS
 from reid_jax.cli import recipe_flags, recipes
@@ -18,8 +17,9 @@ from reid_jax.cli.flag_programs import (
     started,
 )
 from reid_jax.cli.leaf_help import describe as describe_leaves
+from reid_jax.runs.packed_file import is_packed
 from reid_jax.runs.workdir import read_run
-from reid_jax.runtime.messages import clear_errors, say
+from reid_jax.runtime.messages import clear_errors, say, shown
 
 # Leaves that another evaluation may change.
 _SECTIONS = ("devices", "data", "eval")
@@ -58,6 +58,11 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     except flags.Error as error:
         raise ValueError(str(error)) from error
     config, _ = read_run(values.workdir)
+    if is_packed(values.workdir) and values.output is None:
+        raise ValueError(
+            f"--workdir {shown(values.workdir)} is a file, which has no folder for results: give "
+            "--output=FOLDER"
+        )
     recipe_flags.define(config, argv, values)
     others = [leaf for leaf in recipe_flags.overridden(argv) if leaf.split(".")[0] not in _SECTIONS]
     if others:
@@ -85,7 +90,6 @@ def _evaluate(values: flags.FlagValues) -> None:
         output=output,
         protocol=protocol,
         figures=chosen or (values.queries if values.figures else 0),
-        draw="data.root" in config_flags.get_override_values(values["config"]),
     )
     present(run, output, report=values.report)
 
@@ -96,7 +100,10 @@ def _flags() -> flags.FlagValues:
         "checkpoint", "latest", "latest, best, or the number of a step.", flag_values=values
     )
     flags.DEFINE_string(
-        "output", None, "Folder of the results; WORKDIR/eval by default.", flag_values=values
+        "output",
+        None,
+        "Folder of the results; WORKDIR/eval by default. A packed file needs it.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "figures",

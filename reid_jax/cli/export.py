@@ -29,7 +29,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("out", metavar="OUT", help="the folder to make")
-    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--workdir", required=True, metavar="RUN", help="folder of the run, or a packed file"
+    )
     parser.add_argument(
         "--checkpoint",
         default="latest",

@@ -82,20 +82,21 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
 @contextlib.contextmanager
 def started(values: flags.FlagValues) -> Iterator[None]:
     """A context for the work of a program: memory, caches, hosts, and clear errors."""
-    from reid_jax.runtime import hosts
-    from reid_jax.runtime.allocator import keep_freed_memory
-    from reid_jax.runtime.compilation_cache import keep_compiled
+    with clear_errors(values.traceback):
+        from reid_jax.runtime import hosts
+        from reid_jax.runtime.allocator import keep_freed_memory
+        from reid_jax.runtime.compilation_cache import keep_compiled
 
-    logging.use_absl_handler()
-    with contextlib.suppress(OSError, ValueError):  # Standard error may not be a file.
-        faulthandler.enable()
-    keep_freed_memory()
-    keep_compiled()
-    joined = hosts.joined(
-        values.coordinator,
-        values.processes,
-        values.process,
-        heartbeat_timeout=values.heartbeat,
-    )
-    with clear_errors(values.traceback), joined, clear_errors(values.traceback):
-        yield
+        logging.use_absl_handler()
+        with contextlib.suppress(OSError, ValueError):  # Standard error may not be a file.
+            faulthandler.enable()
+        keep_freed_memory()
+        keep_compiled()
+        joined = hosts.joined(
+            values.coordinator,
+            values.processes,
+            values.process,
+            heartbeat_timeout=values.heartbeat,
+        )
+        with joined, clear_errors(values.traceback):
+            yield

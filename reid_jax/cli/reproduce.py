@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import pathlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -31,10 +30,10 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
     options, others = parser.parse_known_args(arguments)
     overrides = tuple(_override(parser, argument) for argument in others)
     folders = {key: getattr(options, key) for key in DATASETS}
-    from reid_jax.reproduce.plan import Settings  # After parsing, so that `--help` is fast.
-    from reid_jax.reproduce.runner import reproduce
-
     with clear_errors(options.traceback), _stoppable():
+        from reid_jax.reproduce.plan import Settings  # After parsing, so that `--help` is fast.
+        from reid_jax.reproduce.runner import reproduce
+
         settings = Settings(
             folder=pathlib.Path.cwd(),
             workdir=pathlib.Path(local_path(options.workdir, "--workdir")).absolute(),
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
         try:
             reproduce(options.table, settings, dry_run=options.dry_run)
         except KeyboardInterrupt:
-            sys.exit("stopped; run the same command again to continue")
+            raise KeyboardInterrupt("run the same command again to continue") from None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`reid-jax search`: finds the images of a gallery that look like a query."""
 
 import argparse
+import math
 
 from reid_jax.choices import NAMED_LAYOUTS
 from reid_jax.runtime.messages import clear_errors
@@ -14,14 +15,14 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax search") -> N
         prog: the program's name, for its help.
     """
     options = parser(prog).parse_args(arguments)
-    # Import JAX after parsing the arguments, because it takes seconds.
-    from reid_jax.runtime.allocator import keep_freed_memory
-    from reid_jax.runtime.compilation_cache import keep_compiled
-    from reid_jax.search.searching import search
-
-    keep_freed_memory()
-    keep_compiled()
     with clear_errors(options.traceback):
+        # Import JAX after parsing the arguments, because it takes seconds.
+        from reid_jax.runtime.allocator import keep_freed_memory
+        from reid_jax.runtime.compilation_cache import keep_compiled
+        from reid_jax.search.searching import search
+
+        keep_freed_memory()
+        keep_compiled()
         search(options)
 
 
@@ -33,7 +34,7 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "query images, prints them with distances, and draws them.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", required=True, help="folder of the run, or a packed file")
     parser.add_argument(
         "--checkpoint", default="latest", help="latest, best, or the number of a step"
     )
@@ -48,6 +49,38 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-k", "--top", type=_positive, default=10, help="matches per query; default: %(default)s"
+    )
+    _add_filters(parser)
+    parser.add_argument(
+        "--save-gallery",
+        metavar="FILE",
+        help="save the descriptors of the gallery, for --gallery",
+    )
+    parser.add_argument(
+        "--output",
+        default="search.png",
+        metavar="FILE",
+        help="file of the picture; default: %(default)s",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add the options that leave out images of the gallery."""
+    limits = parser.add_mutually_exclusive_group()
+    limits.add_argument(
+        "--max-distance",
+        type=_distance,
+        metavar="DISTANCE",
+        help="leave out images that are farther away; a query without any is reported as nobody",
+    )
+    limits.add_argument(
+        "--fpr",
+        type=_rate,
+        metavar="RATE",
+        help="the same, with the distance at which reid-jax eval measured this false positive "
+        "rate, such as 1e-3",
     )
     names = parser.add_mutually_exclusive_group()
     names.add_argument(
@@ -69,23 +102,28 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         action="store_true",
         help="ignore images from the query's own camera",
     )
-    parser.add_argument(
-        "--save-gallery",
-        metavar="FILE",
-        help="save the descriptors of the gallery, for --gallery",
-    )
-    parser.add_argument(
-        "--output",
-        default="search.png",
-        metavar="FILE",
-        help="file of the picture; default: %(default)s",
-    )
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    return parser
 
 
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def _distance(text: str) -> float:
+    return _number(text, math.inf, "a distance, such as 1.7")
+
+
+def _rate(text: str) -> float:
+    return _number(text, 1, "a rate below 1, such as 1e-3")
+
+
+def _number(text: str, below: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < below:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return value

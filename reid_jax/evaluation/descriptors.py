@@ -12,6 +12,7 @@ from reid_jax.data.augment import normalize
 from reid_jax.data.loaders import Images
 from reid_jax.data.pipeline import eval_batches
 from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.devices import memory_set_by
 from reid_jax.runtime.progress import Progress, Tracker
 
 # Batches that are queued on the devices while the host collects earlier descriptors.
@@ -120,6 +121,9 @@ def extract(
 
     Returns:
         (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.
+
+    Raises:
+        MemoryError: a device has too little; names the leaf to lower.
     """
     total = sum(count for _, count in parts)
     results, done = np.empty(0, np.float32), 0
@@ -128,7 +132,8 @@ def extract(
         for images, count in parts
         for batch, mask in eval_batches(images, count, batch_size)
     )
-    with Tracker(progress, total, "described", show=("rate", "ETA")) as tracker:
+    tracking = Tracker(progress, total, "described", show=("rate", "ETA"))
+    with memory_set_by("eval.batch_size, or batch_size of reid_jax.load"), tracking as tracker:
         for output, mask in _delayed(outputs, _AHEAD):
             rows = np.asarray(output)[mask]
             if not done:  # The shape is known only now.

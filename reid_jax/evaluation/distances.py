@@ -20,6 +20,7 @@ import numpy as np
 
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.evaluation.descriptor_sets import Descriptors, check, check_dimensions
+from reid_jax.runtime.devices import memory_set_by
 from reid_jax.runtime.progress import Progress, Tracker
 
 BLOCK_SIZE = 16384
@@ -279,15 +280,16 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
         features, valid = search.gallery.features[columns], search.valid[columns]
         chosen = None if valid.all() else np.flatnonzero(valid)
         count = len(features) if chosen is None else len(chosen)
-        tiles = [np.empty((search.tile[0], 0), np.float32)] + [
-            _scores(
-                query,
-                _padded(features[part if chosen is None else chosen[part]], tile),
-                search.centre,
-            )
-            for part in _slices(0, count, tile)
-        ]
-        scores = np.concatenate(tiles, axis=1)[: len(orders), :count]
+        with memory_set_by("eval.block_size, or block_size of a search"):
+            tiles = [np.empty((search.tile[0], 0), np.float32)] + [
+                _scores(
+                    query,
+                    _padded(features[part if chosen is None else chosen[part]], tile),
+                    search.centre,
+                )
+                for part in _slices(0, count, tile)
+            ]
+            scores = np.concatenate(tiles, axis=1)[: len(orders), :count]
         if search.rescore is not None:
             offsets = columns.start + (np.arange(count) if chosen is None else chosen)
             for order, row in zip(orders, scores, strict=True):

@@ -130,7 +130,10 @@ class BFP(nn.Module):
             project(self.correlation_dim, "u")(x, train),
             project(self.correlation_dim, "v")(y, train),
             self.param(
-                "p", nn.initializers.normal(self.correlation_dim**-0.5), (self.correlation_dim,)
+                "p",
+                nn.initializers.normal(self.correlation_dim**-0.5),
+                (self.correlation_dim,),
+                jnp.float32,
             ),
         )
         x_y, y_x = perceive(

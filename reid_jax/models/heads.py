@@ -192,7 +192,9 @@ class CosineClassifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (B, D) to (B, C) float32."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.num_classes))
+        kernel = self.param(
+            "kernel", self.kernel_init, (x.shape[-1], self.num_classes), jnp.float32
+        )
         return self.scale * (unit_length(x.astype(jnp.float32)) @ unit_length(kernel, axis=0))
 
 

@@ -38,12 +38,12 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (..., C) of float32 or bfloat16 to (..., C)."""
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = jnp.zeros(channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = jnp.zeros(channels, jnp.float32)
         if self.bias:
-            bias = self.param("bias", nn.initializers.zeros, channels)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        var = self.variable("batch_stats", "var", jnp.ones, channels)
+            bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if not self.train:
             return _normalize(x, mean.value, var.value, scale, bias).astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
@@ -71,8 +71,8 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (B, H, W, C) of float32 or bfloat16 to (B, H, W, C)."""
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         x = x.astype(jnp.float32)
         x = x - x.mean(axis=(1, 2), keepdims=True)
         # Use centred values: maps of an image of one colour hardly vary, and have large means.

@@ -42,7 +42,7 @@ class GeneralizedMean(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Map (B, H, W, C) to (B, C), computed in float32, with the dtype of `features`."""
-        p = self.param("p", nn.initializers.constant(self.start), (1,))[0]
+        p = self.param("p", nn.initializers.constant(self.start), (1,), jnp.float32)[0]
         p = jnp.maximum(p, _LEAST_EXPONENT)
         logs = jnp.log(jnp.maximum(features.astype(jnp.float32), _LEAST_VALUE))
         # For large p, the powers themselves would overflow or underflow.

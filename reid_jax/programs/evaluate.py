@@ -1,7 +1,6 @@
 """Evaluation of a run's checkpoint, on the run's own dataset or another."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -18,12 +17,13 @@ from reid_jax.evaluation import verification
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
 from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.runs.restoring import restore_variables
+from reid_jax.runs.results import write_results
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.devices import choose_devices, own_devices
-from reid_jax.runtime.files import local_path, write_text_atomically
+from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import say, shown
 
 
@@ -81,7 +81,6 @@ def evaluate_run(
     output: str,
     protocol: Protocol = Protocol(),
     figures: int | Sequence[str] = 0,
-    draw: bool = False,
 ) -> EvaluatedRun:
     """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
@@ -95,8 +94,6 @@ def evaluate_run(
         output: the folder of the results, created if it does not exist.
         protocol: the protocol, by default the standard one.
         figures: queries to draw later, as `choose_queries` takes them; 0 for none.
-        draw: draw synthetic pedestrians into `data.root` if there are none yet. A workdir may
-            come from others, and its recipe may name any folder.
 
     Raises:
         FileNotFoundError, ValueError: the run, the checkpoint, the dataset or a folder is missing;
@@ -108,8 +105,7 @@ def evaluate_run(
     check_leaves(config)
     check_symlinks(workdir)
     devices = own_devices(choose_devices(config.devices))
-    if not draw:
-        hosts.together(lambda: _check_drawn(config.data))
+    hosts.together(lambda: _check_drawn(config.data))
     images = _load_images(config.data, protocol)
     drawn = choose_queries(figures, images.dataset.query.paths)
 
@@ -117,6 +113,7 @@ def evaluate_run(
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
+    say(_opening(config, workdir, step, images))
 
     # Descriptors and their ranking.
     evaluator = Evaluator(
@@ -218,6 +215,16 @@ def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages
     }
 
 
+def _opening(config: ConfigDict, workdir: str, step: int, images: _EvaluationImages) -> str:
+    """The first line of an evaluation: which weights are evaluated on which images."""
+    dataset = images.dataset
+    return (
+        f"evaluating step {step} of {shown(os.path.abspath(workdir))} on {config.data.layout} in "
+        f"{shown(os.path.abspath(dataset.root))}: {len(dataset.query):,} queries, "
+        f"{len(dataset.gallery):,} gallery images"
+    )
+
+
 def _print(done: EvaluatedRun) -> None:
     root = done.evaluation.evaluator.dataset.root
     where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
@@ -229,15 +236,13 @@ def _print(done: EvaluatedRun) -> None:
 
 def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
     """Write `results.json` and, if images were omitted, `skipped_images.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
     skipped, dataset, result = images.skipped, images.dataset, done.evaluation.result
-    report_skipped(folder, skipped, say)
     results = {
-        "workdir": str(done.workdir),
+        "workdir": os.path.abspath(done.workdir),
         "step": done.step,
         "dataset": {
             "layout": done.config.data.layout,
-            "root": str(dataset.root),
+            "root": os.path.abspath(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
             "skipped": len(skipped),
@@ -252,15 +257,24 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
             **done.evaluation.verification.summary(),
             "image_size": list(done.config.data.image_size),
         }
-    write_text_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    if write_results(folder, results):
+        say(f"removed pictures and report of another evaluation from {shown(folder)}")
+    report_skipped(folder, skipped, say)
 
 
 def _check_drawn(data: ConfigDict) -> None:
-    """Raise FileNotFoundError if loading the dataset of a recipe's `data` would draw it."""
+    """Raise FileNotFoundError if the synthetic pedestrians of a recipe are not drawn yet.
+
+    Evaluations draw none: a workdir may come from others, and its recipe may name any folder; and a
+    mistyped folder must not get a new dataset.
+    """
     if data.layout != "synthetic":
         return
-    if not os.path.isfile(os.path.join(local_path(data.root, "data.root"), RECORD)):
+    root = local_path(data.root, "data.root")
+    if not os.path.isfile(os.path.join(root, RECORD)):
+        numbers = " ".join(f"--{name}={value}" for name, value in data.synthetic.items())
         raise FileNotFoundError(
-            f"no synthetic pedestrians in {shown(data.root)}, the folder that the run names: "
-            "to draw them into another folder, set --config.data.root=FOLDER"
+            f"no synthetic pedestrians in {shown(os.path.abspath(root))}, and an evaluation draws "
+            "none. Name the folder in which training drew them by --config.data.root=FOLDER, or "
+            f"draw them by `python -m reid_jax.data.synthetic FOLDER {numbers}`"
         )

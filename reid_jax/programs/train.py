@@ -25,7 +25,7 @@ from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import check_workdir, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
-from reid_jax.runtime.devices import check_divides, choose_devices, own_devices
+from reid_jax.runtime.devices import check_divides, choose_devices, memory_set_by, own_devices
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, say
 from reid_jax.runtime.preemption import Preemption
@@ -40,6 +40,9 @@ from reid_jax.weights.initial import initial_trunk
 
 # Leaves that may change when a run is resumed, because they do not affect earlier results.
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
+
+# The leaves whose product is the number of images in a batch.
+_BATCH = "data.identities_per_batch x data.images_per_identity"
 
 
 def train(config: ConfigDict, workdir: str) -> RankingResult:
@@ -58,10 +61,12 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     Raises:
         ValueError, OSError: bad settings, data or workdir; raised before training starts.
         ImportError: `data.loader` is `tfdata` and TensorFlow is not installed.
+        MemoryError: a device has too little memory. The message names the leaves to lower.
         FloatingPointError: the loss or its gradient is not finite. The message names the last good
           checkpoint.
-        Preempted: SIGTERM was received. The step was finished, an evaluation due after it was made,
-          and its checkpoint written. Before the first step, SIGTERM ends the process instead, see
+        Preempted: SIGTERM or Ctrl-C was received. The step was finished, an evaluation due after it
+          was made, and its checkpoint written. Before the first step, they end the process instead,
+          see
           `Preemption`.
     """
     # Quick checks come first: settings, then folders, then images.
@@ -69,10 +74,9 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     workdir = local_path(workdir, "workdir")
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
-    check_divides(
-        devices, _batch_size(config), "data.identities_per_batch x data.images_per_identity"
-    )
-    with Preemption() as preemption:
+    check_divides(devices, _batch_size(config), _BATCH)
+    # JAX_ENABLE_X64 would change random draws and dtypes of the step.
+    with Preemption() as preemption, jax.enable_x64(False), memory_set_by(_BATCH):
         _agree_on_recipe(config)
         hosts.together(lambda: check_symlinks(workdir))
         trunk = initial_trunk(config.model, workdir)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 
@@ -14,19 +13,15 @@ from matplotlib.figure import Figure
 from reid_jax import visualize
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.report import content, page, thumbnails
+from reid_jax.runs.results import IMAGES, PAGE, remove_images
 from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import counted, printable, shown
 from reid_jax.runtime.progress import Progress
 
-PAGE = "report.html"
-IMAGES = "report_images"  # beside the page, if the images do not fit into it
-
 #: Bytes of a page with its thumbnails. Browsers open a page up to this size at once.
 PAGE_BYTES = 48_000_000
-
-# Names of the folders in IMAGES: digests of their content.
-_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def write_report(
@@ -80,11 +75,11 @@ def write_report(
         stream = thumbnails.stream(shown_images.read, count, thumbnails.FREE)
         digest = _write_images(folder / IMAGES, stream)
         write_text_atomically(path, build(f"{IMAGES}/{digest}"))
-        _remove_images(folder / IMAGES, but=digest)
+        remove_images(folder, but=digest)
         beside = f", thumbnails of {counted(count, 'image')} in {shown(folder / IMAGES)}"
     else:
         write_text_atomically(path, build(files))
-        _remove_images(folder / IMAGES)
+        remove_images(folder)
         beside = ""
     if progress:
         progress(f"wrote {shown(path)}, {path.stat().st_size / 1e6:,.1f} MB{beside}")
@@ -165,6 +160,16 @@ def _summary(
     """The head of the page."""
     result, evaluator = evaluation.result, evaluation.evaluator
     charts = [("CMC curve", visualize.inline_svg(visualize.cmc_figure(result.cmc), "cmc"))]
+    verified = {}
+    if evaluation.verification is not None:
+        verified["Verification"], figures = _verification(evaluation.verification)
+        charts += [
+            (
+                f"{heading}. {verified['Verification']}",
+                visualize.inline_svg(figure, heading.lower()),
+            )
+            for heading, figure in figures.items()
+        ]
     if curves is not None:
         charts.append(("Training curves", visualize.inline_svg(curves, "training")))
     counts = {
@@ -175,10 +180,30 @@ def _summary(
     folder = printable(os.path.basename(os.path.abspath(evaluator.dataset.root)))
     return content.Summary(
         title=f"{type(evaluator.network).__name__} on {folder}",
-        facts=[*facts.items(), *counts.items()],
+        facts=[*facts.items(), *counts.items(), *verified.items()],
         scores=list(scores(result).items()),
         charts=charts,
     )
+
+
+def _verification(result: VerificationResult) -> tuple[str, dict[str, Figure]]:
+    """The scores of verification as text, and its figures by heading."""
+    rate = 1e-3
+    tpr, threshold = result.at(rate)
+    text = (
+        f"AUC {result.AUC:.1%}, EER {result.EER:.1%}, true positive rate {tpr:.1%} at false "
+        f"positive rate {rate:g}"
+    )
+    line = None
+    if threshold is not None:
+        text += f" (distance {threshold:.4f})"
+        line = f"FPR {rate:g}: {threshold:.4g}", threshold
+    return text, {
+        "Distances": visualize.distances_figure(
+            result.edges, result.positive_histogram, result.negative_histogram, line
+        ),
+        "ROC": visualize.roc_figure(result.fpr, result.tpr, result.AUC),
+    }
 
 
 def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
@@ -198,14 +223,3 @@ def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
     else:
         part.rename(folder / name)
     return name
-
-
-def _remove_images(folder: pathlib.Path, but: str | None = None) -> None:
-    """Remove the images of earlier pages, and `folder` if it is then empty."""
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    for path in folder.iterdir():
-        if _DIGEST.fullmatch(path.name) and path.name != but:
-            shutil.rmtree(path)
-    if not any(folder.iterdir()):
-        folder.rmdir()

@@ -49,7 +49,7 @@ def _training_curves(workdir: str) -> Figure | None:
     """The training curves of a run; None if it has none, such as one of converted weights."""
     try:
         records = read_metrics(workdir)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # The latter for a packed file.
         return None
     try:
         return visualize.curves_figure(records)

@@ -215,7 +215,8 @@ def carry_out(run: Run, folder: pathlib.Path) -> None:
             try:
                 status = training.wait()
             except BaseException:
-                training.terminate()  # Then wait for its checkpoint.
+                training.terminate()
+                training.wait()  # The run writes its checkpoint.
                 raise
         if status == TRY_AGAIN:
             raise Preempted("run the same command again to continue")

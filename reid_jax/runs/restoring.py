@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from reid_jax.models import Network
+from reid_jax.runs import packed_file
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import shown
 
 
 def restore_variables(
@@ -25,7 +28,7 @@ def restore_variables(
     Args:
         network: the network of the run.
         image_size: (H, W), pixels.
-        workdir: the run's folder.
+        workdir: the run's folder, or a file of `reid-jax pack`, which holds one checkpoint.
         checkpoint: `latest`, `best`, or a step.
 
     Returns:
@@ -40,9 +43,37 @@ def restore_variables(
     def read():
         if not hosts.is_first():
             return 0, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        if packed_file.is_packed(workdir):
+            return _from_packed(workdir, shapes, checkpoint)
         with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
             step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
             return step, checkpoints.restore_model(shapes, step)
 
     step, variables = hosts.tree_from_first(hosts.together(read))
     return int(step), variables
+
+
+def _from_packed(
+    path: str | os.PathLike[str], shapes: dict[str, Any], checkpoint: str | int
+) -> tuple[int, dict[str, Any]]:
+    """The step and the variables of a packed file."""
+    packed = packed_file.read(path)
+    if str(checkpoint) not in ("latest", "best", str(packed.step)):
+        raise FileNotFoundError(
+            f"no checkpoint {str(checkpoint)!r} in {shown(path)}, which holds only step "
+            f"{packed.step}: leave out --checkpoint"
+        )
+    wanted = {name: _described(leaf) for name, leaf in flatten_dict(shapes, sep="/").items()}
+    found = {name: _described(array) for name, array in packed.arrays.items()}
+    for name in dict.fromkeys([*wanted, *found]):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"the weights in {shown(path)} are not those of its recipe's network: {name} is "
+                f"{found.get(name, 'absent')} in the file and {wanted.get(name, 'absent')} in the "
+                "network"
+            )
+    return packed.step, unflatten_dict(packed.arrays, sep="/")
+
+
+def _described(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"

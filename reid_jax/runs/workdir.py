@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from reid_jax.runs import packed_file
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runtime.files import local_path, write_text_atomically
@@ -107,7 +108,7 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
     JSON has one kind of sequence: all are returned as tuples, which a config should use.
 
     Args:
-        workdir: folder of a run.
+        workdir: folder of a run, or a file of `reid-jax pack`.
 
     Returns:
         The config, locked against unknown leaves, and the number of training identities.
@@ -120,11 +121,29 @@ def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
     return config, num_classes
 
 
-def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
-    """Like `read_run`, with `train_images`: None if the run does not have it, like old ones."""
+def read_content(workdir: str | os.PathLike[str]) -> tuple[dict[str, Any], pathlib.Path]:
+    """Read `run.json`, or what a packed file holds of it, and its path. Does not check leaves.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `read_run`.
+    """
+    if packed_file.is_packed(workdir):
+        return packed_file.read(workdir).run, pathlib.Path(local_path(workdir, "workdir"))
     path = pathlib.Path(local_path(workdir, "workdir")) / NAME
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")), path
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{path} is missing: is {workdir} the --workdir of a training run?"
+        ) from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+
+
+def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
+    """Like `read_run`, with `train_images`: None if the run does not have it, like old ones."""
+    run, path = read_content(workdir)
+    try:
         config = _with_tuples(run["config"])
         _add_missing(config, _LATER_LEAVES)
         for section, choice, leaves in _LATER_LEAVES_BY_CHOICE:
@@ -135,10 +154,6 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
         train_images = run.get("train_images")
         if train_images is not None:
             train_images = {"count": int(train_images["count"]), "sha256": train_images["sha256"]}
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"{path} is missing: is {workdir} the --workdir of a training run?"
-        ) from error
     except _DAMAGE as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
     check_leaves(config, source=str(path))

@@ -1,10 +1,49 @@
 """The devices that a run uses, on one host or on several."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 import jax
 
 from reid_jax.runtime.messages import counted
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of all hosts; starts JAX.
+
+    Raises:
+        OSError: `JAX_PLATFORMS` asks for devices that this machine does not have.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX 0.10 asserts for CUDA.
+        reason = f" ({lines[0]})" if (lines := str(error).splitlines()) else ""
+        platforms = jax.config.values["jax_platforms"]
+        raise OSError(
+            f"JAX_PLATFORMS is {platforms!r}, and JAX has no such device here{reason}. Set "
+            "JAX_PLATFORMS=cpu, unset it to use the devices that there are, or install JAX for the "
+            "device: https://docs.jax.dev/en/latest/installation.html"
+        ) from error
+
+
+@contextlib.contextmanager
+def memory_set_by(leaves: str) -> Iterator[None]:
+    """A context for work on devices: if memory is too small, the error names what to lower.
+
+    Args:
+        leaves: the leaves of the recipe that determine how much memory the work takes.
+
+    Raises:
+        MemoryError: a device ran out of memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise MemoryError(f"too little memory ({reason}): lower {leaves}") from error
 
 
 def choose_devices(count: int) -> list[jax.Device]:
@@ -16,10 +55,11 @@ def choose_devices(count: int) -> list[jax.Device]:
     Raises:
         ValueError: there are fewer devices, or hosts cannot contribute the same number.
         ValueError: there are fewer, or hosts cannot give the same number.
+        OSError: see `all_devices`.
     """
     # Silence JAX's message about a missing TPU.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    devices = jax.devices()
+    devices = all_devices()
     by_host = [[d for d in devices if d.process_index == i] for i in range(jax.process_count())]
     if not 0 <= count <= len(devices):
         here = "this machine has" if len(by_host) == 1 else f"these {len(by_host)} hosts have"

@@ -97,6 +97,8 @@ def joined(
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):
             _fall(leaving.code)
+        if leaving.code == messages.INTERRUPTED:  # The other hosts would wait for this one.
+            _fall("This host stops, and so will the others")
         jax.distributed.shutdown()  # All hosts leave together, each with the same exit code.
         raise
     except BaseException as error:

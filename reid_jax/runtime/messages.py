@@ -11,12 +11,14 @@ from absl import logging
 # The exit code of a program whose work can be resumed by starting it again: EX_TEMPFAIL of
 # sysexits.h.
 TRY_AGAIN = 75
+# The exit code of a program that Ctrl-C has ended, as in shells.
+INTERRUPTED = 130
 
 _silent = False
 
 
 class Preempted(Exception):
-    """SIGTERM has stopped the work; all progress is saved."""
+    """SIGTERM or Ctrl-C has stopped the work; all progress is saved."""
 
 
 def say(text: str) -> None:
@@ -85,17 +87,20 @@ def printable(path: str | bytes | os.PathLike) -> str:
 def clear_errors(traceback: bool) -> Iterator[None]:
     """On bad settings, files or numbers, end the program with only the message of the error.
 
-    If it was preempted, the exit code is `TRY_AGAIN`.
+    If it was preempted, the exit code is `TRY_AGAIN`; after Ctrl-C, it is `INTERRUPTED`.
 
     Args:
         traceback: let the error through with its traceback instead.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if traceback:
             raise
         sys.exit(f"{type(error).__name__}: {error}\n(--traceback shows where)")
     except Preempted as stopped:
         say(str(stopped))
         sys.exit(TRY_AGAIN)
+    except KeyboardInterrupt as interrupt:
+        say_to_stderr(": ".join(["stopped by Ctrl-C", *interrupt.args]))
+        sys.exit(INTERRUPTED)

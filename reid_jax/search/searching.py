@@ -112,6 +112,7 @@ def search(options: argparse.Namespace) -> Hits:
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
+    limit = _limit(options, model)
     queries = model.embed(options.query)
     gallery = _gallery(options, model)
     labels = None
@@ -123,13 +124,24 @@ def search(options: argparse.Namespace) -> Hits:
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, **filters)
+    if limit is not None:
+        hits = hits.within(limit)
     drawn = _draw(options, model.config.data.image_size, pids, hits)
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
-        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, *found)}")
+        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, limit, *found)}")
     say(f"\n{drawn}")
     return hits
+
+
+def _limit(options: argparse.Namespace, model: inference.Model) -> float | None:
+    """The distance of --max-distance or --fpr, beyond which images are left out; None without."""
+    if options.fpr is None:
+        return options.max_distance
+    limit = model.threshold(options.fpr)
+    say(f"false positive rate {options.fpr:g}: images within distance {limit:.4f}")
+    return limit
 
 
 def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
@@ -253,7 +265,11 @@ def _described(who: tuple[str, str] | None) -> str:
 
 
 def _table(
-    labels: Labels | None, indices: np.ndarray, distances: np.ndarray, names: Sequence[str]
+    labels: Labels | None,
+    limit: float | None,
+    indices: np.ndarray,
+    distances: np.ndarray,
+    names: Sequence[str],
 ) -> str:
     """One query's hits, one per line."""
     rows = [["rank", "distance", "identity", "camera", "image"]]
@@ -261,6 +277,8 @@ def _table(
         if i >= 0:
             who = ("", "") if labels is None else map(printable, labels.texts[i])
             rows.append([str(rank), f"{distance:.4f}", *who, shown(name)])
+    if len(rows) == 1 and limit is not None:
+        return f"  nobody within distance {limit:.4f}"
     if len(rows) == 1:
         return "  no image of the gallery is left to be found"
     if labels is None:
@@ -301,6 +319,7 @@ def _draw(
             [[os.path.basename(name) for name in row] for row in names],
         ),
         known=np.broadcast_to(known[:, None], found.shape),
+        empty="nobody",
     )
     visualize.save(figure, options.output)
     few = len(options.query) > len(queries)

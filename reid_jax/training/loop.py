@@ -45,7 +45,8 @@ class Loop:
             FloatingPointError: the loss or its gradient is not finite. The message names the last
                 good checkpoint.
             OSError: metrics or a checkpoint cannot be written.
-            Preempted: SIGTERM was received. The checkpoint of the last step is already written.
+            Preempted: SIGTERM or Ctrl-C was received. The checkpoint of the last step is already
+                written.
         """
         waiting = []  # Metrics of the steps since the last look at them, on the devices.
         for done, batch in enumerate(batches, start=start_step + 1):
@@ -71,8 +72,8 @@ class Loop:
                     self.record.save(state)
             if stop and done < self.calendar.total_steps:
                 raise Preempted(
-                    f"stopped by SIGTERM after step {done}; its checkpoint is written. Run the "
-                    "same command again to continue"
+                    f"stopped by {self.preemption.cause} after step {done}; its checkpoint is "
+                    "written. Run the same command again to continue"
                 )
 
     def _sum_up(self, waiting: list[dict[str, jax.Array]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Curves: loss, learning rate and retrieval scores against the step, and CMC against the rank."""
+"""Curves: losses, rates and scores against the step, CMC against the rank, ROC, and histograms."""
 
 import numbers
 import re
@@ -77,7 +77,6 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
         A figure with one axes, from 0 to 100 %, with points at Rank-1, Rank-5 and Rank-10.
 
     Raises:
-        ValueError: if `cmc` is empty, or shares are not between 0 and 1.
         ValueError: if there is no rank, or shares are not between 0 and 1.
     """
     cmc = np.asarray(cmc, float)
@@ -94,6 +93,92 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _name(axes, "Queries found within a rank")
     _plain(axes, "Rank")
+    return figure
+
+
+def roc_figure(fpr: np.ndarray, tpr: np.ndarray, auc: float) -> Figure:
+    """Draw a receiver operating characteristic against the logarithm of the false positive rate.
+
+    Args:
+        fpr: float (U,), false positive rates in [0, 1], ascending.
+        tpr: float (U,), the true positive rates there, ascending.
+        auc: area under the curve, in [0, 1].
+
+    Returns:
+        A figure of one axes, from 1e-4 to 1, with points at 1e-4, 1e-3, 1e-2 and 1e-1.
+
+    Raises:
+        ValueError: the rates are not ascending, or their numbers differ or are zero.
+    """
+    fpr, tpr = np.asarray(fpr, float), np.asarray(tpr, float)
+    if fpr.shape != tpr.shape or fpr.ndim != 1 or not len(fpr) or np.diff(fpr).min(initial=0) < 0:
+        raise ValueError(f"fpr and tpr must be ascending rates (U,), got {fpr} and {tpr}")
+    figure = Figure(figsize=(WIDTH / 3, 2.6), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    # A thousand points look like the curve, which may have a hundred thousand.
+    marks = np.array([1e-4, 1e-3, 1e-2, 1e-1])
+    for rates, style in ((np.geomspace(1e-4, 1, 1001), "-"), (marks, "o")):
+        reached = np.append(0, tpr)[np.searchsorted(fpr, rates, "right")]
+        axes.plot(
+            rates, reached, style, color=BLUE, linewidth=1.6, markersize=3.5, drawstyle="steps-post"
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(0.8e-4, 1.25)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _name(axes, f"True positive rate, AUC {auc:.1%}")
+    _plain(axes, "False positive rate")
+    axes.minorticks_off()
+    return figure
+
+
+def distances_figure(
+    edges: np.ndarray,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    threshold: tuple[str, float] | None = None,
+) -> Figure:
+    """Draw the distances of pairs of one person and of pairs of different people.
+
+    Args:
+        edges: float (B + 1,), bounds of bins of one width.
+        positive: int (B,), pairs of one person in each bin.
+        negative: int (B,), pairs of different people.
+        threshold: name and distance of a line to draw; None draws none.
+
+    Returns:
+        A figure of one axes: the share of each kind of pairs by distance.
+
+    Raises:
+        ValueError: the numbers of bins differ, or one kind of pair is missing.
+    """
+    edges, counts = np.asarray(edges), np.array([positive, negative])
+    if counts.ndim != 2 or len(edges) != counts.shape[1] + 1 or not counts.sum(axis=1).all():
+        raise ValueError(
+            f"there must be pairs of both kinds in the {len(edges) - 1} bins, got {counts}"
+        )
+    occupied = np.flatnonzero(counts.sum(axis=0))
+    width = -(-(occupied[-1] + 1 - occupied[0]) // 60)
+    starts = np.arange(occupied[0], occupied[-1] + 1, width)
+    shares = np.add.reduceat(counts, starts, axis=1) / counts.sum(axis=1)[:, None]
+    bounds = np.append(edges[starts], edges[min(starts[-1] + width, len(edges) - 1)])
+    figure = Figure(figsize=(WIDTH / 3, 2.6), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for row, color, label in zip(
+        shares, _PALETTE, ("one person", "different people"), strict=False
+    ):
+        axes.stairs(row, bounds, fill=True, color=color, alpha=0.3)
+        axes.stairs(row, bounds, color=color, linewidth=1.4, label=label)
+    if threshold is not None:
+        name, distance = threshold
+        ends = [0, 1.05 * shares.max()]
+        axes.plot([distance] * 2, ends, color=INK, linewidth=1, linestyle="--", label=name)
+    axes.set_ylim(0, 1.4 * shares.max())  # The legend is above the curves.
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    _name(axes, "Pairs by distance")
+    _plain(axes, "Distance")
+    _legend(axes, "upper right")
     return figure
 
 

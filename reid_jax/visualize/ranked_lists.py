@@ -108,6 +108,7 @@ def ranked_list_figure(
     distances: np.ndarray,
     captions: Identities | Names,
     known: np.ndarray | None = None,
+    empty: str = "",
 ) -> Figure:
     """Draw each query and its nearest gallery images, with right and wrong ones marked.
 
@@ -121,6 +122,7 @@ def ranked_list_figure(
         distances: float (N, k); an infinite entry means that there is no image, and is left blank.
         captions: the captions below the images.
         known: bool (N, k), False where `correct` is unknown; None means everywhere known.
+        empty: text beside a query without any image.
 
     Returns:
         A figure of N (1 + k) axes, a row for each query.
@@ -147,6 +149,9 @@ def ranked_list_figure(
         axes = picture(figure, query_images[n], MARGIN, top, cell, height, frame=INK)
         axes.set_title("Query", fontsize=8, color=INK, pad=4, fontweight="bold")
         text(figure, MARGIN + cell / 2, below, captions.query(n, cell), _CAPTION, GREY)
+        if empty and np.isinf(distances[n]).all():
+            left = MARGIN + query_gap + cell + gap
+            text(figure, left, top + height / 2, empty, 8, GREY, ha="left", va="center")
         for r in range(shape[1]):
             left = MARGIN + query_gap + (1 + r) * (cell + gap)
             if np.isinf(distances[n, r]):

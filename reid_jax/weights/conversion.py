@@ -4,6 +4,7 @@ import os
 
 from ml_collections import ConfigDict
 
+from reid_jax.runtime.devices import all_devices
 from reid_jax.runtime.messages import counted, say, shown
 from reid_jax.weights import authors, trunks
 from reid_jax.weights.files import WeightsFile, read
@@ -60,6 +61,7 @@ def convert_program(
     Raises:
         ValueError, OSError: as `write_workdir`.
     """
+    all_devices()
     sizes, parameters = write_workdir(file, program, config, out)
     epoch = "" if file.epoch is None else f" of epoch {file.epoch}"
     say(

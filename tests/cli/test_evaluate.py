@@ -37,7 +37,6 @@ def test_the_run_s_recipe_is_the_default(workdir, calls):
     assert (call["workdir"], call["output"]) == (workdir, f"{workdir}/eval")
     assert (call["checkpoint"], call["figures"], call["report"]) == ("latest", 0, False)
     assert call["protocol"] == program.Protocol(None, None, False)
-    assert not call["draw"]
 
 
 def test_every_flag_arrives(workdir, calls):
@@ -52,7 +51,6 @@ def test_every_flag_arrives(workdir, calls):
     assert (call["config"].eval.batch_size, call["config"].data.root) == (3, "elsewhere")
     assert (call["checkpoint"], call["output"], call["figures"]) == ("best", "there", 2)
     assert call["protocol"] == program.Protocol("max", "more", True)
-    assert call["draw"]
     assert call["report"]
 
 

@@ -40,13 +40,16 @@ def test_arguments_become_settings(calls, tmp_path, monkeypatch):
     assert second.overrides == ("eval.flip=True",)
 
 
-def test_ctrl_c_is_one_line(monkeypatch):
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def stopped(*arguments, **others):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "reproduce", stopped)
-    with pytest.raises(SystemExit, match="stopped; run the same command again to continue"):
+    with pytest.raises(SystemExit) as stop:
         reproduce.main(["pmm-table2"])
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "stopped by Ctrl-C: run the same command again to continue\n"
 
 
 @pytest.mark.parametrize(

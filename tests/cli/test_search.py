@@ -23,6 +23,7 @@ def test_defaults(calls):
     assert (options.layout, options.pattern, options.save_gallery) == (None, None, None)
     assert (options.identity, options.camera, options.not_camera) == (None, None, None)
     assert not options.other_cameras
+    assert (options.max_distance, options.fpr) == (None, None)
     assert options.output == "search.png"
 
 
@@ -33,12 +34,25 @@ def test_options_take_several_values(calls):
     assert (options.identity, options.not_camera) == (["1", "2"], ["c1"])
 
 
+def test_limits_are_numbers(calls):
+    search.main([*LEAST, "--max-distance=1.7"])
+    search.main([*LEAST, "--fpr=1e-3"])
+    first, second = calls
+    assert (first.max_distance, second.fpr) == (1.7, 1e-3)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["-k", "0"], "0 is below 1"),
         (["--layout=msmt17"], "invalid choice: 'msmt17'"),
         (["--layout=cuhk03", "--pattern=x"], "not allowed with argument --layout"),
+        (["--max-distance=1", "--fpr=0.1"], "not allowed with argument --max-distance"),
+        (["--max-distance=-1"], "'-1' is not a distance, such as 1.7"),
+        (["--max-distance=inf"], "'inf' is not a distance"),
+        (["--fpr=few"], "'few' is not a rate below 1, such as 1e-3"),
+        (["--fpr=1"], "'1' is not a rate below 1"),
+        (["--fpr=nan"], "'nan' is not a rate below 1"),
     ],
 )
 def test_values_out_of_range_are_refused(more, message, calls, capsys):

@@ -262,11 +262,11 @@ def test_extra_gallery_and_reranking(workdir, output, capsys, monkeypatch):
     # The first and the last query are drawn, with the distances that order their lists.
     _, distances = nearest(query, gallery, 10, rescore=rescore)
     np.testing.assert_allclose(drawn["distances"], distances[[0, -1]], atol=1e-5)
+    assert (output / "ranked_lists.png").stat().st_size > 0
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
     assert report["protocol"]["gallery_extra"] == 7
     assert report["protocol"]["rerank"]
-    assert (output / "ranked_lists.png").stat().st_size > 0
     assert "rerank, gallery_extra 7:" in capsys.readouterr().out
 
 
@@ -431,3 +431,37 @@ def test_results_are_written_before_they_are_printed(workdir, output, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         workdir.evaluate(output)
     assert (output / "results.json").exists()
+
+
+def test_a_folder_holds_one_evaluation(workdir, output, capsys):
+    workdir.evaluate(output, figures=1, report=True)
+    pictures = {path.name for path in output.iterdir()}
+    assert {"report.html", "ranked_lists.png"} <= pictures
+    workdir.evaluate(output)  # The same once more.
+    assert {path.name for path in output.iterdir()} == pictures
+    capsys.readouterr()
+    workdir.evaluate(output, gallery_extra=str(workdir.extra))
+    assert {path.name for path in output.iterdir()} == {"results.json"}
+    assert "removed pictures and report of another evaluation" in capsys.readouterr().out
+
+
+def test_what_is_evaluated_is_printed_first(workdir, output, capsys, monkeypatch):
+    """Absolute, because a copied workdir still names the images of the original."""
+    monkeypatch.chdir(workdir.root.parent)
+    monkeypatch.setitem(workdir.config.data, "root", workdir.root.name)
+    _, written = workdir.evaluate(output)
+    line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("evaluating"))
+    assert line == (
+        f"evaluating step 0 of '{workdir.path}' on market1501 in '{workdir.root}': "
+        f"{len(workdir.query)} queries, {len(workdir.gallery)} gallery images"
+    )
+    assert written["dataset"]["root"] == str(workdir.root)
+    assert written["workdir"] == str(workdir.path)
+
+
+def test_a_mistyped_folder_gets_no_new_dataset(workdir, output, monkeypatch):
+    monkeypatch.setitem(workdir.config.data, "layout", "synthetic")
+    monkeypatch.setitem(workdir.config.data, "root", str(output.parent / "pedestriens"))
+    with pytest.raises(FileNotFoundError, match=r"pedestriens'.*draws none.*--seed=0 --test"):
+        workdir.evaluate(output)
+    assert not list(output.parent.iterdir())

@@ -223,19 +223,20 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
         )
 
 
-def test_sigterm_ends_a_run_that_goes_on_to_the_same_end(shared, unbroken):
+def test_sigterm_and_ctrl_c_end_a_run_that_goes_on_to_the_same_end(shared, unbroken):
     stopped = (
         r"stopped by SIGTERM after step (\d+); its checkpoint is written. Run the same command"
     )
     with Run(shared, "preempted", checkpoint__every_epochs=STEPS) as run:
-        for pattern, message in (
-            ("baseline:", "stopped by SIGTERM before the first step: run the same command again"),
-            (r"step +2/", stopped),
-            (r"step +10/", stopped),  # While it evaluates.
+        for pattern, message, number in (
+            ("baseline:", "stopped by Ctrl-C before the first step: run the same", signal.SIGINT),
+            (r"step +2/", stopped, signal.SIGTERM),
+            # While it evaluates.
+            (r"step +10/", stopped.replace("SIGTERM", "Ctrl-C"), signal.SIGINT),
         ):
             run.start()
             run.wait_for(run.has_said(pattern))
-            assert run.end(signal.SIGTERM) == TRY_AGAIN == 75, run.said
+            assert run.end(number) == TRY_AGAIN == 75, run.said
             (found,) = filter(None, (re.match(message, line) for line in run.said))
             for step in found.groups():
                 assert run.steps()[-1] == int(step) < STEPS

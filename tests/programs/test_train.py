@@ -498,3 +498,13 @@ def test_bad_images_are_skipped_and_the_run_goes_on_with_the_same_ones_alone(dat
     (moved / second.name).unlink()
     with pytest.raises(ValueError, match=f"images are {count} there and {count - 1} here"):
         train.train(config, str(workdir))
+
+
+def test_too_little_memory_names_the_leaves_to_lower(data, tmp_path, monkeypatch):
+    def exhaust(*unused_arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(train, "pmap_step", lambda *unused_arguments: exhaust)
+    lower = r"9 bytes\): lower data\.identities_per_batch x data\.images_per_identity$"
+    with pytest.raises(MemoryError, match=lower):
+        train.train(tiny(data), str(tmp_path))

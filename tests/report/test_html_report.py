@@ -45,6 +45,22 @@ def test_thumbnails_are_those_of_queries_and_listed_images(evaluation, written):
     np.testing.assert_allclose(means, [image.mean(axis=(0, 1)) for image in shown], atol=6)
 
 
+def test_verification_is_shown(evaluation, written, tmp_path, monkeypatch):
+    result = evaluation.verification
+    tpr, threshold = result.at(1e-3)
+    scores = f"AUC {result.AUC:.1%}, EER {result.EER:.1%}, true positive rate {tpr:.1%} at false "
+    scores += "positive rate 0.001" + (f" (distance {threshold:.4f})" if threshold else "")
+    assert f"<dt>Verification</dt><dd>{scores}</dd>" in written.text
+    labels = [a["aria-label"] for _, a in written.elements if a.get("role") == "img"]
+    headings = ["CMC curve", f"Distances. {scores}", f"ROC. {scores}", "Training curves"]
+    assert labels == headings
+    # An evaluation may have no negative pair.
+    monkeypatch.setattr(evaluation, "verification", None)
+    without = Page(evaluation.write(tmp_path))
+    assert "Verification" not in without.text
+    assert [a["aria-label"] for _, a in without.elements if a.get("role") == "img"] == headings[:1]
+
+
 def test_a_list_may_be_short(tmp_path):
     evaluation = Evaluation(gallery=8)
     written = Page(evaluation.write(tmp_path))

@@ -105,15 +105,23 @@ def test_killed_alone_it_leaves_no_run_to_be_made_twice_at_once(settings, capfd)
     assert all(row["mean"] for row in read(settings, "synthetic")["rows"])
 
 
-def test_asked_to_end_it_takes_its_run_along(settings):
+@pytest.mark.parametrize(
+    ("number", "status", "last"),
+    [
+        (signal.SIGTERM, TRY_AGAIN, "stopped by SIGTERM: run the same command again to continue\n"),
+        (signal.SIGINT, 130, "stopped by Ctrl-C: run the same command again to continue\n"),
+    ],
+)
+def test_asked_to_end_it_takes_its_run_along(number, status, last, settings):
     (settings.folder / "wait").write_text("baseline_synthetic-triplet/seed0")
     first = start(settings.folder, "test", f"--workdir={settings.workdir}")
     wait_until(lambda: calls(settings), first)
-    first.terminate()
+    first.send_signal(number)
     # `communicate` ends when no process holds the other end of its output.
     printed, _ = first.communicate(timeout=30)
-    assert first.returncode == TRY_AGAIN
-    assert printed.endswith("stopped by SIGTERM: run the same command again to continue\n")
+    assert first.returncode == status
+    assert printed.endswith(last)
+    assert "Traceback" not in printed
     assert ended(settings) == []
 
 

@@ -207,7 +207,7 @@ def test_missing_run_is_named(tmp_path):
     ):
         run.read_run(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(FileNotFoundError, match=r"file/run\.json is missing"):
+    with pytest.raises(ValueError, match="file' is not a file of `reid-jax pack`"):
         run.read_run(tmp_path / "file")
 
 

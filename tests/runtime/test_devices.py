@@ -1,9 +1,17 @@
 import types
 
 import jax
+import numpy as np
 import pytest
 
+from reid_jax.data.memory import MemoryImages
+from reid_jax.evaluation import descriptors, distances
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.descriptors import extract
+from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.runtime import devices
+
+FEW = Descriptors(np.eye(2, dtype=np.float32), np.array([1, 1]), np.array([1, 2]))
 
 
 def fakes(monkeypatch, *counts):
@@ -60,3 +68,44 @@ def test_a_batch_that_does_not_divide_names_the_leaves():
     devices.check_divides([None] * 4, 8, "data.a x data.b")
     with pytest.raises(ValueError, match=r"9 images \(data\.a x data\.b\) does not divide by 4"):
         devices.check_divides([None] * 4, 9, "data.a x data.b")
+
+
+def test_a_platform_without_devices_is_one_line_with_the_fix(monkeypatch):
+    for error in (RuntimeError("Unable to initialize backend 'tpu'\nmore"), AssertionError()):
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(jax, "devices", fail)
+        with pytest.raises(OSError, match=r"^JAX_PLATFORMS is .*Set JAX_PLATFORMS=cpu") as raised:
+            devices.choose_devices(0)
+        assert len(str(raised.value).splitlines()) == 1
+        assert str(error).partition("\n")[0] in str(raised.value)
+
+
+def exhaust(*unused_arguments):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\nmore")
+
+
+@pytest.mark.parametrize(
+    ("work", "leaf"),
+    [
+        (lambda: extract(exhaust, {}, [(MemoryImages([], (8, 4)), 1)], 1), "eval.batch_size"),
+        (lambda: evaluate_ranking(FEW, FEW), "eval.block_size"),
+    ],
+)
+def test_too_little_memory_is_one_line_that_names_the_leaf(work, leaf, monkeypatch):
+    monkeypatch.setattr(descriptors, "eval_batches", lambda *unused: [(None, None)])
+    monkeypatch.setattr(distances, "_scores", exhaust)
+    with pytest.raises(MemoryError, match=rf"allocating 9 bytes\): lower {leaf}") as raised:
+        work()
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_other_errors_of_devices_stay(monkeypatch):
+    def fail(*unused):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    monkeypatch.setattr(distances, "_scores", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        evaluate_ranking(FEW, FEW)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import INTERRUPTED
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -71,6 +72,21 @@ def test_two_hosts_talk_stop_together_and_do_not_wait_for_the_dead(tmp_path):
     assert second.returncode == 9
     assert first.returncode != 0
     assert "This host stops" in outputs[0][1] or "another task died" in outputs[0][1]
+
+
+def test_ctrl_c_on_one_host_ends_it_without_waiting_for_the_others(monkeypatch):
+    ended = []
+
+    def end(message):
+        ended.append(message)
+        raise ConnectionError
+
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *unused, **unused_too: None)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: ended.append("waits"))
+    monkeypatch.setattr(hosts, "_fall", end)
+    with pytest.raises(ConnectionError), hosts.joined("host:1", 2, 0):
+        sys.exit(INTERRUPTED)
+    assert ended == ["This host stops, and so will the others"]
 
 
 def test_parts_are_contiguous_and_complete(monkeypatch):

@@ -141,6 +141,42 @@ def test_unknown_people_are_found_printed_and_drawn(here, capsys, drawn):
         assert image.size[0] > 400
 
 
+def test_images_beyond_the_distance_are_left_out(here, capsys, drawn):
+    paths = image_files.find_images(GALLERY, "")
+    asked = [paths[7], queries()[0]]
+    whole = run("--query", *asked, "-k", 5)
+    capsys.readouterr()
+    limit = whole.distances[0, 2]
+    hits = run("--query", *asked, "-k", 5, "--max-distance", repr(float(limit)))
+    assert hits.indices[0].tolist() == [*whole.indices[0, :3], -1, -1]
+    assert (hits.indices >= 0).sum() == (whole.distances <= limit).sum()
+    assert rows(capsys.readouterr().out)[0][0][2] == repr(paths[7])
+    # The second query finds no image at 0, and the first finds itself.
+    hits = run("--query", *asked, "-k", 5, "--max-distance", 0)
+    assert (hits.indices >= 0).sum(axis=1).tolist() == [1, 0]
+    said = capsys.readouterr().out
+    assert f"\n{asked[1]!r}\n  nobody within distance 0.0000\n" in said
+    assert said.count("nobody") == 1
+    assert drawn[-1][1]["empty"] == "nobody"
+    assert np.isinf(drawn[-1][1]["distances"][1]).all()
+    run("--query", asked[1], "--max-distance", 0, "--output", "nobody.png")
+    assert pathlib.Path("nobody.png").is_file()
+
+
+def test_the_threshold_of_a_false_positive_rate(here, capsys, monkeypatch):
+    asked = []
+
+    def threshold(self, fpr):
+        asked.append(fpr)
+        return 0.0
+
+    monkeypatch.setattr(inference.Model, "threshold", threshold)
+    hits = run("--query", *image_files.find_images(GALLERY, "")[:2], "--fpr", "1e-3")
+    assert asked == [1e-3]
+    assert (hits.indices >= 0).sum(axis=1).tolist() == [1, 1]
+    assert "\nfalse positive rate 0.001: images within distance 0.0000\n" in capsys.readouterr().out
+
+
 def test_names_that_show_identities_filter_and_tell_right_from_wrong(here, capsys, drawn):
     paths = image_files.find_images(GALLERY, "")
     who = np.array([re.match(r"(-?\d+)_c(\d+)", os.path.basename(p)).groups() for p in paths], int)
@@ -337,6 +373,7 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
         (["--gallery", "empty"], ValueError, "no image .* in or below 'empty' .--gallery"),
         (["--workdir", "empty"], FileNotFoundError, r"empty/run\.json is missing"),
         (["--checkpoint", 7], FileNotFoundError, "no checkpoint of step 7"),
+        (["--fpr", 0.1], FileNotFoundError, "no threshold: .*eval.* is missing; measure it with"),
         (["--camera", 1], ValueError, "--camera needs --layout or --pattern"),
         (["--other-cameras"], ValueError, "--other-cameras needs --layout or --pattern"),
         (["--layout", "market1501", "--camera", 99], ValueError, "--camera '99': the gallery has"),

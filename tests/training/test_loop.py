@@ -15,6 +15,7 @@ class Diary:
     """Record, progress and preemption in one object, which records its calls."""
 
     last_good = "checkpoints/4"
+    cause = "Ctrl-C"
 
     def __init__(self, stop_at=None):
         self.events, self.stop_at = [], stop_at
@@ -116,7 +117,7 @@ def test_nothing_is_checked_where_nothing_is_due():
 
 def test_a_stop_is_saved_and_raised():
     diary = Diary(stop_at=5)
-    with pytest.raises(Preempted, match="after step 5"):
+    with pytest.raises(Preempted, match=r"^stopped by Ctrl-C after step 5; "):
         run(diary, 8)
     assert diary.events[-1] == ("save", 5)
     assert run(Diary(stop_at=8), 8)[-1] == ("evaluate", 8)  # The run has already ended.

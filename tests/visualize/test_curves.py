@@ -176,3 +176,61 @@ def test_comparison_figure_of_runs_that_found_nothing_and_of_none():
     assert figure.axes[0].get_ylim()[1] > 0
     with pytest.raises(ValueError, match="no curve"):
         visualize.comparison_figure({"a": {}}, "mAP")
+
+
+def test_roc_curve():
+    fpr, tpr = np.array([0.0, 5e-4, 1e-2, 0.5]), np.array([0.25, 0.5, 0.75, 1.0])
+    figure = visualize.roc_figure(fpr, tpr, 0.875)
+    (axes,) = figure.axes
+    curve, points = axes.get_lines()
+    rates, reached = curve.get_data()
+    assert (rates[0], rates[-1], axes.get_xscale()) == (1e-4, 1, "log")
+    for rate, expected in ((1e-4, 0.25), (4e-4, 0.25), (6e-4, 0.5), (0.2, 0.75), (0.6, 1)):
+        assert reached[np.searchsorted(rates, rate)] == expected
+    np.testing.assert_allclose(
+        points.get_data(), [[1e-4, 1e-3, 1e-2, 1e-1], [0.25, 0.5, 0.75, 0.75]]
+    )
+    assert axes.get_title(loc="left") == "True positive rate, AUC 87.5%"
+    pixels(figure)
+    # Before the first rate, no pair is accepted.
+    (axes,) = visualize.roc_figure([0.5], [1.0], 0.5).axes
+    assert axes.get_lines()[1].get_ydata().tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("fpr", "tpr"), [([], []), ([0.1], [0.1, 0.2]), ([0.2, 0.1], [0.1, 0.2])])
+def test_a_roc_curve_that_is_none(fpr, tpr):
+    with pytest.raises(ValueError, match="must be ascending rates"):
+        visualize.roc_figure(fpr, tpr, 0.5)
+
+
+def test_distances_of_pairs():
+    """Bins without pairs at both ends are left out, and bins are merged to at most 60."""
+    edges = np.arange(1001) / 100
+    positive, negative = np.zeros(1000, int), np.zeros(1000, int)
+    positive[200:300], negative[250:401] = 2, 1
+    figure = visualize.distances_figure(edges, positive, negative, ("limit", 2.5))
+    (axes,) = figure.axes
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == [2.5, 2.5]
+    for patch, low, high in ((axes.patches[0], 2.0, 3.0), (axes.patches[2], 2.5, 4.01)):
+        shares, bounds, _ = patch.get_data()
+        assert len(shares) == 51
+        assert shares.sum() == pytest.approx(1)
+        assert (bounds[0], bounds[-1]) == pytest.approx((2, 4.04))
+        used = np.flatnonzero(shares)
+        assert low - 0.04 < bounds[used[0]] <= low < high <= bounds[used[-1] + 1] < high + 0.04
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [
+        "one person", "different people", "limit",
+    ]  # fmt: skip
+    assert axes.get_ylim()[1] > 1.2 * max(patch.get_data()[0].max() for patch in axes.patches)
+    pixels(figure)
+    # All in the last bin, which cannot be merged with others.
+    lone = np.arange(1000) == 999
+    (axes,) = visualize.distances_figure(edges, lone, lone).axes
+    assert not axes.get_lines()
+
+
+@pytest.mark.parametrize(("positive", "negative"), [([1], [0]), ([0], [1]), ([1, 1], [1, 1])])
+def test_distances_that_cannot_be_drawn(positive, negative):
+    with pytest.raises(ValueError, match="pairs of both kinds in the 1 bins"):
+        visualize.distances_figure([0.0, 1.0], np.array(positive), np.array(negative))

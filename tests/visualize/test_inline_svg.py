@@ -15,6 +15,8 @@ def test_svg_within_a_page_has_no_style_and_the_pages_colours():
         name: visualize.inline_svg(figure, name)
         for name, figure in {
             "cmc": visualize.cmc_figure(np.array([0.5, 0.75])),
+            "roc": visualize.roc_figure([0.1], [1.0], 0.9),
+            "distances": visualize.distances_figure([0.0, 1.0], [2], [3], ("limit", 0.5)),
             "training": visualize.curves_figure(records),
         }.items()
     }

@@ -162,3 +162,14 @@ def test_ranked_list_figure_is_no_wider_than_a_readme(rng):
 def test_ranked_list_figure_bad_input(rng, changes, message):
     with pytest.raises(ValueError, match=message):
         ranked_lists(rng, **changes)
+
+
+def test_a_query_without_any_image_has_a_text_beside_it(rng):
+    distances = np.array([[0.5, 1.0, 2.25], [INFINITY] * 3])
+    _, plain = ranked_lists(rng, distances=distances)
+    _, figure = ranked_lists(rng, distances=distances, empty="nobody")
+    assert texts(figure) == [*texts(plain), "nobody"]
+    canvas, top, bottom, left, right = box(figure, figure.axes[5])
+    assert canvas[top:bottom, left:right].min() < 0.6
+    canvas, top, bottom, left, right = box(plain, plain.axes[5])
+    assert canvas[top:bottom, left:right].min() == 1

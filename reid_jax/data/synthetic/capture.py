@@ -19,7 +19,7 @@ from reid_jax.data.synthetic.streams import stream
 WIDTH, HEIGHT = 64, 128
 WALK_LENGTH = 3  # pictures of one walk through a camera's view
 _FINE = 2  # canvas pixels per picture pixel
-_FILL = 0.92  # share of a well cut box's height that the person covers
+FILL = 0.92  # share of a well cut box's height that the person covers
 _person = functools.lru_cache(maxsize=4096)(person)
 
 
@@ -64,7 +64,7 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
         _passerby(canvas, view, passerby, beside, walk)
     if not nobody:
         gait = _gait(walk, now, index)
-        _cast_shadow(canvas, view, who, cam, gait)
+        cast_shadow(canvas, view, who, cam, gait)
         draw_person(canvas, view, who, gait)
     if obstacle:
         draw_obstacle(canvas, view, cam.obstacle, walk)
@@ -92,7 +92,7 @@ def _framed(cam: Camera, place: Image.Image, who: Person, walk, now, index: int,
         zoom += now.uniform(-0.3, 0.9)
         shift_x, shift_y = now.choice([-1, 1]) * now.uniform(0.2, 0.6), now.uniform(-0.5, 0.5)
     pitch = math.atan2(cam.height - 0.9, away)
-    scale = high * _FILL * math.exp(zoom) / who.height
+    scale = high * FILL * math.exp(zoom) / who.height
     x, y = wide * (0.5 + shift_x), high * (0.97 + shift_y + 0.3 * zoom)
     view = View(float(yaw), pitch, float(scale), float(x), float(y))
     column, row, there = placed(cam, across, away)
@@ -131,7 +131,7 @@ def _passerby(canvas: Canvas, view: View, who: Person, beside: float, walk) -> N
     draw_person(canvas, other, who, Gait(float(walk.uniform(0, 6.28)), 0.9))
 
 
-def _cast_shadow(canvas: Canvas, view: View, who: Person, cam: Camera, gait: Gait) -> None:
+def cast_shadow(canvas: Canvas, view: View, who: Person, cam: Camera, gait: Gait) -> None:
     """Darken the ground under the feet, and where the key light does not reach."""
     high, wide = canvas.depth.shape
     h = who.height * view.scale

@@ -16,7 +16,7 @@ from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.synthetic.capture import WALK_LENGTH, draw
 from reid_jax.data.synthetic.streams import stream
 from reid_jax.runtime.files import local_path, new_folder
-from reid_jax.runtime.messages import say_to_stderr
+from reid_jax.runtime.messages import say_to_stderr, shown
 from reid_jax.runtime.progress import Progress, Tracker
 
 VERSION = 2  # of the generator; increase it if the same arguments give other pictures
@@ -24,6 +24,9 @@ RECORD = "synthetic.json"
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 MULTI_QUERY = "gt_bbox"
 _QUALITY = 92
+# At Ctrl-C, which reaches all processes of a program, helpers end without a message: the program
+# reports it. If the program ignores Ctrl-C, so do they.
+_QUIETLY = "from signal import *; getsignal(SIGINT) == SIG_IGN or signal(SIGINT, SIG_DFL)"
 _BOXES_A_PROCESS = 150  # Fewer are drawn before a process has started.
 _LEAST = dict(
     train_identities=2, test_identities=1, train_cameras=2, test_cameras=2, images_per_camera=2
@@ -124,6 +127,8 @@ def write_market1501(
     root = Path(local_path(root, "the folder of the pedestrians"))
     if _holds(root, record):
         return
+    if progress:
+        progress(f"drawing {len(boxes):,} pictures of synthetic pedestrians into {shown(root)}")
     try:
         with new_folder(root) as draft:
             for folder in images:
@@ -225,7 +230,7 @@ def _write_all(root: Path, seed: int, boxes: list[Box], progress: Progress) -> N
         for k in range(1, workers):
             job = json.dumps({"root": str(root), "seed": seed, "boxes": boxes[k::workers]})
             helper = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import _help; _help()"],
+                [sys.executable, "-c", f"{_QUIETLY}; from {__name__} import _help; _help()"],
                 stdin=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 text=True,

@@ -1,5 +1,7 @@
 import json
 import re
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -235,4 +237,19 @@ def test_progress_goes_to_stderr_or_nowhere(tmp_path, capsys):
     write(tmp_path / "loud", say_to_stderr, **small)
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"drew (\d+) of \1 pictures  ETA 0:00:00\n", err)
+    drawing, drew = err.splitlines()
+    count = re.fullmatch(r"drew (\d+) of \1 pictures  ETA 0:00:00", drew)[1]
+    assert drawing == f"drawing {count} pictures of synthetic pedestrians into '{tmp_path}/loud'"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_ends_helpers_without_a_message_unless_it_is_ignored(ignored):
+    program = f"{dataset._QUIETLY}; import os; os.kill(os.getpid(), SIGINT)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stderr) == (0 if ignored else -signal.SIGINT, "")

@@ -1,0 +1,129 @@
+"""The machinery below `Model`: a network on the devices of this process, compiled for batches."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from reid_jax import models
+from reid_jax.data.image_like import ImagesLike, as_images
+from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.runtime.progress import Progress
+from reid_jax.training.step import place
+
+# Images per batch on a CPU: larger batches are no faster there, and each call computes whole
+# batches.
+_CPU_BATCH = 8
+
+# The process in which this module first used JAX. It has threads, which a fork lacks.
+_process: int | None = None
+
+
+class NetworkOnDevices:
+    """A network, its weights and its recipe. `reid_jax.Model` adds the public methods."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        network: models.Network,
+        variables: dict[str, Any],
+        step: int,
+        *,
+        batch_size: int | None = None,
+        workdir: str | os.PathLike[str] | None = None,
+    ):
+        """Put the weights on the devices.
+
+        Args:
+            config: a recipe; `data.image_size` and `eval` are read.
+            network: the network of the recipe.
+            variables: its weights.
+            step: the step of their checkpoint.
+            batch_size: images per batch, rounded up to a multiple of the number of devices. By
+                default `eval.batch_size` of the recipe, on CPUs 8.
+            workdir: the run's folder or packed file, for `threshold`.
+
+        Raises:
+            ValueError: `batch_size` is below 1.
+        """
+        check_not_forked()
+        devices = jax.local_devices()
+        if batch_size is None:
+            batch_size = config.eval.batch_size
+            if devices[0].platform == "cpu":
+                batch_size = min(batch_size, _CPU_BATCH)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.config = config
+        self.network = network
+        self.step = step
+        self.workdir = workdir
+        self.variables = place(variables, devices)
+        self._batch_size = -(-batch_size // len(devices)) * len(devices)
+        self._size = tuple(config.data.image_size)
+        self._describe = descriptor_face(
+            network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
+        )
+        self._gradcam = pmap_face(network, devices, "gradcams")
+        self._class_activations = pmap_face(network, devices, "class_activations")
+        self.dim = self._shape("__call__")[0]
+        self.stage_names = network.stage_names if network.classifies else ()
+
+    def _apply(
+        self, face: Callable, method: str, images: ImagesLike, progress: Progress, classes=None
+    ):
+        check_not_forked()
+        opened = as_images(images, self._size, progress)
+        if classes is not None:
+            classes = _checked_classes(classes, len(opened), self.network.num_classes)
+        if not len(opened):
+            return np.empty((0, *self._shape(method)), np.float32)
+        if classes is not None:
+            face = _with_classes(face, classes, self._batch_size)
+        return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
+
+    def _shape(self, method: str) -> tuple[int, ...]:
+        """The shape of a face's result for one image."""
+        image = jax.ShapeDtypeStruct((1, *self._size, 3), np.float32)
+
+        def face(variables, image):
+            return self.network.apply(variables, image, method=method)
+
+        return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def check_not_forked() -> None:
+    """Raise RuntimeError in a process that was forked from one that used JAX: it would hang."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise RuntimeError(
+            f"this process was forked from process {_process} after reid_jax.load, and JAX does "
+            "not work in a fork: start processes by multiprocessing.get_context('spawn')"
+        )
+
+
+def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:
+    array = np.asarray(classes)
+    if array.shape != (count,) or (count and array.dtype.kind not in "iu"):
+        raise ValueError(
+            f"classes are {array.dtype} {array.shape}; they must be {count} integers, one per image"
+        )
+    for i in np.flatnonzero((array < 0) | (array >= num_classes))[:1]:
+        raise ValueError(
+            f"class {array[i]} of image {i} is not one of the network's {num_classes} training "
+            f"identities, 0 to {num_classes - 1}"
+        )
+    return array.astype(np.int32)
+
+
+def _with_classes(face: Callable, classes: np.ndarray, batch_size: int) -> Callable:
+    """A face for one call of `extract`, which passes the images batch by batch, in order."""
+    # Like the images, the last batch is padded with its last element.
+    filled = np.pad(classes, (0, -len(classes) % batch_size), mode="edge")
+    batches = iter(filled.reshape(-1, batch_size))
+    return lambda variables, images: face(variables, images, next(batches))

@@ -1,0 +1,57 @@
+"""The folder of an evaluation: scores, pictures and a page that belong together."""
+
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from reid_jax.runtime.files import write_text_atomically
+
+RESULTS = "results.json"
+#: The results of a run's evaluation, below its workdir, unless `--output` is set.
+RUN_RESULTS = pathlib.Path("eval", RESULTS)
+PICTURES = ("gradcam.png", "activations.png", "ranked_lists.png")
+PAGE = "report.html"
+IMAGES = "report_images"  # beside the page, if its images do not fit into it
+
+# Names of the folders in IMAGES: digests of their content.
+_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+
+def write_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:
+    """Write `results.json`. If it replaces a different one, remove its pictures and its page first.
+
+    Args:
+        folder: created if it does not exist.
+        results: values that JSON can hold.
+
+    Returns:
+        Whether pictures or a page of another evaluation were removed.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / RESULTS, json.dumps(results, indent=2) + "\n"
+    stale = []
+    if path.exists() and path.read_bytes() != text.encode():
+        stale = [folder / name for name in (*PICTURES, PAGE) if (folder / name).exists()]
+        for other in stale:
+            other.unlink()
+        remove_images(folder)
+    write_text_atomically(path, text)
+    return bool(stale)
+
+
+def remove_images(folder: pathlib.Path, but: str | None = None) -> None:
+    """Remove the images of earlier pages beside a page, and their folder if it is then empty."""
+    images = folder / IMAGES
+    if not images.is_dir() or images.is_symlink():
+        return
+    for path in images.iterdir():
+        if _DIGEST.fullmatch(path.name) and path.name != but:
+            shutil.rmtree(path)
+    if not any(images.iterdir()):
+        images.rmdir()

@@ -1,0 +1,46 @@
+import pytest
+
+from reid_jax.runs.results import IMAGES, PAGE, PICTURES, remove_images, write_results
+
+DIGEST = "0123456789abcdef"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of an evaluation with pictures and a page, and files of the user's."""
+    assert not write_results(tmp_path / "eval", {"mAP": 0.5})
+    folder = tmp_path / "eval"
+    for name in (*PICTURES, PAGE, "notes.txt"):
+        (folder / name).touch()
+    for name in (DIGEST, "holiday"):
+        (folder / IMAGES / name).mkdir(parents=True)
+    return folder
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_other_results_remove_pictures_and_page(folder):
+    assert write_results(folder, {"mAP": 0.6})
+    assert names(folder) == {"results.json", "notes.txt", IMAGES}
+    assert names(folder / IMAGES) == {"holiday"}
+
+
+def test_the_same_results_keep_them(folder):
+    before = names(folder)
+    assert not write_results(folder, {"mAP": 0.5})
+    assert names(folder) == before
+    assert names(folder / IMAGES) == {DIGEST, "holiday"}
+
+
+def test_pictures_of_a_folder_without_results_are_left_alone(folder):
+    (folder / "results.json").unlink()
+    assert not write_results(folder, {"mAP": 0.6})
+    assert set(PICTURES) <= names(folder)
+
+
+def test_an_empty_folder_of_images_goes(folder):
+    (folder / IMAGES / "holiday").rmdir()
+    remove_images(folder)
+    assert IMAGES not in names(folder)
