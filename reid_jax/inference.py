@@ -34,8 +34,8 @@ from reid_jax.runtime.progress import Progress
 class Model(NetworkOnDevices):
     """A network and its weights, on all devices of this process. `load` creates it from a run.
 
-    Each method is compiled once, at its first call: all batches have the same size, and the last
-    batch of a call is padded.
+    Each method is compiled at its first call with each size of batches. A call has batches of the
+    largest size, and for the rest powers of two: one image does not cost as much as a batch.
 
     A `Model` can be pickled, with its weights and its recipe: another process gets it as an
     argument. Use the start method `spawn`; in a process forked after `load`, methods raise
@@ -68,7 +68,8 @@ class Model(NetworkOnDevices):
             model.embed(crops)  # uint8 (N, H, W, 3), or a list of (H, W, 3) of any sizes
 
         Images are resized to the recipe's `data.image_size` as in training. An image's descriptor
-        does not depend on the other images of a call.
+        does not depend on the other images of a call, except for the rounding of float32: another
+        number of images may be computed in another order.
 
         Args:
             images: a path or paths of JPEG, PNG, GIF, BMP, WebP or TIFF files, or uint8 RGB pixels:

@@ -14,8 +14,7 @@ from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
 
-# Images per batch on a CPU: larger batches are no faster there, and each call computes whole
-# batches.
+# Images per batch on a CPU at most: larger batches are no faster there.
 _CPU_BATCH = 8
 
 # The process in which this module first used JAX. It has threads, which a fork lacks.
@@ -42,8 +41,8 @@ class NetworkOnDevices:
             network: the network of the recipe.
             variables: its weights.
             step: the step of their checkpoint.
-            batch_size: images per batch, rounded up to a multiple of the number of devices. By
-                default `eval.batch_size` of the recipe, on CPUs 8.
+            batch_size: images per batch at most, rounded up to a multiple of the number of
+                devices. By default `eval.batch_size` of the recipe, on CPUs 8.
             workdir: the run's folder or packed file, for `threshold`.
 
         Raises:
@@ -62,6 +61,7 @@ class NetworkOnDevices:
         self.step = step
         self.workdir = workdir
         self.variables = place(variables, devices)
+        self._devices = devices
         self._batch_size = -(-batch_size // len(devices)) * len(devices)
         self._size = tuple(config.data.image_size)
         self._describe = descriptor_face(
@@ -82,8 +82,11 @@ class NetworkOnDevices:
         if not len(opened):
             return np.empty((0, *self._shape(method)), np.float32)
         if classes is not None:
-            face = _with_classes(face, classes, self._batch_size)
-        return extract(face, self.variables, [(opened, len(opened))], self._batch_size, progress)
+            face = _with_classes(face, classes)
+        parts = [(opened, len(opened))]
+        return extract(
+            face, self.variables, parts, self._batch_size, progress, devices=self._devices
+        )
 
     def _shape(self, method: str) -> tuple[int, ...]:
         """The shape of a face's result for one image."""
@@ -121,9 +124,15 @@ def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np
     return array.astype(np.int32)
 
 
-def _with_classes(face: Callable, classes: np.ndarray, batch_size: int) -> Callable:
+def _with_classes(face: Callable, classes: np.ndarray) -> Callable:
     """A face for one call of `extract`, which passes the images batch by batch, in order."""
-    # Like the images, the last batch is padded with its last element.
-    filled = np.pad(classes, (0, -len(classes) % batch_size), mode="edge")
-    batches = iter(filled.reshape(-1, batch_size))
-    return lambda variables, images: face(variables, images, next(batches))
+    done = 0
+
+    def with_classes(variables, images):
+        nonlocal done
+        # Like the images, the last batch is padded with its last element.
+        rows = np.minimum(np.arange(done, done + len(images)), len(classes) - 1)
+        done += len(images)
+        return face(variables, images, classes[rows])
+
+    return with_classes

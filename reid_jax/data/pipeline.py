@@ -1,6 +1,7 @@
 """Batches for training and evaluation, from any loader of images."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -36,21 +37,25 @@ def train_batches(
 
 
 def eval_batches(
-    images: Images, count: int, batch_size: int
+    images: Images, count: int, sizes: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The first `count` images in order, without a loss.
 
     Args:
         images: at least `count` images.
         count: number of images to deliver.
-        batch_size: B. The last batch is padded with the last image.
+        sizes: the size B of each batch, see `batch_sizes`. Their sum is at least `count`; the last
+            batch is padded with the last image.
 
     Returns:
         An iterator over (B, H, W, 3) uint8 images and (B,) bool masks, False for the images that
         pad the batch.
     """
-    starts = range(0, count, batch_size)
-    indices = [np.arange(start, start + batch_size, dtype=np.int32) for start in starts]
+    starts = itertools.accumulate(sizes, initial=0)
+    indices = [
+        np.arange(start, start + size, dtype=np.int32)
+        for start, size in zip(starts, sizes, strict=False)
+    ]
     batches = images.batches(np.minimum(index, count - 1) for index in indices)
     for index, batch in zip(indices, batches, strict=True):
         yield batch, index < count

@@ -76,25 +76,26 @@ class TfdataImages:
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Decode batches ahead, in order, see `loaders.Images.batches`."""
-        index_batches = iter(index_batches)
-        first = next(index_batches, None)
-        if first is None:
-            return
+        for size, equal in itertools.groupby(index_batches, key=len):
+            yield from self._equal_batches(size, equal)
 
+    def _equal_batches(
+        self, size: int, index_batches: Iterable[np.ndarray]
+    ) -> Iterator[np.ndarray]:
         def encoded():
-            for indices in itertools.chain([first], index_batches):
+            for indices in index_batches:
                 yield np.array([self._encoded[i] for i in indices], object)
 
         dataset = tf.data.Dataset.from_generator(
-            encoded, output_signature=tf.TensorSpec([len(first)], tf.string)
+            encoded, output_signature=tf.TensorSpec([size], tf.string)
         ).unbatch()
         if self._shape is None:
             dataset = _map(dataset, lambda data: _resize(_decode(data), self._size))
-            dataset = dataset.batch(len(first), drop_remainder=True)
+            dataset = dataset.batch(size, drop_remainder=True)
         else:
             shape = (*self._shape, 3)
             dataset = _map(dataset, lambda data: tf.ensure_shape(_decode(data), shape))
-            dataset = dataset.batch(len(first), drop_remainder=True)
+            dataset = dataset.batch(size, drop_remainder=True)
             # Two at a time keep two cores busy, and hold no more batches than that.
             dataset = _map(dataset, lambda batch: _resize_batch(batch, self._size), 2)
         yield from dataset.prefetch(2).as_numpy_iterator()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from reid_jax.data.augment import normalize
+from reid_jax.data.batch_sizes import batch_sizes
 from reid_jax.data.loaders import Images
 from reid_jax.data.pipeline import eval_batches
 from reid_jax.runtime.collectives import AXIS
@@ -17,6 +18,11 @@ from reid_jax.runtime.progress import Progress, Tracker
 
 # Batches that are queued on the devices while the host collects earlier descriptors.
 _AHEAD = 2
+
+# What a batch costs in addition to its images, in images, see `batch_sizes`. That of accelerators
+# is not measured.
+_FIXED = {"cpu": 2}
+_FIXED_ELSEWHERE = 16
 
 
 def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__call__") -> Callable:
@@ -105,6 +111,8 @@ def extract(
     parts: Sequence[tuple[Images, int]],
     batch_size: int,
     progress: Progress = None,
+    *,
+    devices: Sequence[jax.Device],
 ) -> np.ndarray:
     """Apply a face to images, part after part, each in order, and return one array.
 
@@ -115,9 +123,11 @@ def extract(
         variables: {"params", "batch_stats"}.
         parts: images, from `reid_jax.data.decoding.open_images`, and for each the number of leading
             images to use.
-        batch_size: images per call. The last batch of each part is padded, and the results of the
-            padding are dropped.
+        batch_size: images per batch at most, a multiple of the number of devices. The last batches
+            of each part are smaller, and the very last may be padded; the results of the padding
+            are dropped.
         progress: called with progress messages; None disables them.
+        devices: those of the face.
 
     Returns:
         (N, ...) float32, N the sum of all counts: descriptors (N, D), or maps.
@@ -127,10 +137,13 @@ def extract(
     """
     total = sum(count for _, count in parts)
     results, done = np.empty(0, np.float32), 0
+    fixed = _FIXED.get(devices[0].platform, _FIXED_ELSEWHERE)
     outputs = (
         (face(variables, batch), mask)
         for images, count in parts
-        for batch, mask in eval_batches(images, count, batch_size)
+        for batch, mask in eval_batches(
+            images, count, batch_sizes(count, batch_size, devices=len(devices), fixed=fixed)
+        )
     )
     tracking = Tracker(progress, total, "described", show=("rate", "ETA"))
     with memory_set_by("eval.batch_size, or batch_size of reid_jax.load"), tracking as tracker:

@@ -182,7 +182,7 @@ class Evaluator:
 
     @property
     def batch_size(self) -> int:
-        """Images per batch: `eval.batch_size`, rounded up to a multiple of the number of
+        """Images per batch at most: `eval.batch_size`, rounded up to a multiple of the number of
         devices."""
         return self.round_up(self._config.eval.batch_size)
 
@@ -219,6 +219,7 @@ class Evaluator:
             [(images, len(images)) for images, _ in parts],
             self.batch_size,
             self._progress,
+            devices=self.devices,
         )
         features = _in_order(features, [len(split) for _, split in parts])
         pids, camids = (

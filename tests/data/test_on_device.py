@@ -59,7 +59,7 @@ def test_every_device_holds_all_images_and_is_sent_none_again(paths):
 
 def test_an_evaluations_images_stay_with_the_host(paths):
     opened = loaders.open_images(paths, SIZE, "device")
-    ((batch, _),) = pipeline.eval_batches(opened, 15, 15)
+    ((batch, _),) = pipeline.eval_batches(opened, 15, [15])
     assert isinstance(batch, np.ndarray)
     with Image.open(paths[7]) as image:
         np.testing.assert_array_equal(batch[7], image)

@@ -67,7 +67,8 @@ def test_hosts_share_a_batch(opened):
 @pytest.mark.parametrize(("count", "size"), [(15, 4), (15, 5), (15, 1), (7, 3), (2, 8), (15, 16)])
 def test_eval_batches_lose_no_image(opened, count, size):
     seen = []
-    for batch, mask in pipeline.eval_batches(opened, count, size):
+    sizes = [size] * -(-count // size)
+    for batch, mask in pipeline.eval_batches(opened, count, sizes):
         assert batch.shape == (size, 6, 4, 3)
         assert mask.shape == (size,)
         assert mask.dtype == bool

@@ -54,7 +54,7 @@ def test_the_bits_are_those_of_memory(paths, rng):
 
 @pytest.mark.parametrize(("count", "size"), [(12, 5), (12, 4), (7, 3), (2, 8)])
 def test_evaluation_loses_no_image(paths, count, size):
-    batches = pipeline.eval_batches(open_streamed(paths), count, size)
+    batches = pipeline.eval_batches(open_streamed(paths), count, [size] * -(-count // size))
     got = np.concatenate([batch[mask] for batch, mask in batches])
     np.testing.assert_array_equal(got, memory.MemoryImages(paths, SIZE).pixels[:count])
 
@@ -79,7 +79,9 @@ def test_no_thread_outlives_the_iterator(paths, end):
 
 
 def test_no_thread_outlives_an_evaluation_that_is_left(paths):
-    batches = pipeline.eval_batches(open_streamed(paths * 9), 9 * len(paths), 2)
+    batches = pipeline.eval_batches(
+        open_streamed(paths * 9), 9 * len(paths), [2] * (5 * len(paths))
+    )
     next(batches)
     assert threads()
     batches.close()

@@ -23,7 +23,7 @@ opened = loaders.open_images(paths, {SIZE}, "memory")
 labels = np.array([0, 0, 1, 1], np.int32)
 sample = sampler.IdentitySampler(labels, 2, 2, seed=0)
 (batch,) = pipeline.train_batches(opened, labels, sample, 3, 4)
-(_, _) = pipeline.eval_batches(opened, 4, 2)
+(_, _) = pipeline.eval_batches(opened, 4, [2, 2])
 try:
     loaders.open_images(paths, {SIZE}, "tfdata")
 except ImportError as error:

@@ -39,7 +39,7 @@ def test_no_image_is_lost_and_none_is_added(images, devices, batch_size):
     """The split has two parts, of which the first has one image more than is requested."""
     face = descriptor_face(Means(), jax.devices()[:devices])
     parts = [(Array(images[:8]), 7), (Array(images[7:]), 4)]
-    got = extract(face, {}, parts, batch_size)
+    got = extract(face, {}, parts, batch_size, devices=jax.devices()[:devices])
     want = np.asarray(normalize(jnp.array(images)), np.float64).mean(axis=(1, 2))
     assert got.shape == (11, 3)
     assert got.dtype == np.float32
@@ -81,7 +81,7 @@ def test_long_extraction_says_how_far_it_is(images, monkeypatch):
     monkeypatch.setattr(progress, "PERIOD", -1.0)
     lines = []
     face = descriptor_face(Means(), jax.devices()[:1])
-    extract(face, {}, [(Array(images), 11)], 4, lines.append)
+    extract(face, {}, [(Array(images), 11)], 4, lines.append, devices=jax.devices()[:1])
     assert [line.split(" images")[0] for line in lines] == [
         "described 4 of 11",
         "described 8 of 11",
@@ -112,7 +112,7 @@ def test_few_batches_are_under_way(images):
             assert len(asked) - len(taken) < 4
             return self.batch.mean(axis=(1, 2)).astype(np.float32)
 
-    got = extract(face, {}, [(Counting(images), 11)], 1)
+    got = extract(face, {}, [(Counting(images), 11)], 1, devices=jax.devices()[:1])
     assert got.shape == (11, 3)
     assert len(taken) == 11
 

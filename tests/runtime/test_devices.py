@@ -90,7 +90,12 @@ def exhaust(*unused_arguments):
 @pytest.mark.parametrize(
     ("work", "leaf"),
     [
-        (lambda: extract(exhaust, {}, [(MemoryImages([], (8, 4)), 1)], 1), "eval.batch_size"),
+        (
+            lambda: extract(
+                exhaust, {}, [(MemoryImages([], (8, 4)), 1)], 1, devices=jax.devices()[:1]
+            ),
+            "eval.batch_size",
+        ),
         (lambda: evaluate_ranking(FEW, FEW), "eval.block_size"),
     ],
 )

@@ -1,0 +1,34 @@
+"""Sizes of the batches in which the images of one call are described."""
+
+
+def batch_sizes(count: int, limit: int, *, devices: int = 1, fixed: int = 2) -> list[int]:
+    """The batches that describe `count` images at the least cost, the largest first.
+
+    Each size is compiled once, so there are few: `limit`, and below it powers of two times
+    `devices`. Batches of `limit` come first. The others are those with the least sum of size +
+    `fixed`. On a CPU a batch costs as much as its images. On an accelerator a small batch costs
+    nearly as much as a larger one, so it is better to pad one batch than to run two.
+
+    Args:
+        count: number of images, at least 0.
+        limit: the largest batch, a multiple of `devices`.
+        devices: number of devices that share each batch.
+        fixed: what a batch costs in addition to its images, in images.
+
+    Returns:
+        Multiples of `devices`. Their sum is at least `count`, and less than that without the last.
+    """
+    sizes = [devices]
+    while sizes[-1] * 2 < limit:
+        sizes.append(sizes[-1] * 2)
+    sizes.append(limit)
+    full, rest = divmod(count, limit)
+    # best[n]: the least cost for n times `devices` images, the number of batches, and their sizes.
+    best: list[tuple[int, int, list[int]]] = [(0, 0, [])]
+    for n in range(1, -(-rest // devices) + 1):
+        options = []
+        for size in sizes:
+            cost, batches, others = best[max(0, n - size // devices)]
+            options.append((cost + size + fixed, batches + 1, [size, *others]))
+        best.append(min(options))
+    return [limit] * full + sorted(best[-1][2], reverse=True)
