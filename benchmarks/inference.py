@@ -102,7 +102,7 @@ def in_torch(model: Model) -> dict[str, Describe]:
     size = model.config.data.image_size
     example = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Of torch.jit.
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit has them.
         traced = torch.jit.freeze(torch.jit.trace(network, example))
         frozen = torch.jit.optimize_for_inference(traced)
     return {"eager": runner(network), "frozen": runner(frozen)}

@@ -9,16 +9,16 @@ Measured with this code: not yet, because the data and ImageNet weights were not
 
 Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (narrow trunk, 192x64
 images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs,
-see `common.half`).
+see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    row, size = common.parse(string, common.BASELINE_ROWS, common.SIZES)
+    row, size = common.parse(string, common.BASELINE_ROWS, sizes.SIZES)
     config = common.baseline(row)
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

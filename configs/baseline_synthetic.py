@@ -10,10 +10,10 @@ Strings: a row of table 2: `ls+cutout` (default), `ls` or `triplet`; `small` (a 
 dataset for tests: it trains in seconds and learns little).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     row, small = common.parse(string, common.BASELINE_ROWS, ("small",))
-    return common.synthetic(common.baseline(row), tiny=bool(small))
+    return sizes.synthetic(common.baseline(row), tiny=bool(small))

@@ -12,16 +12,16 @@ Measured with this code: the CUHK03 rows of the README, `detected,half40` from p
 `detected,small` from random weights, on a part of the training split; see docs/results.md.
 
 Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU);
-`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, size = common.parse(string, ("detected", "labeled"), common.SIZES)
+    boxes, size = common.parse(string, ("detected", "labeled"), sizes.SIZES)
     config = common.bdb()
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -10,16 +10,16 @@ Published from ImageNet weights: Rank-1 87.1, mAP 74.5 with batches of 64, as he
 Measured with this code: not yet, because the data and ImageNet weights were not available.
 
 Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
-ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+ResNet-50, 192x64 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (size,) = common.parse(string, common.SIZES)
+    (size,) = common.parse(string, sizes.SIZES)
     config = common.bdb()
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -8,10 +8,10 @@ Measured: see the README's table.
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     (small,) = common.parse(string, ("small",))
-    return common.synthetic(common.bdb(), tiny=bool(small))
+    return sizes.synthetic(common.bdb(), tiny=bool(small))

@@ -12,18 +12,18 @@ Measured with this code: the CUHK03 rows of the README, `detected,half40` from p
 
 Strings: `detected` (default) or `labeled`; a row of table 2 or 3, see `common.HBFP_ROWS`,
 `hbfp+gep` (the whole network) by default; `small` (narrow trunk, 192x64 images, trains on a CPU);
-`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     boxes, row, size = common.parse(
-        string, ("detected", "labeled"), tuple(common.HBFP_ROWS), common.SIZES
+        string, ("detected", "labeled"), tuple(common.HBFP_ROWS), sizes.SIZES
     )
     config = common.hbfp(row)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -10,10 +10,10 @@ Strings: a row of table 2 or 3, see `common.HBFP_ROWS`, `hbfp+gep` (the whole ne
 `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     row, small = common.parse(string, tuple(common.HBFP_ROWS), ("small",))
-    return common.synthetic(common.hbfp(row), tiny=bool(small))
+    return sizes.synthetic(common.hbfp(row), tiny=bool(small))

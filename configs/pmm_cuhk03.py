@@ -12,18 +12,18 @@ Measured with this code: the CUHK03 rows of the README, `detected,half40` from p
 
 Strings: `detected` (default) or `labeled`; `hardmix` (default), `cutout`, `cutmix` or
 `attentive_cutmix`, the rows of table 3; `small` (narrow trunk, 192x64 images, trains on a CPU);
-`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `common.half`).
+`half` or `half40` (half-width ResNet-50, 192x64 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     boxes, mixing, size = common.parse(
-        string, ("detected", "labeled"), common.PAPER_MIXINGS, common.SIZES
+        string, ("detected", "labeled"), common.PAPER_MIXINGS, sizes.SIZES
     )
     config = common.pmm(top_k=8, mixing=mixing)
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

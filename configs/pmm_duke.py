@@ -9,16 +9,16 @@ Measured with this code: not yet, because the data and ImageNet weights were not
 
 Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
 (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width ResNet-50, 192x64
-images, 16 or 40 epochs, see `common.half`).
+images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    mixing, size = common.parse(string, common.PAPER_MIXINGS, common.SIZES)
+    mixing, size = common.parse(string, common.PAPER_MIXINGS, sizes.SIZES)
     config = common.pmm(top_k=6, mixing=mixing)
     config.data.layout = "dukemtmc"
     config.data.root = "data/DukeMTMC-reID"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -11,10 +11,10 @@ Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows
 (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     mixing, small = common.parse(string, common.PAPER_MIXINGS, ("small",))
-    return common.synthetic(common.pmm(top_k=8, mixing=mixing), tiny=bool(small))
+    return sizes.synthetic(common.pmm(top_k=8, mixing=mixing), tiny=bool(small))

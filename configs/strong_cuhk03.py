@@ -10,16 +10,16 @@ Measured with this code: Rank-1 78.0 and mAP 77.7 for `detected,half` on a part 
 split, before BDB and PMM at equal images seen, see docs/results.md. Not measured at full size.
 
 Strings: `detected` (default) or `labeled`; `small` (narrow trunk, 192x64 images, trains on a CPU);
-`half` or `half40` (half-width ResNet-50, 256x128 images, 16 or 40 epochs, see `common.half`).
+`half` or `half40` (half-width ResNet-50, 256x128 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    boxes, size = common.parse(string, ("detected", "labeled"), common.SIZES)
+    boxes, size = common.parse(string, ("detected", "labeled"), sizes.SIZES)
     config = common.strong()
     config.data.layout = "cuhk03"
     config.data.root = f"data/cuhk03-np/{boxes}"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -8,16 +8,16 @@ Published: no figures; this recipe is not from a paper.
 Not measured at full size: ImageNet's ResNet-50 and this data set were not available.
 
 Strings: `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width
-ResNet-50, 256x128 images, 16 or 40 epochs, see `common.half`).
+ResNet-50, 256x128 images, 16 or 40 epochs, see `sizes.half`).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
-    (size,) = common.parse(string, common.SIZES)
+    (size,) = common.parse(string, sizes.SIZES)
     config = common.strong()
     config.data.layout = "market1501"
     config.data.root = "data/Market-1501-v15.09.15"
-    return common.sized(config, size)
+    return sizes.sized(config, size)

@@ -9,10 +9,10 @@ Measured: see the README's table.
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
 
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 
 
 def get_config(string=None):
     """The recipe; see the module's docstring."""
     (small,) = common.parse(string, ("small",))
-    return common.synthetic(common.strong(), tiny=bool(small))
+    return sizes.synthetic(common.strong(), tiny=bool(small))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reid_jax import models
-from reid_jax.configs import common
+from reid_jax.configs import common, sizes
 from reid_jax.runs.settings import check
 from reid_jax.schedules import create_schedule
 from reid_jax.training.optimizer import create_optimizer
@@ -59,7 +59,7 @@ def load(name, string=""):
 
 
 def test_every_file_is_tested():
-    files = {path.stem for path in FOLDER.glob("*.py")} - {"common", "__init__"}
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"common", "sizes", "__init__"}
     assert files == set(STRINGS)
 
 
@@ -202,12 +202,12 @@ NETWORKS = ["pmm", "bdb", "hbfp", "baseline", "strong"]
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("data", ["market", "duke", "cuhk03"])
 def test_every_recipe_of_real_data_has_every_size(name, data):
-    sizes = {}
-    for word in common.SIZES:
+    found = {}
+    for word in sizes.SIZES:
         config = load(f"{name}_{data}", word)
         check(config)
-        sizes[word] = (config.model.trunk.width, tuple(config.data.image_size), config.epochs)
-    assert len(set(sizes.values())) == len(common.SIZES)
+        found[word] = (config.model.trunk.width, tuple(config.data.image_size), config.epochs)
+    assert len(set(found.values())) == len(sizes.SIZES)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

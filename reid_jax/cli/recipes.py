@@ -30,7 +30,7 @@ class Recipe(NamedTuple):
 def installed() -> list[str]:
     """The names of the recipes that come with the package."""
     found = {module.name for module in pkgutil.iter_modules(reid_jax.configs.__path__)}
-    return sorted(found - {"common"})
+    return sorted(found - {"common", "sizes"})
 
 
 def find(value: str) -> Recipe:
