@@ -53,6 +53,11 @@ def tiny(root, config=None, **leaves):
     return config
 
 
+def simplest(root, **leaves):
+    """The same for the network that is traced and compiled in the shortest time."""
+    return tiny(root, load("baseline_synthetic", "triplet,small"), **leaves)
+
+
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A run of 160 steps: its config, workdir and result."""
@@ -75,6 +80,7 @@ def test_a_run_learns(run):
     assert evaluations[-1] == result.mAP > evaluations[0] + 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "string"), [("hbfp_synthetic", "small"), ("baseline_synthetic", "triplet,small")]
 )
@@ -197,15 +203,15 @@ def test_means_between_log_lines_survive_a_stop_and_a_kill(data, tmp_path, monke
             with monkeypatch.context() as patch:
                 patch.setattr(train.Preemption, "due", lambda self, step: step == 2)
                 with pytest.raises(Preempted, match="after step 2"):
-                    train.train(tiny(data, **leaves), str(tmp_path / name))
+                    train.train(simplest(data, **leaves), str(tmp_path / name))
             with monkeypatch.context() as patch:
                 calls = iter(range(9))
                 after_each_step(patch, lambda calls=calls: 1 // (4 - next(calls)))
                 with pytest.raises(ZeroDivisionError):
-                    train.train(tiny(data, **leaves), str(tmp_path / name))
+                    train.train(simplest(data, **leaves), str(tmp_path / name))
             with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
                 assert checkpoints.latest_step == 6
-        train.train(tiny(data, **leaves), str(tmp_path / name))
+        train.train(simplest(data, **leaves), str(tmp_path / name))
         kept = [r for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
         lines.append([{k: v for k, v in r.items() if k != "images_per_second"} for r in kept])
     assert lines[0] == lines[1]
@@ -259,7 +265,7 @@ def arrays(checkpoint):
 
 
 def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
-    config = tiny(data, epochs=8, optim__lr=1e30, optim__warmup_epochs=0, log__every_steps=1)
+    config = simplest(data, epochs=8, optim__lr=1e30, optim__warmup_epochs=0, log__every_steps=1)
     with pytest.raises(FloatingPointError, match=r"last good checkpoint is .*checkpoints/\d"):
         train.train(config, str(tmp_path / "run"))
     with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:
@@ -388,7 +394,7 @@ def test_a_workdir_removed_meanwhile_is_told_at_the_next_log_step(data, tmp_path
     so_far = after_each_step(
         monkeypatch, lambda: len(so_far) == 3 and shutil.rmtree(tmp_path / "run")
     )
-    config = tiny(data, epochs=9, log__every_steps=1)
+    config = simplest(data, epochs=9, log__every_steps=1)
     with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl is gone: was the workdir removed"):
         train.train(config, str(tmp_path / "run"))
     assert len(so_far) == 4
@@ -407,7 +413,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(data, tmp_path, monke
             and monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", fail)
         ),
     )
-    config = tiny(data, epochs=99, log__every_steps=1, checkpoint__every_epochs=3)
+    config = simplest(data, epochs=99, log__every_steps=1, checkpoint__every_epochs=3)
     with pytest.raises(CheckpointWriteError, match=r"/3 could not .*No space left.*one is .*/0$"):
         train.train(config, str(tmp_path / "run"))
     assert 3 < len(so_far) < 20
@@ -478,7 +484,7 @@ def test_bad_images_are_skipped_and_the_run_goes_on_with_the_same_ones_alone(dat
     first, second = sorted((root / "bounding_box_train").iterdir())[:2]
     whole = first.read_bytes()
     first.write_bytes(whole[:-100])
-    config = tiny(root, max_steps=1, data__layout="market1501")
+    config = simplest(root, max_steps=1, data__layout="market1501")
     with pytest.raises(ValueError, match=f"1 of .*{first.name}.*on_bad_image=skip"):
         train.train(config, str(workdir))
 
