@@ -147,7 +147,7 @@ def test_reduction_and_neck_are_those_of_every_head(images, reduction, neck):
 
 def test_the_initial_deviation_is_that_of_every_classifier():
     network = tiny(pairs=(), hierarchy=False, classifier_std=0.5)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     for level in range(3):
         kernel = params[f"heads_{level}"]["classifier"]["kernel"]
         assert abs(float(kernel.std()) / 0.5 - 1) < 5 / np.sqrt(2 * kernel.size)

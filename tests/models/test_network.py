@@ -44,7 +44,7 @@ def network():
 
 @pytest.fixture
 def variables(network, images):
-    return network.init(jax.random.key(0), images)
+    return jax.jit(network.init)(jax.random.key(0), images)
 
 
 def test_the_descriptor_is_the_embeddings_of_all_heads(network, variables, images):

@@ -25,7 +25,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def variables(images):
-    return tiny().init(jax.random.key(0), jnp.array(images))
+    return jax.jit(tiny().init)(jax.random.key(0), images)
 
 
 @pytest.fixture(scope="module")
