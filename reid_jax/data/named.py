@@ -36,12 +36,11 @@ def dataset(
             "" for all images or for no image.
     """
     pid_numbers = _numbering(people, 0)
-    _warn_of_zeros(people, 0, "identity", "identities")
+    warn_of_zeros(people)
     has_cameras = any(camid for split in people for _, camid in split)
     if has_cameras:
         camid_numbers = _numbering(people, 1)
         camids = [[camid_numbers[camid] for _, camid in split] for split in people]
-        _warn_of_zeros(people, 1, "camera", "cameras")
     else:
         camid_numbers, camids = {}, _file_numbers(paths)
     train, query, gallery = (
@@ -93,8 +92,13 @@ def _file(path: str) -> object:
     return status.st_dev, status.st_ino
 
 
-def _warn_of_zeros(people: Sequence[Sequence[Who]], field: int, noun: str, plural: str) -> None:
+def warn_of_zeros(people: Sequence[Sequence[Who]]) -> None:
     """Warn of names that differ only in leading zeros of their numbers, such as c1 and c01."""
+    for field, nouns in enumerate((("identity", "identities"), ("camera", "cameras"))):
+        _warn_of_zeros(people, field, *nouns)
+
+
+def _warn_of_zeros(people: Sequence[Sequence[Who]], field: int, noun: str, plural: str) -> None:
     images = collections.Counter(who[field] for split in people for who in split)
     alike = collections.defaultdict(list)
     for name in sorted(images):

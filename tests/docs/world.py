@@ -86,9 +86,9 @@ def build(folder):
     )
     _rename(
         market,
-        folder / "people",
-        lambda pid, c, i: f"{NAMES[pid % len(NAMES)]}{pid}/{i}.jpg",
-        ("train", "query", "gallery"),
+        folder / "photos",
+        lambda pid, c, i: f"{NAMES[pid % len(NAMES)]} {pid}/{i}.jpg",
+        ("", "", ""),
     )
     images = sorted((market / "query").iterdir())
     for name, image in zip(("anna.jpg", "bert.jpg", "who.jpg"), images, strict=False):
@@ -109,9 +109,9 @@ def build(folder):
 def _rename(market, out, name, folders=("bounding_box_train", "query", "bounding_box_test")):
     """Copy the images of a folder in Market-1501's layout, with names of another layout."""
     sources = ("bounding_box_train", "query", "bounding_box_test")
+    counter = itertools.count(1)
     for source, folder in zip(sources, folders, strict=True):
-        (out / folder).mkdir(parents=True)
-        counter = itertools.count(1)
+        (out / folder).mkdir(parents=True, exist_ok=True)
         for image in sorted((market / source).iterdir()):
             pid, camera, *_ = image.stem.split("_")
             if int(pid) > 0:
