@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from reid_jax.data.named import Who, plain_number
-from reid_jax.runtime.messages import counted
+from reid_jax.runtime.messages import counted, shown, warn
 
 SPLITS = ("train", "query", "gallery")
 _NEEDED = ("path", "identity", "split")
@@ -17,8 +17,8 @@ def read(file: str, *, to_train: bool = True) -> tuple[list[list[str]], list[lis
     """Read the list.
 
     The file is UTF-8, with or without a byte order mark. Its first line names the columns `path`,
-    `identity`, `split` and, if cameras are known, `camera`, in any order; other columns are
-    ignored. Paths are relative to the file's folder. Empty lines are skipped.
+    `identity`, `split` and, if cameras are known, `camera`, in any order; a warning names other
+    columns, which are ignored. Paths are relative to the file's folder. Empty lines are skipped.
 
     Args:
         file: the CSV file.
@@ -120,6 +120,8 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, str] | str]]:
             "columns path, identity and split, and camera if cameras are known, with commas "
             "between them"
         )
+    if others := [column for column in columns if column not in _COLUMNS]:
+        warn(f"columns of {shown(file)} that are not used: {', '.join(map(repr, others))}")
     for number, row in rows:
         fields = [field.strip() for field in row]
         if len(fields) == len(columns):

@@ -58,7 +58,7 @@ def test_a_list(write, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_forms_of_a_list(write, encoding, newline):
+def test_forms_of_a_list(write, encoding, newline, caplog):
     file = write(
         'query,carl, "q.jpg",,"a ""note"", with a comma"',
         "",
@@ -69,7 +69,9 @@ def test_forms_of_a_list(write, encoding, newline):
         encoding=encoding,
         newline=newline,
     )
-    dataset = layouts.read("csv", file)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("csv", file)
+    assert caplog.messages == [f"columns of '{file}' that are not used: 'camera no', 'note'"]
     assert (len(dataset.train), dataset.has_cameras) == (2, False)
     assert dataset.identity(dataset.query.pids[0]) == "carl"
     assert dataset.query.pids[0] == dataset.gallery.pids[0]
