@@ -11,8 +11,8 @@ DTYPES = ("float32", "bfloat16")
 
 #: Layouts whose file names show identity and camera.
 NAMED_LAYOUTS = ("market1501", "dukemtmc", "cuhk03", "folder")
-#: Layouts of folders that can be read.
-LAYOUTS = (*NAMED_LAYOUTS, "msmt17")
+#: Layouts of folders and lists that can be read.
+LAYOUTS = (*NAMED_LAYOUTS, "people", "csv", "msmt17")
 LOADERS = ("tfdata", "memory", "device")
 #: What to do about files that are not images.
 POLICIES = ("error", "skip")

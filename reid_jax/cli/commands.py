@@ -13,6 +13,7 @@ COMMANDS = {
     "search": ("find the gallery images that look most like a query", "search"),
     "export": ("write a trained network as StableHLO and ONNX", "export"),
     "pack": ("pack a run into one file to hand over", "pack"),
+    "split": ("make train, query and gallery from photographs", "split"),
     "weights": ("convert ImageNet weights and the authors' checkpoints", "weights"),
     "reproduce": ("run the rows of a paper's table", "reproduce"),
 }

@@ -75,12 +75,12 @@ def fingerprint(dataset: splits.Dataset) -> dict[str, int | str]:
     """A fingerprint of the training images, computed without reading them.
 
     Returns:
-        `count`, N, and `sha256` of the files' names below the root, sizes and labels, in order. It
-        does not depend on the folder that holds the files.
+        `count`, N, and `sha256` of the files' names below `Dataset.folder`, sizes and labels, in
+        order. It does not depend on the place of that folder.
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
-        name = os.fsencode(os.path.relpath(path, dataset.root))
+        name = os.fsencode(os.path.relpath(path, dataset.folder or "."))
         digest.update(b"%b\0%d\0%d\0" % (name, _size(path), label))
     return {"count": len(dataset.train), "sha256": digest.hexdigest()}
 

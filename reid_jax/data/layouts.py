@@ -3,13 +3,12 @@
 import collections
 import dataclasses
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from reid_jax.choices import LAYOUTS, NAMED_LAYOUTS
-from reid_jax.data import file_names, msmt17
+from reid_jax.data import csv_list, file_names, identities, msmt17, named
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.data.image_files import find_images
 from reid_jax.data.splits import Dataset, Split
@@ -23,8 +22,9 @@ _MULTI_QUERY = "gt_bbox"
 FOLDERS = ("train", "query", "gallery")
 #: File names of the layout `folder`, unless another pattern is given: `anna_c2_0001.jpg` is the
 #: identity `anna` under camera `2`. A pattern is a regular expression with the groups `pid` and
-#: `camid`, matched from the first character of the file name; each group may hold any text. If it
-#: has slashes, it is matched from the folders above the file too: `(?P<pid>[^/]+)/c(?P<camid>\d+)`.
+#: `camid`, matched from the first character of the file name; each group may hold any text. Without
+#: the group `camid`, cameras are not known. If a pattern has slashes, it is matched from the
+#: folders above the file too: `(?P<pid>[^/]+)/c(?P<camid>\d+)`.
 PATTERN = r"(?P<pid>[^_]+)_c(?P<camid>\d+)"
 
 
@@ -50,6 +50,7 @@ _LAYOUTS = {
     "cuhk03": _Layout(r"(?P<pid>\d{1,9})_c(?P<camid>\d{1,9})_\d+"),
     "folder": _Layout(PATTERN, folders=FOLDERS),
 }
+_PEOPLE = _Layout(r"(?P<pid>[^/]+)/", folders=FOLDERS)  # the first folder below a split's
 
 
 def read(
@@ -70,15 +71,18 @@ def read(
     which of them are used.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
-    names; pids are one more where an identity 0 is a person. In `folder` they may be any text,
-    numbered in sorted order over all splits together. In `msmt17` splits and identities are those
-    of its lists, with numbers as in `msmt17.read`. `Dataset.identity` gives the original text.
+    names; pids are one more where an identity 0 is a person. In `folder`, `people` and `csv` they
+    are any text, numbered as in `named.dataset`, and cameras may be unknown. In `people`, each
+    split's folder has a folder for each person. In `csv`, splits and identities are those of a
+    list, see `csv_list.read`. In `msmt17` they are those of its lists, with numbers as in
+    `msmt17.read`. `Dataset.identity` gives the original text.
 
     Args:
         layout: one of `LAYOUTS`.
-        root: the folder that holds the splits' folders.
+        root: the folder that holds the splits' folders; in `csv`, the list.
         pattern: layout `folder` only: what file names look like, as in `PATTERN`, its default.
         folders: folders below the root of train, query and gallery; None means the layout's own.
+            Not for `csv`.
         to_train: whether to read the training split. If not, it is empty, and need not exist.
 
     Returns:
@@ -87,22 +91,24 @@ def read(
     Raises:
         FileNotFoundError: the root, a split's folder or a listed file does not exist.
         ValueError: the layout is unknown, the pattern is no regular expression with its groups, a
-          folder holds no image, a name shows no identity or camera, there are fewer than two
-          training identities, or no query has a match under another camera.
+          folder holds no image, a name shows no identity or camera, a line of a list is wrong,
+          there are fewer than two training identities, or no query has a match.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r} (data.layout); known: {', '.join(LAYOUTS)}")
     if layout != "folder" and pattern:
-        raise ValueError(f"a pattern is for the layout 'folder'; {layout!r} has its own")
+        raise ValueError(f"a pattern is for the layout 'folder', not for {layout!r}")
     if folders and len(folders) != 3:
         raise ValueError(f"folders must name train, query and gallery, not {tuple(folders)}")
     root = local_path(root, "data.root")
-    if not os.path.isdir(root):
+    if layout == "csv":
+        dataset = _read_csv(root, folders, to_train)
+    elif not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r} (data.root)")
-    if layout == "msmt17":
+    elif layout == "msmt17":
         dataset = _read_msmt17(root, folders, to_train)
     else:
-        rules = _LAYOUTS[layout]
+        rules = _PEOPLE if layout == "people" else _LAYOUTS[layout]
         rules = dataclasses.replace(
             rules, pattern=pattern or rules.pattern, folders=tuple(folders or rules.folders)
         )
@@ -199,8 +205,8 @@ def read_names(
         option: the option that set the pattern, for errors.
 
     Returns:
-        The (pid, camid) of each, texts; numbers without leading zeros in layouts that have numbers.
-        None for names without them.
+        The (pid, camid) of each, texts; cameras that are numbers, and identities in layouts that
+        have numbers, without leading zeros. None for names without them.
 
     Raises:
         ValueError: the pattern is no regular expression with its groups, or the layout is unknown.
@@ -215,8 +221,8 @@ def read_names(
     numbered = pattern is None and layout != "folder"
     fields = [file_names.who_is(expression, path) for path in paths]
     if numbered:
-        fields = [who and (str(int(who[0])), str(int(who[1]))) for who in fields]
-    return fields
+        return [who and (str(int(who[0])), str(int(who[1]))) for who in fields]
+    return [who and (who[0], named.plain_number(who[1])) for who in fields]
 
 
 def least_identity(layout: str | None) -> int:
@@ -243,28 +249,52 @@ def _read_msmt17(root: str, folders: Sequence[str] | None, to_train: bool) -> Da
     )
 
 
+def _read_csv(root: str, folders: Sequence[str] | None, to_train: bool) -> Dataset:
+    """The splits of a list."""
+    if folders:
+        raise ValueError("data.folders is not for the layout 'csv': the list names each file")
+    if not os.path.isfile(root):
+        what = "a folder" if os.path.isdir(root) else "no file"
+        raise FileNotFoundError(
+            f"data.root {root!r} is {what}: with data.layout=csv, it must be the CSV file"
+        )
+    paths, people = csv_list.read(root, to_train=to_train)
+    identities.warn_of_people_0("csv", root, people)
+    return named.dataset("csv", root, csv_list.SPLITS, paths, people)
+
+
 def _read_folders(layout: str, rules: _Layout, root: str, to_train: bool) -> Dataset:
-    """The splits of a layout of folders and file names."""
-    expression = file_names.compiled(rules.pattern, "data.pattern")
+    """The splits of a layout of folders, and of file names or folders of people."""
+    expression = file_names.compiled(rules.pattern, "data.pattern", cameras=False)
     _check_there(root, rules.folders if to_train else rules.folders[1:])
     paths, people = [], []
     for i, folder in enumerate(rules.folders):
         found = _split_images(root, folder, rules.folders) if i or to_train else []
         paths.append(found)
-        people.append(file_names.who_are(expression, os.path.join(root, folder), found))
-    if layout == "folder":
-        pid_numbers, camid_numbers = (_numbering(people, field) for field in (0, 1))
-    else:
-        people = [[(str(int(pid)), str(int(camid))) for pid, camid in who] for who in people]
-        above = int(not rules.distractors and any(pid == "0" for who in people for pid, _ in who))
-        pid_numbers = {pid: int(pid) + above for who in people for pid, _ in who}
-        camid_numbers = {camid: int(camid) for who in people for _, camid in who}
+        place = os.path.join(root, folder)
+        if layout != "people":
+            people.append(file_names.who_are(expression, place, found))
+        else:
+            others = [os.path.join(root, other) for other in rules.folders]
+            people.append(file_names.people_of_folders(place, found, others) if found else [])
+    if layout in ("folder", "people"):
+        identities.warn_of_people_0(layout, root, people)
+        people = [[(pid, named.plain_number(camid)) for pid, camid in who] for who in people]
+        return named.dataset(layout, root, rules.folders, paths, people)
+    people = [[(str(int(pid)), str(int(camid))) for pid, camid in who] for who in people]
+    above = int(not rules.distractors and any(pid == "0" for who in people for pid, _ in who))
+    pid_numbers = {pid: int(pid) + above for who in people for pid, _ in who}
+    camid_numbers = {camid: int(camid) for who in people for _, camid in who}
     splits = []
     for found, who in zip(paths, people, strict=True):
         pids = np.array([pid_numbers[pid] for pid, _ in who], np.int32)
         camids = np.array([camid_numbers[camid] for _, camid in who], np.int32)
         splits.append(Split(tuple(found), pids, camids))
-    _warn_of_0_and_minus_1(layout, rules, root, people)
+    if rules.distractors:
+        places = [os.path.join(root, folder) for folder in rules.folders]
+        identities.warn_of_distractors(layout, places, people)
+    else:
+        identities.warn_of_people_0(layout, root, people)
     train, query, gallery = (
         split.take(~np.isin(split.pids, rules.junk + (rules.distractors if i == 0 else ())))
         for i, split in enumerate(splits)
@@ -303,53 +333,11 @@ def _listing(root: str) -> str:
     return listed or "no folders"
 
 
-def _numbering(people: Sequence[Sequence[tuple[str, str]]], field: int) -> dict[str, int]:
-    """Numbers of texts, one for all splits."""
-    texts = sorted({who[field] for split in people for who in split})
-    # From 1, because 0 is the number of distractors.
-    return {text: number for number, text in enumerate(texts, start=1)}
-
-
-def _warn_of_0_and_minus_1(
-    layout: str, rules: _Layout, root: str, people: Sequence[Sequence[tuple[str, str]]]
-) -> None:
-    """Warn of images of the identities 0 and -1, whose meaning depends on the layout."""
-    special = [
-        collections.Counter(filter(_is_0_or_minus_1, (pid for pid, _ in who))) for who in people
-    ]
-    if not rules.distractors:
-        total = sum(special, collections.Counter())
-        if total:
-            warn(
-                f"people in layout {layout}: {_counts(total)} in {shown(root)}. In layout "
-                "market1501, which takes data.folders too, 0 are distractors and -1 is junk"
-            )
-        return
-    # A gallery of Market-1501 always has both, so it is reported only beside another split.
-    ends = ("not trained on", "in no score", "in no score as matches")
-    for folder, counts, end in zip(rules.folders, special, ends, strict=True):
-        if counts and any(special[:2]):
-            warn(
-                f"{end}: {_counts(counts)} in {shown(os.path.join(root, folder))}. In layout "
-                f"{layout}, 0 are distractors and -1 is junk; in layout folder they are people"
-            )
-
-
-def _is_0_or_minus_1(pid: str) -> bool:
-    return bool(re.fullmatch(r"-1|0+", pid))
-
-
-def _counts(images: Mapping[str, int]) -> str:
-    return " and ".join(
-        f"{counted(count, 'image')} of identity {pid}" for pid, count in sorted(images.items())
-    )
-
-
 def check(dataset: Dataset, *, to_train: bool = True) -> None:
     """Raise ValueError if the data cannot be evaluated or, with `to_train`, trained on."""
-    train, query, gallery = (os.path.join(dataset.root, source) for source in dataset.sources)
+    train, query, gallery = dataset.places()
     if to_train and dataset.train.num_identities < 2:
-        raise ValueError(f"fewer than two identities to train on in {train!r}")
+        raise ValueError(f"fewer than two identities to train on in {train}")
 
     cameras = collections.defaultdict(set)
     for pid, camid in zip(dataset.gallery.pids, dataset.gallery.camids, strict=True):
@@ -357,16 +345,19 @@ def check(dataset: Dataset, *, to_train: bool = True) -> None:
     queries = zip(dataset.query.pids, dataset.query.camids, strict=True)
     if not any(cameras[pid] - {camid} for pid, camid in queries):
         raise ValueError(
-            f"no query in {query!r} has a match under another camera in {gallery!r}: "
-            "evaluation needs identities seen by two cameras"
+            f"no query in {query} has a match under another camera in {gallery}: evaluation needs "
+            "identities seen by two cameras"
+            if dataset.has_cameras
+            else f"no query in {query} has a match in {gallery}: evaluation needs identities with "
+            "an image in each"
         )
 
 
 def _warn_of_shared_identities(dataset: Dataset) -> None:
     shared = len(np.intersect1d(dataset.train.pids, dataset.query.pids))
     if shared:
-        train, query, _ = (os.path.join(dataset.root, source) for source in dataset.sources)
+        train, query, _ = dataset.places()
         warn(
             f"in training and evaluation: {counted(shared, 'identity', 'identities')} of "
-            f"{shown(query)} can be seen in {shown(train)}, so the scores flatter the network"
+            f"{query} can be seen in {train}, so the scores flatter the network"
         )

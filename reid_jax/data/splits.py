@@ -1,9 +1,12 @@
 """The images of a data set in three splits: train, query and gallery."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from reid_jax.runtime.messages import shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,10 +58,11 @@ class Dataset:
         query: images to search with.
         gallery: images to search.
         name: the name of the layout.
-        root: the folder they were read from.
-        sources: the folder or list of each split, below the root.
+        root: the folder or the CSV file that they were read from.
+        sources: the folder or list of each split below the root, or its name in the CSV file.
         identity_names: texts by pid, where identities are not called by their pids.
         camera_names: texts by camid, likewise.
+        has_cameras: whether cameras are known. If not, each file has a camid of its own.
     """
 
     train: Split
@@ -69,14 +73,28 @@ class Dataset:
     sources: tuple[str, ...]
     identity_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
     camera_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    has_cameras: bool = True
 
     def identity(self, pid: int) -> str:
         """What the identity is called."""
         return self.identity_names.get(int(pid), str(pid))
 
     def camera(self, camid: int) -> str:
-        """What the camera is called."""
+        """What the camera is called; "" if cameras are not known."""
+        if not self.has_cameras:
+            return ""
         return self.camera_names.get(int(camid), str(camid))
+
+    @property
+    def folder(self) -> str:
+        """The folder in which names of files are relative: the root, or the CSV file's folder."""
+        return os.path.dirname(self.root) if self.name == "csv" else self.root
+
+    def places(self) -> list[str]:
+        """The places of train, query and gallery, for messages."""
+        if self.name == "csv":
+            return [f"split {source} of {shown(self.root)}" for source in self.sources]
+        return [shown(os.path.join(self.root, source)) for source in self.sources]
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

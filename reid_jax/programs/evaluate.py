@@ -52,6 +52,7 @@ class EvaluatedRun:
         workdir: the run's folder.
         step: the step of the checkpoint.
         protocol: the differences from the standard protocol, by name, as in `results.json`.
+            `without_cameras` means that only the query's own file is ignored.
         evaluation: descriptors and scores.
         drawn: (n,) int32 indices of the queries to draw.
     """
@@ -207,6 +208,7 @@ def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
 
 def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages) -> dict[str, Any]:
     return {
+        "without_cameras": not images.dataset.has_cameras,
         "multi_query": protocol.multi_query,
         "rerank": protocol.rerank,
         "flip": config.eval.flip,
@@ -222,6 +224,7 @@ def _opening(config: ConfigDict, workdir: str, step: int, images: _EvaluationIma
         f"evaluating step {step} of {shown(os.path.abspath(workdir))} on {config.data.layout} in "
         f"{shown(os.path.abspath(dataset.root))}: {len(dataset.query):,} queries, "
         f"{len(dataset.gallery):,} gallery images"
+        + ("" if dataset.has_cameras else "; without cameras, only a query's own file is ignored")
     )
 
 

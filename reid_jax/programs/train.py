@@ -236,7 +236,8 @@ def _opening(
     return (
         f"{config.model.name}: {counted(parameters, 'parameter')}; "
         f"{counted(len(dataset.train), 'image')} of "
-        f"{counted(dataset.train.num_identities, 'identity', 'identities')}; "
+        f"{counted(dataset.train.num_identities, 'identity', 'identities')}"
+        f"{'' if dataset.has_cameras else ', without cameras'}; "
         f"{counted(calendar.total_steps, 'step')} of {counted(_batch_size(config), 'image')} on "
         f"{counted(len(devices), f'{devices[0].device_kind} device')}"
         + (f" of {hosts.count()} hosts" if hosts.count() > 1 else "")

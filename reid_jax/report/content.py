@@ -59,7 +59,7 @@ class Lists:
         stages: S names, empty if the network has no Grad-CAM.
         maps: uint8 (Q, S, h, w), each scaled by its own maximum.
         identities: what identities are called, by pid, if not by their pids.
-        cameras: likewise cameras, by camid.
+        cameras: likewise cameras, by camid; "" if they are not known.
     """
 
     query: Images

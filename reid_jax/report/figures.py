@@ -47,10 +47,10 @@ def _map_figures(
     evaluator, query = evaluation.evaluator, evaluation.query
     network = evaluator.network
     dataset = evaluator.dataset
-    titles = [
-        printable(f"id {dataset.identity(query.pids[i])}, cam {dataset.camera(query.camids[i])}")
-        for i in shown
-    ]
+    titles = [printable(f"id {dataset.identity(query.pids[i])}") for i in shown]
+    if dataset.has_cameras:
+        cameras = [printable(dataset.camera(query.camids[i])) for i in shown]
+        titles = [f"{who}, cam {camera}" for who, camera in zip(titles, cameras, strict=True)]
     # Repeat the last image until all devices have equally many; its extra maps are dropped.
     batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 

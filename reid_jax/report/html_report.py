@@ -122,7 +122,7 @@ def _lists(
     """Rank the gallery for every query and compute Grad-CAM of the queries."""
     evaluator, gallery = evaluation.evaluator, evaluation.gallery
     network, dataset = evaluator.network, evaluator.dataset
-    split, root = dataset.query, dataset.root
+    split, root = dataset.query, dataset.folder or "."
     found, distances = nearest(
         evaluation.query,
         gallery,
@@ -135,12 +135,15 @@ def _lists(
     if network.classifies:
         maps = content.gradcam_maps(evaluator, evaluation.variables, progress)
     distinct, found = content.listed(found)
+    camids = split.camids, gallery.camids
+    if not dataset.has_cameras:  # All images are of one camera without a name.
+        camids = np.zeros_like(split.camids), np.zeros_like(gallery.camids)
     lists = content.Lists(
-        query=content.Images(content.names(split.paths, root), split.pids, split.camids),
+        query=content.Images(content.names(split.paths, root), split.pids, camids[0]),
         gallery=content.Images(
             content.names([evaluator.gallery_paths[g] for g in distinct], root),
             gallery.pids[distinct],
-            gallery.camids[distinct],
+            camids[1][distinct],
         ),
         found=found,
         distances=distances,
@@ -149,7 +152,7 @@ def _lists(
         stages=network.stage_names if network.classifies else (),
         maps=maps,
         identities=content.called(np.append(split.pids, gallery.pids), dataset.identity),
-        cameras=content.called(np.append(split.camids, gallery.camids), dataset.camera),
+        cameras=content.called(np.concatenate(camids), dataset.camera),
     )
     return _ShownImages(evaluation, distinct), lists
 

@@ -46,7 +46,9 @@
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const whole = (number) => number.toLocaleString("en");
   const identity = (pid) => data.identities[pid] ?? String(pid);
+  // "" if cameras are not known.
   const place = (camid) => data.cameras[camid] ?? String(camid);
+  const seen = (word, camid) => (place(camid) ? [[`${word} ${place(camid)}`]] : []);
   const who = (pid) => (pid > 0 ? `identity ${identity(pid)}` : "distractor");
   function distance(value) {
     const size = Math.abs(value);
@@ -127,7 +129,7 @@
     const cells = [];
     const self = make("div", "frame self");
     self.append(picture(q, `Query of identity ${identity(query.pids[q])}`));
-    cells.push(cell("Query", "", self, [[`id ${identity(query.pids[q])}`], [`cam ${place(query.camids[q])}`]]));
+    cells.push(cell("Query", "", self, [[`id ${identity(query.pids[q])}`], ...seen("cam", query.camids[q])]));
     stages.forEach((stage, s) => {
       const frame = make("div", "frame cam");
       const map = overlay(q, s, 128, Math.max(1, Math.round(128 * data.ratio)));
@@ -150,9 +152,10 @@
       frame.append(picture(count + g, `Rank ${r + 1}, ${verdict}: ${who(gallery.pids[g])}`));
       const id = gallery.pids[g] > 0 ? `id ${identity(gallery.pids[g])}` : "distractor";
       const far = distance(distances[q * data.length + r]);
+      const camera = data.cameras[gallery.camids[g]] ?? `c${gallery.camids[g]}`;
       const caption = large
-        ? [[id], [`cam ${place(gallery.camids[g])}`], [`distance ${far}`], [gallery.names[g], "name"]]
-        : [[id], [`${data.cameras[gallery.camids[g]] ?? `c${gallery.camids[g]}`} · ${far}`]];
+        ? [[id], ...seen("cam", gallery.camids[g]), [`distance ${far}`], [gallery.names[g], "name"]]
+        : [[id], [camera ? `${camera} · ${far}` : far]];
       cells.push(cell(`${r + 1} ${right ? "✓" : "✗"}`, right ? "good" : "bad", frame, caption));
     }
     return cells;
@@ -168,7 +171,8 @@
   function label(q) {
     const score = matchesOf(q) ? `average precision ${percent(precision[q])}, ` : "";
     const words = verdict(q).text.replace(/^[✓✗] /, "");
-    return `Query ${q + 1}: ${who(query.pids[q])}, camera ${place(query.camids[q])}, ${score}${words}`;
+    const whom = [who(query.pids[q]), ...seen("camera", query.camids[q])].join(", ");
+    return `Query ${q + 1}: ${whom}, ${score}${words}`;
   }
 
   // One element a query, empty but where it is near the window.
@@ -189,7 +193,7 @@
     const line = make("div", "line");
     line.append(
       make("b", "", `Identity ${identity(query.pids[q])}`),
-      make("span", "", `camera ${place(query.camids[q])}`),
+      ...seen("camera", query.camids[q]).map(([text]) => make("span", "", text)),
       make("span", right === null ? "" : right ? "good" : "bad", text)
     );
     if (right !== null) {
@@ -230,6 +234,7 @@
     option.value = identity(pid);
     byId("identities").append(option);
   }
+  camera.parentElement.hidden = Object.values(data.cameras).includes("");
   for (const camid of [...new Set(query.camids)].sort((a, b) => a - b)) {
     const option = make("option", "", place(camid));
     option.value = camid;
@@ -323,7 +328,8 @@
   function draw(q) {
     viewed = q;
     const position = shown.indexOf(q);
-    byId("view-title").textContent = `Identity ${identity(query.pids[q])}, camera ${place(query.camids[q])}`;
+    const whom = [`Identity ${identity(query.pids[q])}`, ...seen("camera", query.camids[q])];
+    byId("view-title").textContent = whom.join(", ");
     const { text, right } = verdict(q);
     const facts = make("dl", "facts");
     const fact = (name, value, className) => {

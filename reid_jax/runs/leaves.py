@@ -26,17 +26,17 @@ LEAVES = {
     "devices": whole(0).means("Devices to train and evaluate on; 0 for all."),
     "data": {
         "layout": one_of(*choices.LAYOUTS, "synthetic").means(
-            "How the folder names splits, identities and cameras; synthetic pedestrians are drawn "
-            "on first use."
+            "How splits, identities and cameras are named; synthetic pedestrians are drawn on "
+            "first use."
         ),
-        "root": TEXT.means("Folder of the data set."),
+        "root": TEXT.means("Folder of the data set, or the CSV file of data.layout=csv."),
         "pattern": TEXT.means(
-            "Regular expression of file names with the groups pid and camid, for "
-            "data.layout=folder; empty for IDENTITY_cCAMERA."
+            "Regular expression of file names with the groups pid and, if cameras are known, "
+            "camid, for data.layout=folder; empty for IDENTITY_cCAMERA."
         ),
         "folders": several(TEXT, 0, 3).means(
-            "Folders of training, query and gallery images below data.root, for any layout but "
-            "synthetic; empty for those of the layout."
+            "Folders of training, query and gallery images below data.root, for any layout but csv "
+            "and synthetic; empty for those of the layout."
         ),
         "synthetic": {
             "seed": whole(0).means("Seed of the drawn pedestrians."),

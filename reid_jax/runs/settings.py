@@ -148,8 +148,13 @@ def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
 def _of_data(data) -> Iterator[str]:
     if data.pattern and data.layout != "folder":
         yield (
-            f"data.pattern is {_show(data.pattern)}, but data.layout {data.layout!r} has its own: "
+            f"data.pattern is {_show(data.pattern)}, but data.layout {data.layout!r} takes none: "
             "it is for the layout 'folder'"
+        )
+    if data.folders and data.layout == "csv":
+        yield (
+            f"data.folders is {_show(data.folders)}, but data.layout 'csv' names each file: leave "
+            "it empty"
         )
     if data.folders and data.layout == "synthetic":
         yield (

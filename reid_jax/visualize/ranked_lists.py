@@ -38,7 +38,7 @@ class Identities:
         pids: int (N, k), identities of the gallery images; those below 1 are shown as distractors.
         camids: int (N, k), their cameras.
         identity: gives what an identity is called, such as `Dataset.identity`.
-        camera: likewise of a camera.
+        camera: likewise of a camera; "" leaves it out.
     """
 
     query_pids: np.ndarray
@@ -56,14 +56,16 @@ class Identities:
     def query(self, n: int, width: float) -> str:
         """The caption of a query, at most `width` inches wide."""
         who = _called("id", self.identity(int(self.query_pids[n])), width)
-        return f"{who}\n{_called('cam', self.camera(int(self.query_camids[n])), width)}"
+        camera = self.camera(int(self.query_camids[n]))
+        return f"{who}\n{_called('cam', camera, width)}" if camera else who
 
     def found(self, n: int, r: int, width: float, distance: str) -> str:
         """The caption of a gallery image, at most `width` inches wide."""
         pid = int(self.pids[n, r])
         who = _called("id", self.identity(pid), width) if pid > 0 else "distractor"
-        camera = _called("cam", self.camera(int(self.camids[n, r])), width / 2)
-        return f"{who}\n{camera} · {distance}"
+        camera = self.camera(int(self.camids[n, r]))
+        where = f"{_called('cam', camera, width / 2)} · " if camera else ""
+        return f"{who}\n{where}{distance}"
 
 
 def _called(kind: str, name: str, width: float) -> str:

@@ -267,10 +267,136 @@ def test_files_that_are_no_images_are_ignored(tree):
     assert names(layouts.read("dukemtmc", root).query) == DUKE["query"]
 
 
+PEOPLE = {
+    "train/anna": ["1.jpg", "2.jpg"],
+    "train/Zoë Æ": ["1.jpg"],
+    "query/carl": ["a.jpg"],
+    "gallery/carl/2020/may": ["b.jpg"],
+    "gallery/dora": ["1.jpg"],
+}
+
+
+def test_a_folder_for_each_person(tree):
+    root = tree(PEOPLE)
+    dataset = layouts.read("people", root)
+    assert [dataset.identity(pid) for pid in dataset.train.pids] == ["Zoë Æ", "anna", "anna"]
+    assert [dataset.identity(pid) for pid in dataset.gallery.pids] == ["carl", "dora"]
+    assert dataset.query.pids[0] == dataset.gallery.pids[0]
+    assert (dataset.has_cameras, dataset.camera(1)) == (False, "")
+    # Each file is a camera of its own.
+    assert len({*dataset.query.camids, *dataset.gallery.camids}) == 3
+    assert len(layouts.read("people", tree({}), to_train=False).train) == 0
+
+
+def test_people_in_folders_of_other_names_and_places(tree):
+    folders = {name.replace("query", "test/q"): files for name, files in PEOPLE.items()}
+    folders = {name.replace("gallery", "test/g"): files for name, files in folders.items()}
+    root = tree({name.removeprefix("train/"): files for name, files in folders.items()})
+    dataset = layouts.read("people", root, folders=("", "test/q", "test/g"))
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"query": ["x.jpg"]}, r"query/x\.jpg' is in no person's folder: .*query/anna/x\.jpg'$"),
+        ({"gallery/bert": []}, r"no image in the folder '.*gallery/bert' of a person: add"),
+        ({"train/bert": ["bert.heic"]}, r"no image in the folder '.*train/bert' of a person"),
+        ({"train/Zoë Æ/.trash": ["x.jpg"], "train/.trash": ["x.jpg"]}, None),
+    ],
+)
+def test_bad_folders_of_people(tree, more, message):
+    root = tree(PEOPLE | more)
+    if message is None:
+        assert len(layouts.read("people", root).train) == 3
+        return
+    with pytest.raises(ValueError, match=message):
+        layouts.read("people", root)
+
+
+def test_people_need_a_match(tree):
+    root = tree(PEOPLE)
+    (root / "query/carl").rename(root / "query/erik")
+    with pytest.raises(ValueError, match=r"no query in '.*query' has a match in '.*gallery': eva"):
+        layouts.read("people", root)
+
+
+def test_the_same_file_is_no_match(tree):
+    root = tree(PEOPLE)
+    link = root / "gallery/carl/link.jpg"
+    link.symlink_to("../../query/carl/a.jpg")
+    dataset = layouts.read("people", root)
+    own = dataset.gallery.camids[dataset.gallery.paths.index(str(link))]
+    assert own == dataset.query.camids[0]
+    (root / "gallery/carl/2020/may/b.jpg").unlink()
+    with pytest.raises(ValueError, match=r"no query in .* has a match in "):
+        layouts.read("people", root)
+
+
+def test_a_pattern_without_cameras(tree):
+    pattern = r"(?P<pid>[a-z]+)"
+    dataset = layouts.read("folder", tree(OWN), pattern=pattern)
+    assert not dataset.has_cameras
+    assert [dataset.identity(pid) for pid in dataset.train.pids] == ["anna", "anna", "bob"]
+    # A camera for some images only.
+    with pytest.raises(ValueError, match=r"no identity and camera in .*/zoe-1\.jpg': names must"):
+        layouts.read(
+            "folder", tree({"query": ["zoe-1.jpg"]}), pattern=pattern + r"(_c(?P<camid>\d+))?"
+        )
+
+
+def test_c1_and_c01_are_one_camera(tree, caplog):
+    gallery = ["zoe_c01_2.jpg", "carl_c1_1.jpg", "carl_c002_1.jpg"]
+    root = tree(OWN | {"query": ["zoe_c1_1.jpg"], "gallery": gallery})
+    with pytest.raises(ValueError, match=r"no query .* under another camera"):
+        layouts.read("folder", root)
+    (root / "gallery" / "zoe_c02_1.jpg").touch()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("folder", root)
+    assert dataset.query.camids[0] == dataset.gallery.camids[2]  # zoe_c01_2.jpg
+    assert [dataset.camera(camid) for camid in dataset.gallery.camids] == ["2", "1", "1", "2"]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layout", "form"),
+    [("market1501", "{}_c{}s1_1_1.jpg"), ("dukemtmc", "{}_c{}_f1.jpg"), ("cuhk03", "{}_c{}_1.png")],
+)
+def test_leading_zeros_mean_nothing_in_numbers(tree, layout, form):
+    folders = {
+        "bounding_box_train": [("1", "1"), ("2", "01")],
+        "query": [("03", "1")],
+        "bounding_box_test": [("3", "001"), ("0003", "2")],
+    }
+    root = tree({f: [form.format(*who) for who in names] for f, names in folders.items()})
+    dataset = layouts.read(layout, root)
+    assert sorted(zip(dataset.gallery.pids, dataset.gallery.camids, strict=True)) == [
+        (3, 1),
+        (3, 2),
+    ]
+    assert (dataset.query.pids[0], dataset.query.camids[0]) == (3, 1)
+
+
+def test_names_that_differ_in_leading_zeros_are_counted(tree, caplog):
+    pattern = r"(?P<pid>[^_]+)_(?P<camid>\w\d+)_"
+    names = {"train": ["7_c1_1.jpg", "007_c1_1.jpg", "007_c2_1.jpg"], "query": ["a10_c01_1.jpg"]}
+    root = tree(names | {"gallery": ["a10_c2_1.jpg", "a1_c2_1.jpg"]})
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        dataset = layouts.read("folder", root, pattern=pattern)
+    assert dataset.train.num_identities == 2
+    end = " Give each {} one name if they are the same"
+    assert caplog.messages == [
+        "names that differ only in leading zeros are different identities: 007 (2 images) and 7 "
+        "(1 image)." + end.format("identity"),
+        "names that differ only in leading zeros are different cameras: c01 (1 image) and c1 (2 "
+        "images)." + end.format("camera"),
+    ]
+
+
 @pytest.mark.parametrize("layout", ["market-1501", "", "FOLDER"])
 def test_unknown_layout(tmp_path, layout):
     with pytest.raises(
-        ValueError, match=r"data\.layout.*market1501, dukemtmc, cuhk03, folder, msmt17"
+        ValueError, match=r"data\.layout.*market1501, dukemtmc, cuhk03, folder, people, csv, msmt17"
     ):
         layouts.read(layout, tmp_path)
 
@@ -341,8 +467,8 @@ def test_wrong_patterns(tree):
     root = tree(OWN)
     with pytest.raises(ValueError, match=r"data\.pattern.*no regular expression"):
         layouts.read("folder", root, pattern="(")
-    with pytest.raises(ValueError, match=r"data\.pattern.*lacks the groups"):
-        layouts.read("folder", root, pattern=r"(?P<pid>\w+)")
+    with pytest.raises(ValueError, match=r"data\.pattern.*lacks the groups \(\?P<pid>\.\.\.\)$"):
+        layouts.read("folder", root, pattern=r"(?P<camid>\w+)")
     with pytest.raises(ValueError, match="'folder'"):
         layouts.read("market1501", root, pattern=layouts.PATTERN)
     with pytest.raises(ValueError, match="train, query and gallery"):
@@ -501,7 +627,7 @@ def test_names_tell_wherever_files_are():
     assert layouts.read_names(names, "market1501") == [("2", "1"), ("-1", "3"), ("0", "10")]
     assert layouts.read_names(["x/0007_c02_f1.jpg"], "dukemtmc") == [("7", "2")]
     assert layouts.read_names(["0007_c2_1.png", "me.png"], "cuhk03") == [("7", "2"), None]
-    assert layouts.read_names(["0007_c02_1.png"], "folder") == [("0007", "02")]
+    assert layouts.read_names(["0007_c02_1.png"], "folder") == [("0007", "2")]
     pattern = "(?P<camid>[a-z]+)-(?P<pid>.*)-"
     assert layouts.read_names(["c/d-\udcff-1.jpg", "d--1.jpg"], pattern=pattern) == [
         ("\udcff", "d"),
@@ -512,5 +638,7 @@ def test_names_tell_wherever_files_are():
     for layout in (None, "msmt17"):
         with pytest.raises(ValueError, match=r"unknown layout .*supported layouts: market1501, "):
             layouts.read_names([], layout)
+    with pytest.raises(ValueError, match=r"--names .* lacks the groups \(.*pid.*camid"):
+        layouts.read_names([], pattern="(?P<pid>.)", option="--names")
     with pytest.raises(ValueError, match=r"--names '\[' is no regular expression"):
         layouts.read_names([], pattern="[", option="--names")

@@ -28,6 +28,7 @@ TINY_PMM = (
     *("--config.model.embedding_dim=16", "--config.model.top_k=1", "--config.optim.lr=1e-3"),
     *("--config.optim.warmup_epochs=0", "--config.optim.milestones=()"),
 )
+NAMES = ("anna", "bert", "carl", "dora")
 _SHELL = f"""
 set -euo pipefail
 reid-jax() {{
@@ -83,6 +84,12 @@ def build(folder):
         lambda pid, c, i: f"{'abcdefghijklm'[c]}-{pid}-{i}.jpg",
         ("train", "query", "gallery"),
     )
+    _rename(
+        market,
+        folder / "photos",
+        lambda pid, c, i: f"{NAMES[pid % len(NAMES)]} {pid}/{i}.jpg",
+        ("", "", ""),
+    )
     images = sorted((market / "query").iterdir())
     for name, image in zip(("anna.jpg", "bert.jpg", "who.jpg"), images, strict=False):
         shutil.copy(image, folder / name)
@@ -102,11 +109,13 @@ def build(folder):
 def _rename(market, out, name, folders=("bounding_box_train", "query", "bounding_box_test")):
     """Copy the images of a folder in Market-1501's layout, with names of another layout."""
     sources = ("bounding_box_train", "query", "bounding_box_test")
+    counter = itertools.count(1)
     for source, folder in zip(sources, folders, strict=True):
-        (out / folder).mkdir(parents=True)
-        counter = itertools.count(1)
+        (out / folder).mkdir(parents=True, exist_ok=True)
         for image in sorted((market / source).iterdir()):
             pid, camera, *_ = image.stem.split("_")
             if int(pid) > 0:
                 camera = int(camera[1:].partition("s")[0])
-                shutil.copy(image, out / folder / name(int(pid), camera, next(counter)))
+                path = out / folder / name(int(pid), camera, next(counter))
+                path.parent.mkdir(exist_ok=True)
+                shutil.copy(image, path)

@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -157,8 +158,50 @@ def test_flip_and_unit_length(workdir, output):
     plain, _ = workdir.evaluate(output)
     assert plain.mAP != result.mAP
     assert report["protocol"] == {
+        "without_cameras": False,
         "multi_query": None, "rerank": False, "flip": True, "normalize": True, "gallery_extra": 0,
     }  # fmt: skip
+
+
+def without_cameras(workdir, folder):
+    """The same images in a folder for each person; one of them is in query and gallery."""
+    for name in ("query", "gallery"):
+        split = getattr(workdir, name)
+        for path, pid in zip(split.paths, split.pids, strict=True):
+            place = folder / name / f"person {pid}"
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+    first = sorted((folder / "query").rglob("*.jpg"))[0]
+    (folder / "gallery" / first.parent.name / "0 again.jpg").symlink_to(first)
+
+
+def test_without_cameras_only_the_own_file_is_ignored(workdir, tmp_path, output, capsys):
+    without_cameras(workdir, tmp_path / "people")
+    config = copy.deepcopy(workdir.config)
+    config.data.layout, config.data.root = "people", str(tmp_path / "people")
+    run = evaluate.evaluate_run(
+        config, str(workdir.path), checkpoint="latest", output=str(output), figures=2
+    )
+    present(run, str(output))
+    query, gallery = run.evaluation.query, run.evaluation.gallery
+    dataset = run.evaluation.evaluator.dataset
+    precisions, pairs = [], 0
+    for feature, pid, path in zip(query.features, query.pids, dataset.query.paths, strict=True):
+        distances = np.linalg.norm(gallery.features - feature, axis=1)
+        others = [os.path.realpath(path) != os.path.realpath(g) for g in dataset.gallery.paths]
+        right = (gallery.pids == pid)[others][np.argsort(distances[others], kind="stable")]
+        precisions.append(np.mean((np.cumsum(right) / np.arange(1, len(right) + 1))[right]))
+        pairs += right.sum()
+    report = json.loads((output / "results.json").read_text())
+    assert report["protocol"]["without_cameras"] is True
+    assert report["mAP"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert report["verification"]["positive_pairs"] == pairs
+    # The query and its link are one file, so one pair is ignored.
+    same = query.pids[:, None] == gallery.pids
+    assert pairs == same.sum() - 1
+    said = capsys.readouterr().out
+    assert "gallery images; without cameras, only a query's own file is ignored\n" in said
+    assert "people', without_cameras:\n" in said
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -221,6 +222,27 @@ def test_people_are_called_by_their_names(chromium, tmp_path):
     assert "Identity gina" in line
     assert "id gina" in line
     assert "id 1" not in line
+
+
+def test_unknown_cameras_are_left_out(chromium, tmp_path):
+    evaluation = Evaluation(identity_names={1: "gina"}, has_cameras=False)
+    evaluation.write(tmp_path)
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    chromium.get((tmp_path / "report.html").as_uri())
+    settle(chromium)
+    assert not chromium.find_element(By.ID, "camera").is_displayed()
+    query = rows(chromium)[0]
+    row = chromium.find_element(By.CSS_SELECTOR, f'[data-query="{query}"]')
+    label = row.get_attribute("aria-label")
+    row.click()
+    assert is_open(chromium, "view")
+    assert text(chromium, "view-title").startswith("Identity ")
+    shown = row.text + label + text(chromium, "view-title") + text(chromium, "view-body")
+    assert "distance" in shown
+    assert "Grad-CAM" in shown
+    assert not re.search(r"camera|\bcam |undefined|c\d ·", shown)
+    assert chromium.get_log("browser") == []
 
 
 def test_a_click_opens_the_large_view(page):

@@ -1,5 +1,6 @@
 """Pictures of an evaluation, of each kind of network."""
 
+import dataclasses
 import os
 
 import jax
@@ -142,6 +143,10 @@ def test_pictures_call_people_by_their_names(tmp_path, monkeypatch):
     assert asked["gradcam_figure"]["titles"] == people
     captions = asked["ranked_list_figure"]["captions"]
     assert captions.query(0, 2.0).startswith("id gina\n")
+    evaluation.dataset = dataclasses.replace(evaluation.dataset, has_cameras=False)
+    write_figures(tmp_path, evaluation, shown=shown)
+    assert asked["gradcam_figure"]["titles"] == ["id gina", "id <b>hugo"]
+    assert asked["ranked_list_figure"]["captions"].query(0, 2.0) == "id gina"
 
 
 def panels(figure, *shape):

@@ -212,6 +212,8 @@ def test_the_last_rate_may_be_0_where_the_schedule_allows_it(schedule):
         {"optim.warmup_epochs": 0, "optim.milestones": (1,)},
         {"data.layout": "folder", "data.folders": ("a", "b", "c"), "data.pattern": "x"},
         {"data.layout": "market1501", "data.folders": ("a", "b", "c")},
+        {"data.layout": "people", "data.folders": ("a", "b", "c")},
+        {"data.layout": "csv", "data.root": "people.csv"},
         {"augment.erasing_area": (0.1, 0.1), "model.stages": 1, "model.top_k": 99},
         {"augment.cutout_size": 1000, "augment.cutout_probability": 0},
         {"data.image_size": (48, 32), "augment.cutout_size": 32, "model.top_k": 1},
@@ -251,6 +253,16 @@ def test_what_a_baseline_can_have_passes(leaves):
         ("pmm", {"model.top_k": 33}, r"model\.top_k is 33, but a map of 24x8 cells has 32 blocks"),
         ("pmm", {"data.image_size": (352, 128)}, r"blocks of 3x2 .*model\.block.* do not tile"),
         ("pmm", {"data.pattern": "x"}, r"data\.pattern is 'x', but data\.layout 'market1501'"),
+        (
+            "pmm",
+            {"data.layout": "people", "data.pattern": "x"},
+            r"data\.pattern is 'x', but data\.layout 'people' takes none: it is for .*'folder'",
+        ),
+        (
+            "pmm",
+            {"data.layout": "csv", "data.folders": ("a", "b", "c")},
+            r"data\.folders is .*data\.layout 'csv' names each file: leave it empty",
+        ),
         (
             "pmm",
             {"data.layout": "synthetic", "data.folders": ("a", "b", "c")},

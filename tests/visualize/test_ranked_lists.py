@@ -99,6 +99,12 @@ def test_people_and_cameras_are_called_by_their_names(rng):
     check_layout(figure)
 
 
+def test_unknown_cameras_are_left_out(rng):
+    _, figure = ranked_lists(rng, camera=lambda camid: "")
+    query, first, distractor, *_ = texts(figure)
+    assert (query, first, distractor) == ("id 7", "id 7\n0.500", "distractor\n1.00")
+
+
 def test_ranked_list_figure_of_unknown_people_is_grey_and_has_names(rng):
     names = [
         ["short.png", "a name that is much too long_0001.png", "$x_{1}^2$.png"],
