@@ -19,7 +19,10 @@ FLOORS = (
     (("reproduce",), ("report",)),
     (("search",), ("export",)),
     (("",),),  # `reid_jax` itself, which offers what is on the next floor
-    (("inference", "network_on_devices"), ("gallery", "gallery_file", "gallery_rows")),
+    (
+        ("inference", "network_on_devices"),
+        ("gallery", "gallery_images", "gallery_rows", "gallery_hits", "gallery_file"),
+    ),
     (("programs",),),
     (("weights",),),
     (("evaluation",), ("training",)),
