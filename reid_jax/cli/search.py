@@ -50,6 +50,11 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     parser.add_argument(
         "-k", "--top", type=_positive, default=10, help="matches per query; default: %(default)s"
     )
+    parser.add_argument(
+        "--rerank",
+        action="store_true",
+        help="order each query's 200 nearest images by k-reciprocal re-ranking",
+    )
     _add_filters(parser)
     parser.add_argument(
         "--save-gallery",
@@ -61,6 +66,13 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         default="search.png",
         metavar="FILE",
         help="file of the picture; default: %(default)s",
+    )
+    parser.add_argument(
+        "--hits",
+        type=_table,
+        metavar="FILE",
+        help="write the matches into this .json or .csv file too: query, rank, name, pid, camid "
+        "and distance of each",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
@@ -109,6 +121,12 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
+
+
+def _table(text: str) -> str:
+    if not text.lower().endswith((".json", ".csv")):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .json or .csv")
+    return text
 
 
 def _distance(text: str) -> float:

@@ -17,6 +17,7 @@ from reid_jax import inference, visualize
 from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
+from reid_jax.gallery_hits import write_rows
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, printable, say, shown
 
@@ -123,10 +124,13 @@ def search(options: argparse.Namespace) -> Hits:
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
-    hits = gallery.search(queries, options.top, **filters)
+    hits = gallery.search(queries, options.top, rerank=options.rerank, **filters)
     if limit is not None:
         hits = hits.within(limit)
     drawn = _draw(options, model.config.data.image_size, pids, hits)
+    if options.hits is not None:
+        write_rows(options.hits, _rows(options, labels, hits))
+        drawn += f"\nsaved the matches as {shown(options.hits)}"
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
@@ -147,7 +151,7 @@ def _limit(options: argparse.Namespace, model: inference.Model) -> float | None:
 def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
     """The options with paths as `local_path` gives them; raises ValueError likewise."""
     paths: dict[str, Any] = {"query": [local_path(query, "--query") for query in options.query]}
-    for option in ("workdir", "gallery", "output", "save_gallery"):
+    for option in ("workdir", "gallery", "output", "save_gallery", "hits"):
         if getattr(options, option) is not None:
             label = f"--{option.replace('_', '-')}"
             paths[option] = local_path(getattr(options, option), label)
@@ -185,7 +189,7 @@ def _check_there(options: argparse.Namespace) -> None:
 
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
-    for option in ("output", "save_gallery"):
+    for option in ("output", "save_gallery", "hits"):
         if getattr(options, option) is None:
             continue
         path = pathlib.Path(getattr(options, option))
@@ -258,6 +262,17 @@ def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, 
                 raise ValueError(f"--other-cameras: the name of {shown(path)} shows no camera")
         filters |= {"camids": camids, "own_camera": False}
     return filters, (whom, pids)
+
+
+def _rows(options: argparse.Namespace, labels: Labels | None, hits: Hits) -> list[dict[str, Any]]:
+    """The rows of --hits, with identities and cameras as file names show them."""
+    rows = hits.rows(options.query)
+    if labels is not None:
+        for row, i in zip(rows, hits.indices[hits.indices >= 0].tolist(), strict=True):
+            for field, text in zip(("pid", "camid"), labels.texts[i], strict=True):
+                if str(row[field]) != text:  # The number was only counted.
+                    row[field] = text
+    return rows
 
 
 def _described(who: tuple[str, str] | None) -> str:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import json
 import os
 import pathlib
 import re
@@ -161,6 +162,37 @@ def test_images_beyond_the_distance_are_left_out(here, capsys, drawn):
     assert np.isinf(drawn[-1][1]["distances"][1]).all()
     run("--query", asked[1], "--max-distance", 0, "--output", "nobody.png")
     assert pathlib.Path("nobody.png").is_file()
+
+
+def test_matches_are_written_before_they_are_printed(here, monkeypatch):
+    asked = queries()[:2]
+    (here / "own").mkdir()
+    for path, name in zip(queries(), ("anna-3-1.jpg", "bert-4-1.jpg"), strict=False):
+        shutil.copy(path, here / "own" / name)
+    hits = run("--query", *asked, "-k", 3, "--hits", "new/hits.JSON")
+    assert json.loads(pathlib.Path("new/hits.JSON").read_text()) == hits.rows(asked)
+    named = ["--pattern", "(?P<pid>[^-]+)-(?P<camid>[^-]+)-", "--gallery", "own"]
+
+    def fail(text):
+        if "rank" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("--query", asked[0], *named, "--hits", "hits.csv", "--max-distance", 0)
+    assert pathlib.Path("hits.csv").read_text() == (
+        "query,rank,name,pid,camid,distance\n" + f"{asked[0]},1,own/anna-3-1.jpg,anna,3,0.0\n"
+    )
+
+
+def test_reranked_images_are_in_another_order(here, capsys, drawn):
+    plain, hits = (run("--query", *queries(), "-k", 20, *more) for more in ([], ["--rerank"]))
+    gallery = Gallery()
+    paths = image_files.find_images(GALLERY, "")
+    gallery.add(described(paths), names=paths)
+    expected = gallery.search(described(queries()), 20, rerank=True)
+    assert hits.names == expected.names
+    assert hits.names != plain.names
 
 
 def test_the_threshold_of_a_false_positive_rate(here, capsys, monkeypatch):
