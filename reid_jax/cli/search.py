@@ -42,7 +42,8 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "--gallery",
         required=True,
         metavar="FOLDER_OR_FILE",
-        help="a folder with images in it or below, or a file of --save-gallery",
+        help="a folder with images in it or below, a file of --save-gallery, or a Milvus database: "
+        "milvus:people.db or milvus:http://HOST:19530, with #NAME for another collection",
     )
     parser.add_argument(
         "--query", required=True, nargs="+", metavar="IMAGE", help="images of the people to find"

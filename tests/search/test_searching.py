@@ -18,9 +18,10 @@ from PIL import Image
 
 from reid_jax import inference, visualize
 from reid_jax.cli import search as command
-from reid_jax.data import image_files
+from reid_jax.data import image_files, layouts
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
+from reid_jax.gallery_milvus import MilvusGallery
 from reid_jax.runtime.messages import shown
 from reid_jax.search import searching
 from tests import random_runs
@@ -345,6 +346,41 @@ def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatc
     # The identities come from the names, even if the gallery was described earlier.
     hits = run("--query", *asked, "--gallery", "kept/a.gallery", "--layout", "market1501")
     assert set(hits.pids[0]) > {0}
+
+
+@pytest.mark.filterwarnings("ignore")  # grpc and pandas raise some.
+def test_a_gallery_in_milvus(here, capsys, drawn):
+    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+    paths = image_files.find_images(GALLERY, "")
+    asked = queries()[:2]
+    labels = layouts.read_names(paths, "market1501", None, "")
+    pids, camids = np.array(labels, int).T
+    origin = searching._origin(inference.load("run"))
+    stored = MilvusGallery("people.db", origin=origin)
+    stored.add(described(paths), names=paths, pids=pids, camids=camids)
+    stored.close()
+    given = ["--query", *asked, "--layout", "market1501", "-k", 4]
+    for options in (["--other-cameras"], ["--camera", camids[0]], ["--identity", pids.max()], ["--rerank"]):
+        said = []
+        for gallery in ("milvus:people.db", GALLERY):
+            found = run(*given, *options, "--gallery", gallery, "--hits", "hits.csv")
+            said.append((rows(capsys.readouterr().out), pathlib.Path("hits.csv").read_text()))
+        assert said[0] == said[1]
+        np.testing.assert_array_equal(drawn[-1][0][2], drawn[-2][0][2])
+        assert (found.indices >= 0).any()
+    run("--query", *asked, "--gallery", "milvus:people.db", "--not-camera", 4, 5)
+    assert {row[3] for table in rows(capsys.readouterr().out) for row in table} == {"3"}
+    for options, message in (
+        (["--gallery", "milvus:nowhere.db"], "no Milvus database 'nowhere.db' .--gallery"),
+        (["--gallery", "milvus:people.db#x"], "'milvus:people.db#x' names no collection of images"),
+        (["--gallery", "milvus:people.db", "--camera", "door"], "--camera 'door': .* are numbers"),
+        (["--gallery", "milvus:people.db", "--other-cameras"], "needs --layout or --pattern"),
+        (["--gallery", "milvus:people.db", "--checkpoint", 1], "are of another network"),
+        (["--gallery", "milvus:people.db", "--save-gallery", "a"], "--gallery is a Milvus data"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            run("--query", *asked, *options)
+    assert not pathlib.Path("nowhere.db").exists()
 
 
 def test_a_gallery_of_another_network_is_refused(here, capsys):
