@@ -1,7 +1,7 @@
 """Person re-identification in JAX: two published networks, one trainer, exact resume.
 
 `load` returns the network of a run as a function of images, and a `Gallery` searches among their
-descriptors. Both are imported on first use: importing this package does not import other modules.
+descriptors. They are imported on first use: importing this package does not import other modules.
 """
 
 import importlib
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reid_jax.gallery import Gallery
+    from reid_jax.gallery_milvus import MilvusGallery
     from reid_jax.inference import Model, load
 
 _PUBLIC = {
     "Gallery": "reid_jax.gallery",
+    "MilvusGallery": "reid_jax.gallery_milvus",
     "Model": "reid_jax.inference",
     "load": "reid_jax.inference",
 }
 
 __version__ = "0.1.0"
 
-__all__ = ["Gallery", "Model", "__version__", "load"]
+__all__ = ["Gallery", "MilvusGallery", "Model", "__version__", "load"]
 
 
 def __getattr__(name: str):

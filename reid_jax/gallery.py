@@ -14,7 +14,6 @@ images by when they were added. Distances are computed in blocks, on JAX's defau
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,72 +22,28 @@ from reid_jax import gallery_file
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.distances import BLOCK_SIZE, Index, index_gallery
 from reid_jax.evaluation.ranking import nearest
+from reid_jax.gallery_hits import Hits, reranked
+from reid_jax.gallery_images import Images
 from reid_jax.gallery_rows import (
     Integers,
-    Rows,
     as_descriptors,
-    as_integers,
-    as_texts,
     check_finite,
+    check_query_labels,
+    passing,
     per_image,
 )
 from reid_jax.runtime.messages import counted, shown
 
 
-class Hits(NamedTuple):
-    """The result of `Gallery.search`: row i belongs to query i, nearest first.
-
-    If there are fewer than k images to find for a query, the row is filled up with index -1, an
-    infinite distance, identity and camera -1, and the name "".
-
-    Attributes:
-        indices: int32 (Q, k), in the order in which the gallery's images were added.
-        distances: float32 (Q, k), Euclidean.
-        pids: int64 (Q, k), identities.
-        camids: int64 (Q, k), cameras.
-        names: Q tuples of k texts.
-    """
-
-    indices: np.ndarray
-    distances: np.ndarray
-    pids: np.ndarray
-    camids: np.ndarray
-    names: tuple[tuple[str, ...], ...]
-
-    def within(self, distance: float) -> "Hits":
-        """Keep the hits up to a distance; the end of each row is as if there were no more images.
-
-            hits = gallery.search(model.embed("who.jpg")).within(model.threshold(fpr=1e-3))
-
-        Raises:
-            ValueError: the distance is negative or not a number.
-        """
-        if not distance >= 0:
-            raise ValueError(f"distance is {distance}; it must be a number of at least 0")
-        near = self.distances <= distance
-        pids, camids = (np.where(near, labels, -1) for labels in (self.pids, self.camids))
-        names = tuple(
-            tuple(name if kept else "" for name, kept in zip(row, flags, strict=True))
-            for row, flags in zip(self.names, near.tolist(), strict=True)
-        )
-        return Hits(
-            np.where(near, self.indices, np.int32(-1)),
-            np.where(near, self.distances, np.float32(np.inf)),
-            pids,
-            camids,
-            names,
-        )
-
-
-class Gallery(Rows):
+class Gallery(Images):
     """Descriptors of N images, with identities, cameras and names if these are known.
 
         gallery = reid_jax.Gallery()
 
-    Threads may add, label, search and save at the same time: each search and each file sees the
-    gallery at one moment. The descriptors take 4 N D bytes of memory. Adding images one by one
-    takes time proportional to their number, also with searches in between, not counting the
-    searches themselves.
+    Threads may add, label, update, remove, search and save at the same time: each search and each
+    file sees the gallery at one moment. The descriptors take 4 N D bytes of memory. Adding images
+    one by one takes time proportional to their number, also with searches in between, not counting
+    the searches themselves. Each update or removal copies all descriptors.
 
     Attributes:
         origin: the source of the descriptors, any text. `save` stores it.
@@ -97,74 +52,11 @@ class Gallery(Rows):
     def __init__(self, origin: str = ""):
         super().__init__()
         self.origin = origin
-        self._index: Index | None = None
 
     def __repr__(self) -> str:
         origin = f", origin={self.origin!r}" if self.origin else ""
         numbers = counted(self.dim, "number")
         return f"<Gallery of {counted(len(self), 'image')}, {numbers} each{origin}>"
-
-    def add(
-        self,
-        features: ArrayLike,
-        *,
-        pids: Integers | None = None,
-        camids: Integers | None = None,
-        names: Sequence[str] | None = None,
-    ) -> None:
-        """Add images after the existing ones. If an error is raised, the gallery is unchanged.
-
-            gallery.add(model.embed(paths), names=paths)
-            gallery.add(model.embed(crops), pids=[7, 7, 12], camids=2)
-
-        Args:
-            features: numbers (N, D), or (D,) for one image; float32 is stored unchanged.
-            pids: identities, N integers or one for all. None means 0 for all, an unknown person (a
-                distractor in re-ID data sets). -1 is junk, which no search finds.
-            camids: cameras, N integers or one for all. None means 0 for all.
-            names: N texts or paths that identify the images. None means "" for all.
-
-        Raises:
-            ValueError: shapes or dtypes disagree, D is not that of the existing images, or a
-                descriptor is not finite or longer than 1e18.
-        """
-        rows = as_descriptors(features)
-        count = len(rows)
-        check_finite(rows)
-        labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
-        texts = [""] * count if names is None else as_texts(names)
-        if len(texts) != count:
-            raise ValueError(f"names must be {count}, one per image, got {len(texts)}")
-        with self._lock:
-            self._check_dim(rows, "descriptors")
-            if count and self._append(rows, *labels, texts):
-                self._index = None  # It would keep the old arrays in memory.
-
-    def label(
-        self,
-        *,
-        pids: Integers | None = None,
-        camids: Integers | None = None,
-    ) -> None:
-        """Change identities or cameras. If an error is raised, the gallery is unchanged.
-
-            gallery.label(pids=[7, 7, 12])
-
-        Args:
-            pids: as in `add`, for all N images; None leaves them unchanged.
-            camids: likewise.
-
-        Raises:
-            ValueError: as `add`.
-        """
-        with self._lock:
-            count = len(self)
-            labels = [self.pids, self.camids]
-            for i, (given, name) in enumerate(((pids, "pids"), (camids, "camids"))):
-                if given is not None:
-                    labels[i] = per_image(given, count, name)
-            self._relabel(*labels)
-            self._index = None
 
     def search(
         self,
@@ -177,6 +69,8 @@ class Gallery(Rows):
         identities: Integers | None = None,
         cameras: Integers | None = None,
         not_cameras: Integers | None = None,
+        rerank: bool = False,
+        candidates: int = 200,
         block_size: int = BLOCK_SIZE,
     ) -> Hits:
         """Find the k nearest images of each query.
@@ -185,6 +79,7 @@ class Gallery(Rows):
             gallery.search(query, cameras=[1, 4], not_cameras=3, identities=range(100))
             gallery.search(query, camids=2, own_camera=False)  # no images from camera 2
             gallery.search(query, pids=pids, camids=camids)  # the usual evaluation protocol
+        gallery.search(query, rerank=True)  # re-ranks the nearest 200
 
         `identities`, `cameras` and `not_cameras` apply to all queries and copy no descriptors. An
         image must pass all filters that are given. `pids` and `camids` are the identity and camera
@@ -201,6 +96,11 @@ class Gallery(Rows):
             identities: find only these identities.
             cameras: find only images from these cameras.
             not_cameras: find no images from these cameras.
+            rerank: order each query's nearest images by k-reciprocal re-ranking among the query and
+                these images, with the defaults of `evaluation.reranking.k_reciprocal`. Distances of
+                the result remain Euclidean. Other queries have no effect.
+            candidates: with `rerank`, the number of nearest images to re-rank, at least k. Only
+                images that pass all filters count.
             block_size: images of the gallery whose scores are in memory at a time, for at most 256
                 queries. It affects speed and memory, but not the result.
 
@@ -208,32 +108,34 @@ class Gallery(Rows):
             The images found, Q rows of k.
 
         Raises:
-            ValueError: shapes or dtypes disagree, a query is not finite or too long, k or
-                block_size is below 1, or `pids` or `camids` is given without the argument that it
-                needs to take effect.
+            ValueError: shapes or dtypes disagree, a query is not finite or too long, k, candidates
+                or block_size is below 1, or `pids` or `camids` is given without the argument that
+                it needs to take effect.
         """
         rows = as_descriptors(features)
         count = len(rows)
-        if k < 1 or block_size < 1:
-            raise ValueError(f"k and block_size must be at least 1, got {k} and {block_size}")
-        _check_labels(pids, camids, own_camera)
+        for name, number in (("k", k), ("candidates", candidates), ("block_size", block_size)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        check_query_labels(pids, camids, own_camera)
         labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
         check_finite(rows)
         with self._lock:
             self._check_dim(rows, "queries")
-            images, index = self._images(), self._indexed() if count and len(self) else None
-        keep = _passing(
-            (images.pids, identities, "identities", True),
-            (images.camids, cameras, "cameras", True),
-            (images.camids, not_cameras, "not_cameras", False),
-        )
-        indices, distances = np.full((count, k), -1, np.int32), np.full((count, k), np.inf, "f4")
+            # Additions append to this list of names; other changes replace it.
+            images, names = self._images(), self._names
+            index = self._indexed() if count and len(self) else None
+        keep = passing(images, identities, cameras, not_cameras)
+        wanted = max(k, min(candidates, len(images.pids))) if rerank else k
+        found = np.full((count, wanted), -1, np.int32), np.full((count, wanted), np.inf, "f4")
         if index is not None:
             query = Descriptors(rows, *labels)
-            indices, distances = nearest(
-                query, index, k, keep=keep, own_camera=own_camera, block_size=block_size
+            found = nearest(
+                query, index, wanted, keep=keep, own_camera=own_camera, block_size=block_size
             )
-        return _hits(images, self._names, indices, distances)
+        if rerank:
+            found = _reranked(rows, images, *found)
+        return _hits(images, names, *(part[:, :k] for part in found))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the gallery into one file, completely or not at all.
@@ -288,27 +190,12 @@ def _hits(
     return Hits(indices, distances, pids, camids, rows)
 
 
-def _check_labels(pids, camids, own_camera: bool) -> None:
-    """Raise ValueError if the queries' pids or camids are given, but have no effect."""
-    if camids is None and (pids is not None or not own_camera):
-        raise ValueError("pids and own_camera=False need camids, the queries' cameras")
-    if camids is not None and pids is None and own_camera:
-        raise ValueError(
-            "camids have no effect without pids or own_camera=False: with pids, images of a "
-            "query's identity and camera are ignored, with own_camera=False all images of its "
-            "camera. To select cameras of the gallery, use cameras and not_cameras"
-        )
-
-
-def _passing(*filters) -> np.ndarray | None:
-    """Mark the images that pass all filters, bool (N,); None means all.
-
-    A filter consists of the images' labels, the selected labels (or None), the name of the labels,
-    and whether images must have one of them or must not.
-    """
-    keep = None
-    for own, chosen, label, wanted in filters:
-        if chosen is not None:
-            passes = np.isin(own, as_integers(chosen, label), invert=not wanted)
-            keep = passes if keep is None else keep & passes
-    return keep
+def _reranked(
+    queries: np.ndarray, images: Descriptors, indices: np.ndarray, distances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Re-rank the images found for each query by themselves."""
+    order = np.tile(np.arange(indices.shape[1]), (len(queries), 1))
+    for i, query in enumerate(queries):
+        found = indices[i][indices[i] >= 0]
+        order[i, : len(found)] = reranked(query, images.features[found])
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)

@@ -1,5 +1,6 @@
 """The content of a `Gallery` in memory, and conversions of arguments from callers."""
 
+import itertools
 import os
 import threading
 from collections.abc import Collection, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.runtime.messages import shown
 
 #: Identities or cameras: an array of integers, a list, a range, a set, or one integer.
 Integers: TypeAlias = ArrayLike | Collection[int]
@@ -18,11 +20,11 @@ _LONGEST = 1e18
 
 
 class Rows:
-    """Descriptors, identities, cameras and names of N images, to which more can be appended.
+    """Descriptors, identities, cameras and names of N images, which can be changed.
 
     The arrays have room for more rows than there are images, so appending images one by one takes
-    time proportional to their number. Threads that change or read several arrays together hold
-    `_lock`.
+    time proportional to their number. Other changes make new arrays and a new list of names.
+    Threads that change them, or read several together, hold `_lock`.
     """
 
     def __init__(self):
@@ -63,25 +65,29 @@ class Rows:
 
     @property
     def features(self) -> np.ndarray:
-        """(N, D) float32, read-only, without a copy. Later additions are not in it."""
-        return _view(self._features, len(self))
+        """(N, D) float32, read-only, without a copy. Later changes are not in it."""
+        with self._lock:
+            return _view(self._features, len(self))
 
     @property
     def pids(self) -> np.ndarray:
         """(N,) int64 identities, read-only; 0 means unknown."""
-        return _view(self._pids, len(self))
+        with self._lock:
+            return _view(self._pids, len(self))
 
     @property
     def camids(self) -> np.ndarray:
         """(N,) int64 cameras, read-only; 0 means unknown."""
-        return _view(self._camids, len(self))
+        with self._lock:
+            return _view(self._camids, len(self))
 
     @property
     def names(self) -> tuple[str, ...]:
         """N texts."""
-        if len(self._names_seen) != len(self):
-            self._names_seen = tuple(self._names)
-        return self._names_seen
+        with self._lock:
+            if len(self._names_seen) != len(self):
+                self._names_seen = tuple(self._names)
+            return self._names_seen
 
     def _check_dim(self, features: np.ndarray, what: str) -> None:
         """Raise ValueError if descriptors, named `what`, have another length than those here."""
@@ -122,6 +128,44 @@ class Rows:
         """Replace all identities and cameras, (N,) int64. Views of the old ones do not change."""
         capacity = len(self._features)
         self._pids, self._camids = (_grown(x, len(self), capacity) for x in (pids, camids))
+
+    def _replace(
+        self,
+        places: np.ndarray,
+        features: np.ndarray,
+        pids: np.ndarray | None,
+        camids: np.ndarray | None,
+    ) -> None:
+        """Replace the rows at some places; labels that are None remain. Views do not change."""
+        arrays: list[np.ndarray] = [self._features, self._pids, self._camids]
+        for i, new in enumerate((features, pids, camids)):
+            if new is not None and len(places):
+                arrays[i] = _grown(arrays[i], len(self), len(arrays[i]))
+                arrays[i][places] = new
+        self._features, self._pids, self._camids = arrays
+
+    def _keep(self, kept: np.ndarray) -> None:
+        """Keep only some images, bool (N,). Views of all images do not change."""
+        self._take(
+            self.features[kept] if kept.any() else np.empty((0, 0), np.float32),
+            self.pids[kept],
+            self.camids[kept],
+            list(itertools.compress(self._names, kept)),
+        )
+
+    def _places(self, names: Sequence[str], *, once: bool = False) -> np.ndarray:
+        """Return the places of the images with some names, int64, in the order of the names.
+
+        Raises:
+            ValueError: no image has one of the names; or with `once`, several images have one or
+                it is given twice.
+        """
+        places: dict[str, list[int]] = {name: [] for name in names}
+        for place, name in enumerate(self._names):
+            if name and name in places:
+                places[name].append(place)
+        check_named(names, {name: len(found) for name, found in places.items()}, once)
+        return np.array(list(itertools.chain(*places.values())), np.int64)
 
 
 def _view(array: np.ndarray, count: int) -> np.ndarray:
@@ -189,6 +233,71 @@ def per_image(given: Integers | None, count: int, label: str) -> np.ndarray:
     if len(array) != count:
         raise ValueError(f"{label} must be {count} integers, one per image, got {len(array)}")
     return array
+
+
+def as_names(names: Sequence[str | os.PathLike[str]] | None, count: int | None = None) -> list[str]:
+    """Convert names to texts, `count` of them if that is given; None means "" for all.
+
+    Raises:
+        ValueError: they are anything else, or of another number.
+    """
+    texts = [""] * (count or 0) if names is None else as_texts(names)
+    if count is not None and len(texts) != count:
+        raise ValueError(f"names must be {count}, one per image, got {len(texts)}")
+    return texts
+
+
+def check_named(names: Sequence[str], found: dict[str, int], once: bool) -> None:
+    """Raise ValueError if a name stands for no image; or with `once`, not for exactly one.
+
+    Args:
+        names: those that a caller gave.
+        found: the number of images with each name.
+        once: whether a name must be given once and stand for one image.
+    """
+    if absent := [name for name in found if not found[name]]:
+        more = f", nor one of {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise ValueError(f"no image of the gallery is named {shown(absent[0])}{more}")
+    several = next((name for name in found if found[name] > 1), None)
+    if once and several is not None:
+        raise ValueError(
+            f"{found[several]} images of the gallery are named {shown(several)}; it must be one: "
+            "remove them and add them with a name each"
+        )
+    if once and len(found) != len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"names holds {shown(twice)} twice; each must be given once")
+
+
+def check_query_labels(pids: Integers | None, camids: Integers | None, own_camera: bool) -> None:
+    """Raise ValueError if the queries' pids or camids are given, but have no effect."""
+    if camids is None and (pids is not None or not own_camera):
+        raise ValueError("pids and own_camera=False need camids, the queries' cameras")
+    if camids is not None and pids is None and own_camera:
+        raise ValueError(
+            "camids have no effect without pids or own_camera=False: with pids, images of a "
+            "query's identity and camera are ignored, with own_camera=False all images of its "
+            "camera. To select cameras of the gallery, use cameras and not_cameras"
+        )
+
+
+def passing(
+    images: Descriptors,
+    identities: Integers | None,
+    cameras: Integers | None,
+    not_cameras: Integers | None,
+) -> np.ndarray | None:
+    """Mark the images that pass all filters that are given, bool (N,); None means all."""
+    keep = None
+    for own, chosen, label in (
+        (images.pids, identities, "identities"),
+        (images.camids, cameras, "cameras"),
+        (images.camids, not_cameras, "not_cameras"),
+    ):
+        if chosen is not None:
+            passes = np.isin(own, as_integers(chosen, label), invert=label == "not_cameras")
+            keep = passes if keep is None else keep & passes
+    return keep
 
 
 def as_texts(names: Sequence[str | os.PathLike[str]]) -> list[str]:

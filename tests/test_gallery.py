@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 import reid_jax
 from reid_jax import gallery as gallery_module
+from reid_jax.evaluation import ranking
+from reid_jax.evaluation.descriptor_sets import Descriptors
+from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.gallery import Gallery
 
 
@@ -118,6 +121,40 @@ def test_search_is_brute_force_on_real_numbers(rng, block_size):
     np.testing.assert_array_equal(hits.indices[:5, 0], np.flatnonzero(pids >= 0)[:5])
     np.testing.assert_array_equal(hits.distances[:5, 0], 0)
     assert (hits.distances[5:] > 1).all()
+
+
+def test_reranking_is_that_of_the_evaluation(rng):
+    gallery, features, pids, *_ = random_gallery(rng, 120, 6, integers=False)
+    queries = rng.standard_normal((3, 6)).astype(np.float32)
+    hits = gallery.search(queries, 7, rerank=True, candidates=50, not_cameras=2)
+    plain = gallery.search(queries, 50, not_cameras=2)
+    changed = False
+    for i, query in enumerate(queries):
+        near = plain.indices[i]
+        nobody = np.zeros(51, int)
+        sets = (
+            Descriptors(query[None], nobody[:1], nobody[:1]),
+            Descriptors(features[near], nobody[1:], nobody[1:]),
+        )
+        found, _ = ranking.nearest(*sets, 7, rescore=k_reciprocal(*sets))
+        np.testing.assert_array_equal(hits.indices[i], near[found[0]])
+        np.testing.assert_array_equal(hits.distances[i], plain.distances[i, found[0]])
+        np.testing.assert_array_equal(hits.pids[i], pids[near[found[0]]])
+        changed |= (found[0] != np.arange(7)).any()
+        alone = gallery.search(query, 7, rerank=True, candidates=50, not_cameras=2)
+        np.testing.assert_array_equal(alone.indices[0], hits.indices[i])
+    assert changed
+    assert 2 not in hits.camids
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 21])
+def test_few_images_are_reranked(rng, count):
+    gallery = Gallery()
+    gallery.add(rng.standard_normal((count, 3)))
+    hits = gallery.search(rng.standard_normal((2, 3)), 30, rerank=True)
+    for row in hits.indices.tolist():
+        assert sorted(row[:count]) == list(range(count))
+        assert row[count:] == [-1] * (30 - count)
 
 
 def test_searches_between_additions_find_what_is_there(rng):
@@ -253,8 +290,9 @@ def test_the_longest_descriptors_are_searched():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k and block_size must be at least 1, got 0"),
-        ({"block_size": 0}, "k and block_size must be at least 1"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"pids": 1}, "pids and own_camera=False need camids"),
         ({"own_camera": False}, "pids and own_camera=False need camids"),
         ({"camids": 1}, "camids have no effect without"),
@@ -318,11 +356,12 @@ def test_the_package_alone_is_cheap_and_has_the_gallery():
     assert reid_jax.Gallery is Gallery
 
 
-def test_threads_search_while_others_add_label_and_save(tmp_path):
+def test_threads_search_while_others_change_and_save(tmp_path):
     """A filtered search once saw the identities of one moment and the rows of another."""
     rng = np.random.default_rng(0)
     gallery = Gallery()
     gallery.add(rng.normal(size=(50, 8)), pids=1, camids=1, names=["1"] * 50)
+    gallery.add(np.full((1, 8), 9.0), pids=3, camids=1, names=["3"])
     query, errors, stop = rng.normal(size=(2, 8)), [], threading.Event()
 
     def repeat(job):
@@ -334,7 +373,7 @@ def test_threads_search_while_others_add_label_and_save(tmp_path):
 
     def search():
         hits = gallery.search(query, 5, cameras=[1, 2], identities=range(10))
-        assert set(hits.pids.ravel().tolist()) <= {1, 2}
+        assert set(hits.pids.ravel().tolist()) <= {1, 2, 3}
         assert [list(map(int, row)) for row in hits.names] == hits.pids.tolist()
 
     def save():
@@ -347,6 +386,9 @@ def test_threads_search_while_others_add_label_and_save(tmp_path):
         search,
         lambda: gallery.add(rng.normal(size=(7, 8)), pids=2, camids=2, names=["2"] * 7),
         lambda: gallery.label(camids=int(rng.integers(1, 3))),
+        lambda: gallery.update(np.full((1, 8), rng.normal()), names=["3"], pids=3),
+        lambda: time.sleep(0.02) or gallery.remove(identities=2),
+        lambda: gallery.search(query, 2, rerank=True),
         save,
     )
     threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
@@ -357,7 +399,7 @@ def test_threads_search_while_others_add_label_and_save(tmp_path):
     for thread in threads:
         thread.join()
     assert not errors
-    assert len(Gallery.load(tmp_path / "all.gallery")) > 50
+    assert len(Gallery.load(tmp_path / "all.gallery")) >= 51
     assert len(gallery.pids) == len(gallery.names) == len(gallery.features) == len(gallery)
 
 
@@ -369,22 +411,3 @@ def test_a_gallery_is_pickled_with_its_images():
     assert copy.search(np.eye(3)[1], 1).names == (("b",),)
     copy.add(np.eye(3))
     assert (len(copy), len(gallery), copy.origin) == (6, 3, "tests")
-
-
-def test_hits_within_a_distance():
-    gallery = reid_jax.Gallery()
-    gallery.add([[0.0], [1], [2]], pids=[7, 8, 9], camids=[1, 2, 3], names=["a", "b", "c"])
-    hits = gallery.search([[0.0], [9]], k=4)
-    near = hits.within(1)
-    assert near.indices.tolist() == [[0, 1, -1, -1], [-1] * 4]
-    assert near.distances.tolist() == [[0, 1, np.inf, np.inf], [np.inf] * 4]
-    assert near.pids.tolist() == [[7, 8, -1, -1], [-1] * 4]
-    assert near.camids.tolist() == [[1, 2, -1, -1], [-1] * 4]
-    assert near.names == (("a", "b", "", ""), ("",) * 4)
-    for own, others in zip(near, hits, strict=True):
-        assert getattr(own, "dtype", tuple) == getattr(others, "dtype", tuple)
-    for field, whole in zip(hits.within(np.inf), hits, strict=True):
-        np.testing.assert_array_equal(field, whole)
-    for distance in (-1, np.nan):
-        with pytest.raises(ValueError, match="it must be a number of at least 0"):
-            hits.within(distance)

@@ -19,7 +19,13 @@ FLOORS = (
     (("reproduce",), ("report",)),
     (("search",), ("export",)),
     (("",),),  # `reid_jax` itself, which offers what is on the next floor
-    (("inference", "network_on_devices"), ("gallery", "gallery_file", "gallery_rows")),
+    (
+        ("inference", "network_on_devices"),
+        (
+            *("gallery", "gallery_images", "gallery_rows", "gallery_hits", "gallery_file"),
+            *("gallery_milvus", "gallery_milvus_images", "gallery_milvus_store"),
+        ),
+    ),
     (("programs",),),
     (("weights",),),
     (("evaluation",), ("training",)),

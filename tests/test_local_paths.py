@@ -73,6 +73,7 @@ TAKERS = {
     "weights": read_trunk,
     "report": lambda path: write_report(path, None, facts={}, curves=None),
     "Gallery.save": lambda path: reid_jax.Gallery().save(path),
+    "Hits.save": lambda path: reid_jax.Gallery().search([1.0]).save(path),
     "Gallery.load": reid_jax.Gallery.load,
     "picture": lambda path: visualize.save(Figure(), path),
     "extra": lambda path: layouts.read_extra(path),

@@ -42,13 +42,19 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "--gallery",
         required=True,
         metavar="FOLDER_OR_FILE",
-        help="a folder with images in it or below, or a file of --save-gallery",
+        help="a folder with images in it or below, a file of --save-gallery, or a Milvus database: "
+        "milvus:people.db or milvus:http://HOST:19530, with #NAME for another collection",
     )
     parser.add_argument(
         "--query", required=True, nargs="+", metavar="IMAGE", help="images of the people to find"
     )
     parser.add_argument(
         "-k", "--top", type=_positive, default=10, help="matches per query; default: %(default)s"
+    )
+    parser.add_argument(
+        "--rerank",
+        action="store_true",
+        help="order each query's 200 nearest images by k-reciprocal re-ranking",
     )
     _add_filters(parser)
     parser.add_argument(
@@ -61,6 +67,13 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         default="search.png",
         metavar="FILE",
         help="file of the picture; default: %(default)s",
+    )
+    parser.add_argument(
+        "--hits",
+        type=_table,
+        metavar="FILE",
+        help="write the matches into this .json or .csv file too: query, rank, name, pid, camid "
+        "and distance of each",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
@@ -109,6 +122,12 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
+
+
+def _table(text: str) -> str:
+    if not text.lower().endswith((".json", ".csv")):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .json or .csv")
+    return text
 
 
 def _distance(text: str) -> float:

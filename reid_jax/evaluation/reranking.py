@@ -23,6 +23,8 @@ from reid_jax.runtime.progress import Progress
 
 #: Default of k1 below, which needs more images than that.
 NEIGHBOURS = 20
+#: Default of k2 below.
+AVERAGED = 6
 
 # Rows that are processed at a time: some megabytes.
 _ROWS = 256
@@ -33,7 +35,7 @@ def k_reciprocal(
     gallery: Descriptors,
     *,
     k1: int = NEIGHBOURS,
-    k2: int = 6,
+    k2: int = AVERAGED,
     weight: float = 0.3,
     block_size: int = BLOCK_SIZE,
     progress: Progress = None,

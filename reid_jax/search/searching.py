@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,86 +16,21 @@ from reid_jax import inference, visualize
 from reid_jax.data import decoding, image_files, layouts
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
+from reid_jax.gallery_hits import write_rows
+from reid_jax.gallery_milvus import MilvusGallery
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, printable, say, shown
+from reid_jax.search.labels import Labels, StoredLabels
 
 # Limits of the picture: a page or two that can be read.
 _DRAWN_QUERIES = 20
 _DRAWN_HITS = 10
 
+# What --gallery begins with for a Milvus database, and separates its address from the collection.
+_MILVUS, _COLLECTION = "milvus:", "#"
+
 # Colour of images that no longer exist.
 _MISSING = 225
-
-# The number of an identity that the gallery does not have; no image has this number.
-_ABSENT = -2
-
-
-class Labels:
-    """Identities and cameras in file names, and their numbers in a gallery.
-
-    Attributes:
-        texts: (identity, camera) of each gallery image.
-        pids: int64 (N,), numbers of the gallery's identities.
-        camids: int64 (N,), numbers of the gallery's cameras.
-    """
-
-    def __init__(self, paths: Sequence[str], read: Callable[[Sequence[str]], list], least: int):
-        """Number the identities and cameras in the names of gallery images.
-
-        Args:
-            paths: N paths.
-            read: from paths to (identity, camera) texts, None for names without them.
-            least: smallest number of an identity or a camera. If all texts are such numbers, they
-                are kept; otherwise they are counted from 1.
-
-        Raises:
-            ValueError: a name shows no identity and camera.
-        """
-        self._read = read
-        self.texts = read(paths)
-        for path, who in zip(paths, self.texts, strict=True):
-            if who is None:
-                raise ValueError(
-                    f"no identity and camera in the name of {shown(path)}: is --layout or "
-                    "--pattern another?"
-                )
-        self._numbers = [_numbering({who[field] for who in self.texts}, least) for field in (0, 1)]
-        self.pids, self.camids = self._numbered(self.texts)
-
-    def of(self, paths: Sequence[str]) -> tuple[list, np.ndarray, np.ndarray]:
-        """The same for queries: texts or None, and numbers, 0 for names without them."""
-        texts = self._read(paths)
-        return texts, *self._numbered(texts)
-
-    def number(self, text: str, field: int, option: str) -> int:
-        """The number of an identity (field 0) or a camera (1) that an option names.
-
-        Raises:
-            ValueError: no image of the gallery has it.
-        """
-        known = self._numbers[field]
-        key = text if text in known else text.lstrip("0")  # For 0002 in names of Market-1501.
-        if key not in known:
-            few = ", ".join(map(repr, sorted(known, key=known.__getitem__)[:10]))
-            more = ", ..." if len(known) > 10 else ""
-            raise ValueError(f"{option} {text!r}: the gallery has none; it has {few}{more}")
-        return known[key]
-
-    def _numbered(self, texts) -> tuple[np.ndarray, np.ndarray]:
-        pids, camids = (
-            np.array([numbers.get(who[field], _ABSENT) if who else 0 for who in texts], np.int64)
-            for field, numbers in enumerate(self._numbers)
-        )
-        return pids, camids
-
-
-def _numbering(texts: set[str], least: int) -> dict[str, int]:
-    """Numbers of texts: their own if all are numbers of at least `least`, otherwise from 1 on."""
-    if all(re.fullmatch(r"-?[0-9]{1,9}", text) for text in texts):
-        numbers = {text: int(text) for text in texts}
-        if all(str(n) == text and n >= least for text, n in numbers.items()):
-            return numbers
-    return {text: number for number, text in enumerate(sorted(texts), start=1)}
 
 
 def search(options: argparse.Namespace) -> Hits:
@@ -108,6 +42,10 @@ def search(options: argparse.Namespace) -> Hits:
     """
     options = _with_local_paths(options)
     read = _reader(options)
+    if _milvus(options) and options.save_gallery is not None:
+        raise ValueError(
+            "--save-gallery saves the descriptors of a folder, and --gallery is a Milvus database"
+        )
     _check_there(options)
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
@@ -115,18 +53,27 @@ def search(options: argparse.Namespace) -> Hits:
     limit = _limit(options, model)
     queries = model.embed(options.query)
     gallery = _gallery(options, model)
-    labels = None
-    if read:
+    labels: Labels | StoredLabels | None = None
+    if isinstance(gallery, MilvusGallery):
+        labels = StoredLabels(read)
+    elif read:
         labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
         gallery.label(pids=labels.pids, camids=labels.camids)
-    if options.save_gallery is not None:
+    if options.save_gallery is not None and isinstance(gallery, Gallery):
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
     filters, (whom, pids) = _filters(options, labels)
-    hits = gallery.search(queries, options.top, **filters)
+    hits = gallery.search(queries, options.top, rerank=options.rerank, **filters)
     if limit is not None:
         hits = hits.within(limit)
+    if isinstance(labels, StoredLabels):
+        labels.keep(hits)
+    if isinstance(gallery, MilvusGallery):
+        gallery.close()
     drawn = _draw(options, model.config.data.image_size, pids, hits)
+    if options.hits is not None:
+        write_rows(options.hits, _rows(options, labels, hits))
+        drawn += f"\nsaved the matches as {shown(options.hits)}"
     for query, who, *found in zip(
         options.query, whom, hits.indices, hits.distances, hits.names, strict=True
     ):
@@ -147,18 +94,24 @@ def _limit(options: argparse.Namespace, model: inference.Model) -> float | None:
 def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
     """The options with paths as `local_path` gives them; raises ValueError likewise."""
     paths: dict[str, Any] = {"query": [local_path(query, "--query") for query in options.query]}
-    for option in ("workdir", "gallery", "output", "save_gallery"):
-        if getattr(options, option) is not None:
+    for option in ("workdir", "gallery", "output", "save_gallery", "hits"):
+        if getattr(options, option) is not None and not (option == "gallery" and _milvus(options)):
             label = f"--{option.replace('_', '-')}"
             paths[option] = local_path(getattr(options, option), label)
     return argparse.Namespace(**vars(options) | paths)
 
 
+def _milvus(options: argparse.Namespace) -> bool:
+    """Whether --gallery names a Milvus database."""
+    return options.gallery.startswith(_MILVUS)
+
+
 def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | None:
     """A function from paths to identities and cameras, by --layout or --pattern; otherwise None."""
     if options.layout is None and options.pattern is None:
-        asked = ("camera", "not_camera", "identity", "other_cameras")
-        for option in asked:
+        # A Milvus gallery has identities and cameras of its own, but its queries do not.
+        own = () if _milvus(options) else ("camera", "not_camera", "identity")
+        for option in (*own, "other_cameras"):
             if getattr(options, option):
                 raise ValueError(
                     f"--{option.replace('_', '-')} needs --layout or --pattern, which define how "
@@ -175,7 +128,7 @@ def _reader(options: argparse.Namespace) -> Callable[[Sequence[str]], list] | No
 
 def _check_there(options: argparse.Namespace) -> None:
     """Raise one FileNotFoundError for all files and folders that are missing."""
-    named = [(options.gallery, "folder or file", "--gallery")]
+    named = [] if _milvus(options) else [(options.gallery, "folder or file", "--gallery")]
     named += [(query, "file", "--query") for query in options.query]
     missing = [item for item in named if not os.path.lexists(item[0])]
     if missing:
@@ -185,7 +138,7 @@ def _check_there(options: argparse.Namespace) -> None:
 
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
-    for option in ("output", "save_gallery"):
+    for option in ("output", "save_gallery", "hits"):
         if getattr(options, option) is None:
             continue
         path = pathlib.Path(getattr(options, option))
@@ -200,12 +153,12 @@ def _check_writable(options: argparse.Namespace) -> None:
             raise OSError(f"cannot write {label} {shown(path)}: {error.strerror}") from error
 
 
-def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
-    """The gallery of a file, or of a folder's images, which are described now."""
+def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery | MilvusGallery:
+    """The gallery of a file or a database, or of a folder's images, which are described now."""
     origin = _origin(model)
     path = options.gallery
-    if os.path.isfile(path):
-        gallery = Gallery.load(path)
+    if _milvus(options) or os.path.isfile(path):
+        gallery = _opened(path)
         if gallery.origin not in ("", origin) or (len(gallery) and gallery.dim != model.dim):
             raise ValueError(
                 f"the descriptors in {shown(path)} are of another network ({gallery.origin!r}, "
@@ -219,6 +172,20 @@ def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery:
     say(f"describing {counted(len(paths), 'image')} in {shown(path)}")
     gallery = Gallery(origin)
     gallery.add(model.embed(paths, say), names=paths)
+    return gallery
+
+
+def _opened(path: str) -> Gallery | MilvusGallery:
+    """The gallery of a file, or of a Milvus database."""
+    if not path.startswith(_MILVUS):
+        return Gallery.load(path)
+    uri, _, collection = path.removeprefix(_MILVUS).partition(_COLLECTION)
+    if "://" not in uri and not os.path.exists(os.path.expanduser(uri)):
+        raise FileNotFoundError(f"no Milvus database {shown(uri)} (--gallery)")
+    gallery = MilvusGallery(uri, *([collection] if collection else []))
+    if not gallery.dim:
+        gallery.close()
+        raise ValueError(f"--gallery {shown(path)} names no collection of images: write #NAME")
     return gallery
 
 
@@ -236,7 +203,9 @@ def _origin(model: inference.Model) -> str:
     return f"{config.model.name}, step {model.step}, sha256 {digest.hexdigest()}"
 
 
-def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, tuple]:
+def _filters(
+    options: argparse.Namespace, labels: Labels | StoredLabels | None
+) -> tuple[dict, tuple]:
     """Arguments of `Gallery.search`, and texts and numbers of the queries' identities."""
     count = len(options.query)
     if labels is None:
@@ -260,12 +229,25 @@ def _filters(options: argparse.Namespace, labels: Labels | None) -> tuple[dict, 
     return filters, (whom, pids)
 
 
+def _rows(
+    options: argparse.Namespace, labels: Labels | StoredLabels | None, hits: Hits
+) -> list[dict[str, Any]]:
+    """The rows of --hits, with identities and cameras as file names show them."""
+    rows = hits.rows(options.query)
+    if labels is not None:
+        for row, i in zip(rows, hits.indices[hits.indices >= 0].tolist(), strict=True):
+            for field, text in zip(("pid", "camid"), labels.texts[i], strict=True):
+                if str(row[field]) != text:  # The number was only counted.
+                    row[field] = text
+    return rows
+
+
 def _described(who: tuple[str, str] | None) -> str:
     return "" if who is None else f", identity {printable(who[0])}, camera {printable(who[1])}"
 
 
 def _table(
-    labels: Labels | None,
+    labels: Labels | StoredLabels | None,
     limit: float | None,
     indices: np.ndarray,
     distances: np.ndarray,

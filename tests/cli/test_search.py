@@ -25,6 +25,7 @@ def test_defaults(calls):
     assert not options.other_cameras
     assert (options.max_distance, options.fpr) == (None, None)
     assert options.output == "search.png"
+    assert (options.hits, options.rerank) == (None, False)
 
 
 def test_options_take_several_values(calls):
@@ -50,6 +51,7 @@ def test_limits_are_numbers(calls):
         (["--max-distance=1", "--fpr=0.1"], "not allowed with argument --max-distance"),
         (["--max-distance=-1"], "'-1' is not a distance, such as 1.7"),
         (["--max-distance=inf"], "'inf' is not a distance"),
+        (["--hits=hits.txt"], "'hits.txt' must end in .json or .csv"),
         (["--fpr=few"], "'few' is not a rate below 1, such as 1e-3"),
         (["--fpr=1"], "'1' is not a rate below 1"),
         (["--fpr=nan"], "'nan' is not a rate below 1"),

@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import json
 import os
 import pathlib
 import re
@@ -17,9 +18,10 @@ from PIL import Image
 
 from reid_jax import inference, visualize
 from reid_jax.cli import search as command
-from reid_jax.data import image_files
+from reid_jax.data import image_files, layouts
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
 from reid_jax.gallery import Gallery
+from reid_jax.gallery_milvus import MilvusGallery
 from reid_jax.runtime.messages import shown
 from reid_jax.search import searching
 from tests import random_runs
@@ -161,6 +163,37 @@ def test_images_beyond_the_distance_are_left_out(here, capsys, drawn):
     assert np.isinf(drawn[-1][1]["distances"][1]).all()
     run("--query", asked[1], "--max-distance", 0, "--output", "nobody.png")
     assert pathlib.Path("nobody.png").is_file()
+
+
+def test_matches_are_written_before_they_are_printed(here, monkeypatch):
+    asked = queries()[:2]
+    (here / "own").mkdir()
+    for path, name in zip(queries(), ("anna-3-1.jpg", "bert-4-1.jpg"), strict=False):
+        shutil.copy(path, here / "own" / name)
+    hits = run("--query", *asked, "-k", 3, "--hits", "new/hits.JSON")
+    assert json.loads(pathlib.Path("new/hits.JSON").read_text()) == hits.rows(asked)
+    named = ["--pattern", "(?P<pid>[^-]+)-(?P<camid>[^-]+)-", "--gallery", "own"]
+
+    def fail(text):
+        if "rank" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "say", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("--query", asked[0], *named, "--hits", "hits.csv", "--max-distance", 0)
+    assert pathlib.Path("hits.csv").read_text() == (
+        "query,rank,name,pid,camid,distance\n" + f"{asked[0]},1,own/anna-3-1.jpg,anna,3,0.0\n"
+    )
+
+
+def test_reranked_images_are_in_another_order(here, capsys, drawn):
+    plain, hits = (run("--query", *queries(), "-k", 20, *more) for more in ([], ["--rerank"]))
+    gallery = Gallery()
+    paths = image_files.find_images(GALLERY, "")
+    gallery.add(described(paths), names=paths)
+    expected = gallery.search(described(queries()), 20, rerank=True)
+    assert hits.names == expected.names
+    assert hits.names != plain.names
 
 
 def test_the_threshold_of_a_false_positive_rate(here, capsys, monkeypatch):
@@ -313,6 +346,41 @@ def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatc
     # The identities come from the names, even if the gallery was described earlier.
     hits = run("--query", *asked, "--gallery", "kept/a.gallery", "--layout", "market1501")
     assert set(hits.pids[0]) > {0}
+
+
+@pytest.mark.filterwarnings("ignore")  # grpc and pandas raise some.
+def test_a_gallery_in_milvus(here, capsys, drawn):
+    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+    paths = image_files.find_images(GALLERY, "")
+    asked = queries()[:2]
+    labels = layouts.read_names(paths, "market1501", None, "")
+    pids, camids = np.array(labels, int).T
+    origin = searching._origin(inference.load("run"))
+    stored = MilvusGallery("people.db", origin=origin)
+    stored.add(described(paths), names=paths, pids=pids, camids=camids)
+    stored.close()
+    given = ["--query", *asked, "--layout", "market1501", "-k", 4]
+    for options in (["--other-cameras"], ["--camera", camids[0]], ["--identity", pids.max()], ["--rerank"]):
+        said = []
+        for gallery in ("milvus:people.db", GALLERY):
+            found = run(*given, *options, "--gallery", gallery, "--hits", "hits.csv")
+            said.append((rows(capsys.readouterr().out), pathlib.Path("hits.csv").read_text()))
+        assert said[0] == said[1]
+        np.testing.assert_array_equal(drawn[-1][0][2], drawn[-2][0][2])
+        assert (found.indices >= 0).any()
+    run("--query", *asked, "--gallery", "milvus:people.db", "--not-camera", 4, 5)
+    assert {row[3] for table in rows(capsys.readouterr().out) for row in table} == {"3"}
+    for options, message in (
+        (["--gallery", "milvus:nowhere.db"], "no Milvus database 'nowhere.db' .--gallery"),
+        (["--gallery", "milvus:people.db#x"], "'milvus:people.db#x' names no collection of images"),
+        (["--gallery", "milvus:people.db", "--camera", "door"], "--camera 'door': .* are numbers"),
+        (["--gallery", "milvus:people.db", "--other-cameras"], "needs --layout or --pattern"),
+        (["--gallery", "milvus:people.db", "--checkpoint", 1], "are of another network"),
+        (["--gallery", "milvus:people.db", "--save-gallery", "a"], "--gallery is a Milvus data"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            run("--query", *asked, *options)
+    assert not pathlib.Path("nowhere.db").exists()
 
 
 def test_a_gallery_of_another_network_is_refused(here, capsys):

@@ -1,0 +1,95 @@
+"""Hits of a search: within a distance, as rows, and as files."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import reid_jax
+
+
+@pytest.fixture
+def gallery():
+    gallery = reid_jax.Gallery()
+    gallery.add([[0.0], [1], [2]], pids=[7, 8, 9], camids=[1, 2, 3], names=["a", 'b,\n"', "c"])
+    return gallery
+
+
+def test_hits_within_a_distance(gallery):
+    hits = gallery.search([[0.0], [9]], k=4)
+    near = hits.within(1)
+    assert near.indices.tolist() == [[0, 1, -1, -1], [-1] * 4]
+    assert near.distances.tolist() == [[0, 1, np.inf, np.inf], [np.inf] * 4]
+    assert near.pids.tolist() == [[7, 8, -1, -1], [-1] * 4]
+    assert near.camids.tolist() == [[1, 2, -1, -1], [-1] * 4]
+    assert near.names == (("a", 'b,\n"', "", ""), ("",) * 4)
+    for own, others in zip(near, hits, strict=True):
+        assert getattr(own, "dtype", tuple) == getattr(others, "dtype", tuple)
+    for field, whole in zip(hits.within(np.inf), hits, strict=True):
+        np.testing.assert_array_equal(field, whole)
+    for distance in (-1, np.nan):
+        with pytest.raises(ValueError, match="it must be a number of at least 0"):
+            hits.within(distance)
+
+
+def test_a_far_image_between_near_ones_is_left_out():
+    hits = reid_jax.gallery.Hits(
+        np.array([[4, 5, 6]], np.int32),
+        np.array([[1, 3, 2]], np.float32),
+        np.array([[7, 8, 9]]),
+        np.array([[1, 2, 3]]),
+        (("a", "b", "c"),),
+    ).within(2)
+    assert hits.indices.tolist() == [[4, 6, -1]]
+    assert hits.distances.tolist() == [[1, 2, np.inf]]
+    assert (hits.pids.tolist(), hits.camids.tolist()) == ([[7, 9, -1]], [[1, 3, -1]])
+    assert hits.names == (("a", "c", ""),)
+
+
+ROWS = [
+    {"query": "x", "rank": 1, "name": "a", "pid": 7, "camid": 1, "distance": 0.5},
+    {"query": "x", "rank": 2, "name": 'b,\n"', "pid": 8, "camid": 2, "distance": 0.5},
+    {"query": "y", "rank": 1, "name": "c", "pid": 9, "camid": 3, "distance": 0.25},
+]
+
+
+def found(gallery):
+    return gallery.search([[0.5], [2.25]], k=2).within(0.5)
+
+
+def test_rows_and_files(gallery, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hits = found(gallery)
+    assert hits.rows(["x", "y"]) == ROWS
+    assert [row["query"] for row in hits.rows()] == [0, 0, 1]
+    hits.save("new/hits.json", queries=["x", "y"])
+    assert json.loads(pathlib.Path("new/hits.json").read_text()) == ROWS
+    hits.save(pathlib.Path("hits.CSV"), ["x", "y"])
+    with open("hits.CSV", newline="") as file:
+        texts = [{key: str(value) for key, value in row.items()} for row in ROWS]
+        assert list(csv.DictReader(file)) == texts
+    gallery.search([[0.5]], cameras=[]).save("none.csv")
+    assert pathlib.Path("none.csv").read_text() == "query,rank,name,pid,camid,distance\n"
+
+
+def test_names_that_are_no_text_are_kept(tmp_path):
+    gallery = reid_jax.Gallery()
+    gallery.add([1.0], names=[b"\xff.jpg"])
+    hits = gallery.search([1.0], 1)
+    for ending in ("json", "csv"):
+        hits.save(tmp_path / f"hits.{ending}")
+        assert "\\udcff.jpg" in (tmp_path / f"hits.{ending}").read_text("utf-8")
+    assert json.loads((tmp_path / "hits.json").read_text())[0]["name"] == hits.names[0][0]
+
+
+def test_bad_files_and_queries_are_named(gallery, tmp_path):
+    hits = found(gallery)
+    with pytest.raises(ValueError, match=r"'.*hits.txt' must end in .json or .csv"):
+        hits.save(tmp_path / "hits.txt")
+    with pytest.raises(ValueError, match="queries must be 2 names, got 1"):
+        hits.save(tmp_path / "hits.csv", queries=["x"])
+    with pytest.raises(ValueError, match="a URL"):
+        hits.save("s3://hits.csv")
+    assert list(tmp_path.iterdir()) == []
