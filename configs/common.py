@@ -83,8 +83,8 @@ def recipe() -> ConfigDict:
 def _data() -> dict:
     """The leaves of `data`."""
     return {
-        # market1501, dukemtmc, cuhk03, msmt17, folder (files of your own) or synthetic
-        # (drawn on first use).
+        # market1501, dukemtmc, cuhk03, msmt17; your own photographs: folder (named files), people
+        # (a folder for each person) or csv (a list); or synthetic (drawn on first use).
         "layout": "market1501",
         "root": "",
         # layout=folder: regular expression with groups pid and camid; empty is

@@ -360,7 +360,12 @@ def test_a_gallery_in_milvus(here, capsys, drawn):
     stored.add(described(paths), names=paths, pids=pids, camids=camids)
     stored.close()
     given = ["--query", *asked, "--layout", "market1501", "-k", 4]
-    for options in (["--other-cameras"], ["--camera", camids[0]], ["--identity", pids.max()], ["--rerank"]):
+    for options in (
+        ["--other-cameras"],
+        ["--camera", camids[0]],
+        ["--identity", pids.max()],
+        ["--rerank"],
+    ):
         said = []
         for gallery in ("milvus:people.db", GALLERY):
             found = run(*given, *options, "--gallery", gallery, "--hits", "hits.csv")
