@@ -10,7 +10,7 @@ from reid_jax.data import named
 
 @pytest.mark.parametrize(
     ("camera", "plain"),
-    [("1", "1"), ("001", "1"), ("00", "0"), ("c01", "c01"), ("", ""), ("-01", "-01"), ("٠١", "٠١")],
+    [("1", "1"), ("001", "1"), ("00", "0"), ("c01", "c01"), ("", ""), ("-01", "-01")],
 )
 def test_numbers_have_no_leading_zeros(camera, plain):
     assert named.plain_number(camera) == plain
