@@ -237,7 +237,8 @@ def _connect(uri: str, embedded: bool, token: str) -> Any:
             import milvus_lite  # noqa: F401
     except ImportError as error:
         raise ImportError(f"MilvusGallery needs {error.name}: {_INSTALL}") from None
-    for library in ("pymilvus", "milvus_lite"):  # They print tracebacks of errors that are raised.
+    # They print tracebacks of errors that are raised, or that the client expects.
+    for library in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     path = pathlib.Path(local_path(uri, "the Milvus database")) if embedded else None
     if path is not None:

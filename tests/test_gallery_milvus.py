@@ -12,12 +12,8 @@ import pytest
 import reid_jax
 from reid_jax import gallery_milvus, gallery_milvus_images
 
-installed = pytest.mark.skipif(
-    "not __import__('importlib').util.find_spec('milvus_lite')",
-    reason="the extra `milvus` is not installed",
-)
 # grpc, pandas and the embedded database.
-pytestmark = [pytest.mark.filterwarnings("ignore"), installed]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("milvus")]
 
 
 @pytest.fixture(scope="module")

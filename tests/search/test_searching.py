@@ -349,8 +349,7 @@ def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore")  # grpc and pandas raise some.
-def test_a_gallery_in_milvus(here, capsys, drawn):
-    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+def test_a_gallery_in_milvus(milvus, here, capsys, drawn):
     paths = image_files.find_images(GALLERY, "")
     asked = queries()[:2]
     labels = layouts.read_names(paths, "market1501", None, "")
@@ -360,7 +359,12 @@ def test_a_gallery_in_milvus(here, capsys, drawn):
     stored.add(described(paths), names=paths, pids=pids, camids=camids)
     stored.close()
     given = ["--query", *asked, "--layout", "market1501", "-k", 4]
-    for options in (["--other-cameras"], ["--camera", camids[0]], ["--identity", pids.max()], ["--rerank"]):
+    for options in (
+        ["--other-cameras"],
+        ["--camera", camids[0]],
+        ["--identity", pids.max()],
+        ["--rerank"],
+    ):
         said = []
         for gallery in ("milvus:people.db", GALLERY):
             found = run(*given, *options, "--gallery", gallery, "--hits", "hits.csv")
