@@ -331,4 +331,6 @@ def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch)
     )
     assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
     assert limits == [3 + gallery_milvus._MORE, 140, 560]
+    gallery.add(np.ones((1, 2)), names=["0"])  # It keeps its place.
+    assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
     gallery.close()
