@@ -326,9 +326,13 @@ def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch)
     gallery = reid_jax.MilvusGallery(database, "ties")
     gallery.add(np.ones((300, 2)), names=[str(i) for i in range(300)])
     limits, search = [], gallery._store.search
-    monkeypatch.setattr(
-        gallery._store, "search", lambda q, limit, e: limits.append(limit) or search(q, limit, e)
-    )
+
+    def backwards(queries, limit, expression):
+        """Candidates in another order, as a server may return equally near ones."""
+        limits.append(limit)
+        return [rows[::-1] for rows in search(queries, limit, expression)]
+
+    monkeypatch.setattr(gallery._store, "search", backwards)
     assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
     assert limits == [3 + gallery_milvus._MORE, 140, 560]
     gallery.add(np.ones((1, 2)), names=["0"])  # It keeps its place.
