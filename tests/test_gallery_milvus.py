@@ -310,9 +310,17 @@ def test_a_database_that_another_process_holds_is_one_line(tmp_path):
             reid_jax.MilvusGallery(path)
         one_line(error, f"another process holds the Milvus database '{path}': close it there, or")
         other.communicate()
-    gallery = reid_jax.MilvusGallery(path)
-    gallery.add([1.0, 2], names=["a"])
-    gallery.close()
+    first, second = (reid_jax.MilvusGallery(path, name) for name in ("first", "second"))
+    first.add([1.0, 2], names=["a"])
+    first.close()
+    first.close()
+    second.add([1.0, 2, 3], names=["b"])  # It is still open.
+    with pytest.raises(ValueError, match="has the index"):
+        reid_jax.MilvusGallery(path, "second", index="HNSW")
+    second.close()
+    program = program.replace("sys.stdin.read()", "print(c.list_collections())")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True)
+    assert done.stdout == b"open\n['first', 'second']\n"
 
 
 def test_the_extra_is_named(monkeypatch):
