@@ -8,11 +8,14 @@ Fields of a row:
     vector: FLOAT_VECTOR, the descriptor.
 """
 
+import collections
 import contextlib
 import fcntl
 import hashlib
 import logging
+import os
 import pathlib
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -29,6 +32,10 @@ BATCH = 1000
 MOST = 16384
 
 _INSTALL = "python -m pip install -e '.[milvus]', in the checkout"
+# How many stores of this process have an embedded database open, by its path.
+_open: collections.Counter[str] = collections.Counter()
+_lock = threading.Lock()
+
 _LABELS = ("row", "pid", "camid", "name")
 _FIELDS = ("key", *_LABELS, "vector")
 # Where Milvus has no defaults of its own.
@@ -58,13 +65,28 @@ class Store:
         self.place = f"collection {collection!r} of {shown(uri)}"
         self.dim, self.index, self.origin = 0, index, origin
         self._embedded, self._collection = "://" not in uri, collection
-        self._client = _connect(uri, self._embedded, token)
-        with self._errors():
-            self._read()
+        with _lock:
+            self._client = _connect(uri, self._embedded, token)
+            self._path = os.path.abspath(os.path.expanduser(uri)) if self._embedded else None
+            _open[self._path or uri] += 1
+        try:
+            with self._errors():
+                self._read()
+        except Exception:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End the connection. An embedded database may then be opened by another process."""
+        """End the connection. Another process may open an embedded database after the last one."""
         self._client.close()
+        path, self._path = self._path, None
+        with _lock:
+            if path is not None:
+                _open[path] -= 1
+                if not _open[path]:
+                    from milvus_lite.server_manager import server_manager_instance
+
+                    server_manager_instance.release_server(path)
 
     def create(self, dim: int) -> None:
         """Create the collection for descriptors of a length."""
@@ -237,7 +259,8 @@ def _connect(uri: str, embedded: bool, token: str) -> Any:
             import milvus_lite  # noqa: F401
     except ImportError as error:
         raise ImportError(f"MilvusGallery needs {error.name}: {_INSTALL}") from None
-    for library in ("pymilvus", "milvus_lite"):  # They print tracebacks of errors that are raised.
+    # They print tracebacks of errors that are raised, or that the client expects.
+    for library in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     path = pathlib.Path(local_path(uri, "the Milvus database")) if embedded else None
     if path is not None:

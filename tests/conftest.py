@@ -44,6 +44,17 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def milvus():
+    """For tests of Milvus, which are skipped without it.
+
+    Its import closes absl's log handler and with it, while a test captures, pytest's own stream. So
+    import it before function-scoped fixtures.
+    """
+    for name in ("milvus_lite", "pymilvus"):
+        pytest.importorskip(name, reason="the extra `milvus` is not installed")
+
+
 @pytest.fixture
 def standard_promotion():
     """For code that calls optax's Adam or Flax's bfloat16 batch norm, which mix dtypes."""

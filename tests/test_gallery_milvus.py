@@ -12,12 +12,8 @@ import pytest
 import reid_jax
 from reid_jax import gallery_milvus, gallery_milvus_images
 
-installed = pytest.mark.skipif(
-    "not __import__('importlib').util.find_spec('milvus_lite')",
-    reason="the extra `milvus` is not installed",
-)
 # grpc, pandas and the embedded database.
-pytestmark = [pytest.mark.filterwarnings("ignore"), installed]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("milvus")]
 
 
 @pytest.fixture(scope="module")
@@ -314,9 +310,17 @@ def test_a_database_that_another_process_holds_is_one_line(tmp_path):
             reid_jax.MilvusGallery(path)
         one_line(error, f"another process holds the Milvus database '{path}': close it there, or")
         other.communicate()
-    gallery = reid_jax.MilvusGallery(path)
-    gallery.add([1.0, 2], names=["a"])
-    gallery.close()
+    first, second = (reid_jax.MilvusGallery(path, name) for name in ("first", "second"))
+    first.add([1.0, 2], names=["a"])
+    first.close()
+    first.close()
+    second.add([1.0, 2, 3], names=["b"])  # It is still open.
+    with pytest.raises(ValueError, match="has the index"):
+        reid_jax.MilvusGallery(path, "second", index="HNSW")
+    second.close()
+    program = program.replace("sys.stdin.read()", "print(c.list_collections())")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True)
+    assert done.stdout == b"open\n['first', 'second']\n"
 
 
 def test_the_extra_is_named(monkeypatch):
@@ -330,9 +334,15 @@ def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch)
     gallery = reid_jax.MilvusGallery(database, "ties")
     gallery.add(np.ones((300, 2)), names=[str(i) for i in range(300)])
     limits, search = [], gallery._store.search
-    monkeypatch.setattr(
-        gallery._store, "search", lambda q, limit, e: limits.append(limit) or search(q, limit, e)
-    )
+
+    def backwards(queries, limit, expression):
+        """Candidates in another order, as a server may return equally near ones."""
+        limits.append(limit)
+        return [rows[::-1] for rows in search(queries, limit, expression)]
+
+    monkeypatch.setattr(gallery._store, "search", backwards)
     assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
     assert limits == [3 + gallery_milvus._MORE, 140, 560]
+    gallery.add(np.ones((1, 2)), names=["0"])  # It keeps its place.
+    assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
     gallery.close()

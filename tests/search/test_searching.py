@@ -349,8 +349,7 @@ def test_a_saved_gallery_is_searched_without_its_images(here, capsys, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore")  # grpc and pandas raise some.
-def test_a_gallery_in_milvus(here, capsys, drawn):
-    pytest.importorskip("milvus_lite", reason="the extra `milvus` is not installed")
+def test_a_gallery_in_milvus(milvus, here, capsys, drawn):
     paths = image_files.find_images(GALLERY, "")
     asked = queries()[:2]
     labels = layouts.read_names(paths, "market1501", None, "")
