@@ -1,9 +1,10 @@
 """Draws the pictures of `docs/images` from two runs on synthetic pedestrians and from results.
 
-    python docs/pictures.py --pmm=runs/pmm --hbfp=runs/hbfp
+    python docs/pictures.py --pmm=runs/pmm --hbfp=runs/hbfp --pretrained=runs/pretrained
 
 The runs are `reid-jax train --config=pmm_synthetic --workdir=runs/pmm` and the same with
-`hbfp_synthetic`, or longer ones. Start the script from the folder in which they were trained. The
+`hbfp_synthetic`, or longer ones, and PMM on synthetic pedestrians from the half-width trunk, whose
+command is in `docs/weights.md`. Start the script from the folder in which they were trained. The
 picture of the report needs Chromium and its driver, and Selenium.
 """
 
@@ -35,13 +36,19 @@ _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> list[pathlib.Path]:
+def draw(
+    pmm: pathlib.Path,
+    hbfp: pathlib.Path | None,
+    output: pathlib.Path,
+    pretrained: pathlib.Path | None = None,
+) -> list[pathlib.Path]:
     """Draw all pictures that the runs and the machine allow.
 
     Args:
-        pmm: workdir of a run of PMM, for Grad-CAM, ranked lists, curves, tracks and the report.
+        pmm: workdir of a run of PMM, for ranked lists, curves, tracks and the report.
         hbfp: workdir of a run of HBFP-Net, for activations; None leaves them out.
         output: folder of the pictures.
+        pretrained: workdir of a run of PMM from pretrained weights, for Grad-CAM; None for `pmm`.
 
     Returns:
         The files written.
@@ -51,7 +58,7 @@ def draw(pmm: pathlib.Path, hbfp: pathlib.Path | None, output: pathlib.Path) -> 
         results = pathlib.Path(folder)
         _evaluate(pmm, results / "pmm", "--figures", "--queries=4", "--report")
         written = [
-            _gradcam(pmm, output / "gradcam.jpg"),
+            _gradcam(pretrained or pmm, output / "gradcam.jpg"),
             _convert(results / "pmm" / "ranked_lists.png", output / "ranked_lists.jpg"),
             _curves(pmm, output / "curves.png"),
             _fine_tuning(output / "cuhk03_curves.png"),
@@ -201,9 +208,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pmm", type=pathlib.Path, required=True, help="workdir of a run of PMM")
     parser.add_argument("--hbfp", type=pathlib.Path, help="workdir of a run of HBFP-Net")
+    parser.add_argument("--pretrained", type=pathlib.Path, help="workdir of another run of PMM")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
-    for path in draw(options.pmm, options.hbfp, options.output):
+    for path in draw(options.pmm, options.hbfp, options.output, options.pretrained):
         print(path)
 
 
