@@ -30,7 +30,7 @@ ROOT = "/data/<b>&'\"people"
 SIZE = (48, 24)
 DTYPES = {"pids": "<i4", "camids": "<i4", "found": "<i4", "distances": "<f4", "precision": "<f4"}
 DTYPES |= {"ranks": "<i4", "rank_starts": "<i4", "hardest": "<i4", "maps": "u1", "palette": "u1"}
-DTYPES |= {"starts": "<i4"}
+DTYPES |= {"starts": "<i4", "missed": "<i4", "missed_distances": "<f4"}
 
 
 class Looks(nn.Module):
@@ -116,7 +116,7 @@ class Evaluation:
         return write_report(
             folder,
             self,
-            **({"facts": facts or {"Run": "<i>run</i>"}, "curves": None} | options),
+            **({"facts": facts or {"Run": "<i>run</i>"}, "curves": {}} | options),
             progress=None if said is None else said.append,
         )
 

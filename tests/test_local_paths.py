@@ -71,7 +71,7 @@ TAKERS = {
     "search --output": lambda path: searching(output=path),
     "search --save-gallery": lambda path: searching(save_gallery=path),
     "weights": read_trunk,
-    "report": lambda path: write_report(path, None, facts={}, curves=None),
+    "report": lambda path: write_report(path, None, facts={}, curves={}),
     "Gallery.save": lambda path: reid_jax.Gallery().save(path),
     "Hits.save": lambda path: reid_jax.Gallery().search([1.0]).save(path),
     "Gallery.load": reid_jax.Gallery.load,

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
             say(_help(prog, arguments, values))
             return
         _parse(prog, arguments, values)
-    with started(values):
+    with started(values, f"evaluate {shown(values.workdir)}"):
         _evaluate(values)
 
 

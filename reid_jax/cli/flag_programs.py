@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags, logging
 
 from reid_jax.cli.leaf_help import wrapped
-from reid_jax.runtime.messages import clear_errors
+from reid_jax.runtime.messages import clear_errors, say, shown
 
 _HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 # A flag of absl's, for messages of libraries.
@@ -80,9 +80,15 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def started(values: flags.FlagValues) -> Iterator[None]:
-    """A context for the work of a program: memory, caches, hosts, and clear errors."""
+def started(values: flags.FlagValues, work: str) -> Iterator[None]:
+    """A context for the work of a program: memory, caches, hosts, and clear errors.
+
+    Args:
+        values: the parsed flags, `config` among them.
+        work: what the program is about to do, for the first line that it prints.
+    """
     with clear_errors(values.traceback):
+        _announce(values, work)
         from reid_jax.runtime import hosts
         from reid_jax.runtime.allocator import keep_freed_memory
         from reid_jax.runtime.compilation_cache import keep_compiled
@@ -100,3 +106,14 @@ def started(values: flags.FlagValues) -> Iterator[None]:
         )
         with joined, clear_errors(values.traceback):
             yield
+
+
+def _announce(values: flags.FlagValues, work: str) -> None:
+    """Print what is about to be read and where, before JAX is imported, which takes seconds."""
+    # JAX determines with `auto` which host is the first, the only one to print.
+    if values.process or values.coordinator == "auto":
+        return
+    data = values.config.data
+    libraries = "JAX and TensorFlow" if data.loader == "tfdata" else "JAX"
+    place = f" in {shown(data.root)}" if data.root else ""
+    say(f"loading {libraries} to {work} on {data.layout} data{place}")

@@ -18,11 +18,13 @@ class Recipe(NamedTuple):
 
     Attributes:
         name: the requested name, without config strings.
+        value: the requested name with its config strings.
         config: its leaves.
         description: the docstring of its file.
     """
 
     name: str
+    value: str
     config: ConfigDict
     description: str
 
@@ -59,7 +61,7 @@ def find(value: str) -> Recipe:
     config = get_config(*strings) if get_config else None
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{name} is not a recipe: it has no get_config that returns a ConfigDict")
-    return Recipe(name, config, inspect.cleandoc(members.get("__doc__") or ""))
+    return Recipe(name, value, config, inspect.cleandoc(members.get("__doc__") or ""))
 
 
 def _similar(name: str) -> str:

@@ -15,7 +15,7 @@ from reid_jax.cli.flag_programs import (
 )
 from reid_jax.cli.leaf_help import describe as describe_leaves
 from reid_jax.cli.leaf_help import wrapped
-from reid_jax.runtime.messages import clear_errors, say
+from reid_jax.runtime.messages import clear_errors, say, shown
 
 #: The recipe of a command line without `--config`.
 DEFAULT = "pmm_synthetic"
@@ -34,9 +34,10 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax train") -> No
         if asks_for_help(arguments):
             say(_help(prog, arguments, values))
             return
-        argv = recipe_flags.define_from_recipe([prog, *arguments], DEFAULT, values)
+        argv, recipe = recipe_flags.read_recipe([prog, *arguments], DEFAULT)
+        recipe_flags.define(recipe.config, argv, values)
         parse(values, argv)
-    with started(values):
+    with started(values, f"train {recipe.value} in {shown(values.workdir)}"):
         from reid_jax.programs.train import train  # After parsing, because JAX takes seconds.
 
         train(values.config, values.workdir)

@@ -58,6 +58,9 @@ class Lists:
         ranks: Q arrays of int, the ranks of each query's matches, ascending.
         stages: S names, empty if the network has no Grad-CAM.
         maps: uint8 (Q, S, h, w), each scaled by its own maximum.
+        missed: int32 (Q,), the first match of a query if its list holds no match, as an index into
+            `gallery`; otherwise -1.
+        missed_distances: float32 (Q,), the values that order these.
         identities: what identities are called, by pid, if not by their pids.
         cameras: likewise cameras, by camid; "" if they are not known.
     """
@@ -70,6 +73,8 @@ class Lists:
     ranks: Sequence[np.ndarray]
     stages: Sequence[str]
     maps: np.ndarray
+    missed: np.ndarray
+    missed_distances: np.ndarray
     identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
     cameras: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
@@ -77,6 +82,7 @@ class Lists:
         count, shape = len(self.query.names), np.shape(self.found)
         same = {len(self.query.pids), len(self.query.camids), len(self.average_precision)}
         same |= {len(self.ranks), len(self.maps), shape[0]}
+        same |= {len(self.missed), len(self.missed_distances)}
         if same != {count}:
             raise ValueError(f"{count} queries do not match arrays of {sorted(same)} rows")
         if self.distances.shape != shape or self.maps.shape[1] != len(self.stages):

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reid_jax import visualize
+from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.evaluator import Evaluation, scores
+from reid_jax.evaluation.first_matches import first_matches
 from reid_jax.evaluation.ranking import nearest
 from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.report import content, page, thumbnails
@@ -29,7 +31,7 @@ def write_report(
     evaluation: Evaluation,
     *,
     facts: Mapping[str, str],
-    curves: Figure | None,
+    curves: Mapping[str, Figure],
     length: int = 10,
     page_bytes: int = PAGE_BYTES,
     progress: Progress = None,
@@ -44,7 +46,7 @@ def write_report(
         folder: an existing folder.
         evaluation: the evaluation to show. Grad-CAM is shown if the network classifies.
         facts: what was evaluated and how, as names and printable texts.
-        curves: training curves, or None.
+        curves: training curves by heading, from `visualize.curve_figures`; may be empty.
         length: number of nearest gallery images to show for each query.
         page_bytes: size that the page may have, if its other content allows it.
         progress: called with progress messages, and at the end with the names of the written files;
@@ -134,7 +136,8 @@ def _lists(
     maps = np.zeros((len(found), 0, 1, 1), np.uint8)
     if network.classifies:
         maps = content.gradcam_maps(evaluator, evaluation.variables, progress)
-    distinct, found = content.listed(found)
+    missed, missed_distances = _missed(evaluation, found.shape[1])
+    distinct, indices = content.listed(np.column_stack([found, missed]))
     camids = split.camids, gallery.camids
     if not dataset.has_cameras:  # All images are of one camera without a name.
         camids = np.zeros_like(split.camids), np.zeros_like(gallery.camids)
@@ -145,36 +148,52 @@ def _lists(
             gallery.pids[distinct],
             camids[1][distinct],
         ),
-        found=found,
+        found=indices[:, :-1],
         distances=distances,
         average_precision=evaluation.result.average_precision,
         ranks=evaluation.result.ranks,
         stages=network.stage_names if network.classifies else (),
         maps=maps,
+        missed=indices[:, -1],
+        missed_distances=missed_distances,
         identities=content.called(np.append(split.pids, gallery.pids), dataset.identity),
         cameras=content.called(np.concatenate(camids), dataset.camera),
     )
     return _ShownImages(evaluation, distinct), lists
 
 
+def _missed(evaluation: Evaluation, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first match of every query whose list is too short to hold it; see `content.Lists`."""
+    query, rescore = evaluation.query, evaluation.rescore
+    indices = np.full(len(query.pids), -1, np.int32)
+    distances = np.full(len(query.pids), np.inf, np.float32)
+    late = np.array([len(ranks) > 0 and ranks[0] > length for ranks in evaluation.result.ranks])
+    if late.any():
+        some = np.flatnonzero(late)
+        indices[some], distances[some] = first_matches(
+            Descriptors(query.features[some], query.pids[some], query.camids[some]),
+            evaluation.gallery,
+            None if rescore is None else lambda i: rescore(some[i]),
+        )
+    return indices, distances
+
+
 def _summary(
-    evaluation: Evaluation, facts: Mapping[str, str], curves: Figure | None
+    evaluation: Evaluation, facts: Mapping[str, str], curves: Mapping[str, Figure]
 ) -> content.Summary:
     """The head of the page."""
     result, evaluator = evaluation.result, evaluation.evaluator
-    charts = [("CMC curve", visualize.inline_svg(visualize.cmc_figure(result.cmc), "cmc"))]
+    figures = {"CMC curve": visualize.cmc_figure(result.cmc)}
     verified = {}
     if evaluation.verification is not None:
-        verified["Verification"], figures = _verification(evaluation.verification)
-        charts += [
-            (
-                f"{heading}. {verified['Verification']}",
-                visualize.inline_svg(figure, heading.lower()),
-            )
-            for heading, figure in figures.items()
-        ]
-    if curves is not None:
-        charts.append(("Training curves", visualize.inline_svg(curves, "training")))
+        verified["Verification"], drawn = _verification(evaluation.verification)
+        for heading, figure in drawn.items():
+            figures[f"{heading}. {verified['Verification']}"] = figure
+    figures |= {f"Training: {heading}": figure for heading, figure in curves.items()}
+    charts = [
+        (heading, visualize.inline_svg(figure, f"chart{i}"))
+        for i, (heading, figure) in enumerate(figures.items())
+    ]
     counts = {
         "Queries": f"{result.num_queries:,}"
         + (f", {len(result.unmatched):,} without a match" if len(result.unmatched) else ""),

@@ -22,6 +22,8 @@
   const precision = floats(data.precision);
   const found = ints(data.found);
   const distances = floats(data.distances);
+  const missed = ints(data.missed);
+  const missedDistances = floats(data.missed_distances);
   const ranks = ints(data.ranks);
   const rankStarts = ints(data.rank_starts);
   const hardest = ints(data.hardest);
@@ -125,38 +127,50 @@
     return canvas;
   }
 
-  function queryCells(q) {
-    const cells = [];
-    const self = make("div", "frame self");
-    self.append(picture(q, `Query of identity ${identity(query.pids[q])}`));
-    cells.push(cell("Query", "", self, [[`id ${identity(query.pids[q])}`], ...seen("cam", query.camids[q])]));
-    stages.forEach((stage, s) => {
-      const frame = make("div", "frame cam");
-      const map = overlay(q, s, 128, Math.max(1, Math.round(128 * data.ratio)));
-      map.setAttribute("role", "img");
-      map.setAttribute("aria-label", `Grad-CAM of ${stage}`);
-      frame.append(picture(q, ""), map);
-      cells.push(cell(stage, "plain", frame, [[hasMap(q, s) ? "Grad-CAM" : "zero"]]));
-    });
-    return cells;
+  function queryCell(q) {
+    const frame = make("div", "frame self");
+    frame.append(picture(q, `Query of identity ${identity(query.pids[q])}`));
+    return cell("Query", "", frame, [[`id ${identity(query.pids[q])}`], ...seen("cam", query.camids[q])]);
   }
 
+  function mapCells(q) {
+    return stages.map((stage, s) => {
+      const frame = make("div", "frame cam");
+      const map = overlay(q, s, 128, Math.max(1, Math.round(128 * data.ratio)));
+      const zero = !hasMap(q, s);
+      map.setAttribute("role", "img");
+      map.setAttribute("aria-label", `Grad-CAM of ${stage}${zero ? ", zero everywhere" : ""}`);
+      frame.append(picture(q, ""), map);
+      return cell(stage, "plain", frame, zero ? [["Grad-CAM"], ["all zero", "zero"]] : [["Grad-CAM"]]);
+    });
+  }
+
+  // One image of the gallery with its rank.
+  function foundCell(q, g, rank, value, large) {
+    const right = gallery.pids[g] === query.pids[q] && gallery.pids[g] > 0;
+    const verdict = right ? "right" : "wrong";
+    const frame = make("div", `frame ${verdict}`);
+    frame.append(picture(count + g, `Rank ${whole(rank)}, ${verdict}: ${who(gallery.pids[g])}`));
+    const id = gallery.pids[g] > 0 ? `id ${identity(gallery.pids[g])}` : "distractor";
+    const far = distance(value);
+    const camera = data.cameras[gallery.camids[g]] ?? `c${gallery.camids[g]}`;
+    const caption = large
+      ? [[id], ...seen("cam", gallery.camids[g]), [`distance ${far}`], [gallery.names[g], "name"]]
+      : [[id], [camera ? `${camera} · ${far}` : far]];
+    return cell(`${whole(rank)} ${right ? "✓" : "✗"}`, right ? "good" : "bad", frame, caption);
+  }
+
+  // The nearest images, and the first match if it is not among them.
   function listCells(q, large) {
     const cells = [];
     for (let r = 0; r < data.length; r++) {
       const g = found[q * data.length + r];
       if (g < 0) break;
-      const right = gallery.pids[g] === query.pids[q] && gallery.pids[g] > 0;
-      const verdict = right ? "right" : "wrong";
-      const frame = make("div", `frame ${verdict}`);
-      frame.append(picture(count + g, `Rank ${r + 1}, ${verdict}: ${who(gallery.pids[g])}`));
-      const id = gallery.pids[g] > 0 ? `id ${identity(gallery.pids[g])}` : "distractor";
-      const far = distance(distances[q * data.length + r]);
-      const camera = data.cameras[gallery.camids[g]] ?? `c${gallery.camids[g]}`;
-      const caption = large
-        ? [[id], ...seen("cam", gallery.camids[g]), [`distance ${far}`], [gallery.names[g], "name"]]
-        : [[id], [camera ? `${camera} · ${far}` : far]];
-      cells.push(cell(`${r + 1} ${right ? "✓" : "✗"}`, right ? "good" : "bad", frame, caption));
+      cells.push(foundCell(q, g, r + 1, distances[q * data.length + r], large));
+    }
+    if (missed[q] >= 0) {
+      cells.push(foundCell(q, missed[q], firstOf(q), missedDistances[q], large));
+      cells.at(-1).classList.add("missed");
     }
     return cells;
   }
@@ -183,6 +197,7 @@
     item.setAttribute("aria-label", label(q));
     item.tabIndex = -1;
     item.dataset.query = q;
+    if (missed[q] >= 0) item.classList.add("late");
     return item;
   });
 
@@ -202,8 +217,23 @@
     }
     line.append(make("span", "name", query.names[q]));
     const strip = make("div", "strip");
-    strip.append(...queryCells(q), make("div", "gap"), ...listCells(q, false));
+    strip.append(queryCell(q), ...listCells(q, false));
+    if (stages.length) strip.append(make("div", "gap"), ...mapCells(q));
     item.append(line, strip);
+  }
+
+  // All rows of a kind are equally high, so that empty ones leave the right space.
+  function measure() {
+    for (const isMissed of [false, true]) {
+      const q = missed.findIndex((g) => g >= 0 === isMissed);
+      if (q < 0) continue;
+      const probe = make("div", "query probe");
+      probe.dataset.query = q;
+      fill(probe);
+      byId("list").append(probe);
+      document.documentElement.style.setProperty(isMissed ? "--row-missed" : "--row", `${probe.offsetHeight}px`);
+      probe.remove();
+    }
   }
 
   const near = new IntersectionObserver(
@@ -342,13 +372,15 @@
     if (right !== null) fact("Matches in the gallery", whole(matchesOf(q)));
     fact("Shown", `${whole(position + 1)} of ${whole(shown.length)}`);
     fact("File", query.names[q]);
-    const own = make("div", "strip maps");
-    own.append(...queryCells(q));
-    const list = make("div", "strip found");
-    list.append(...listCells(q, true));
-    const parts = [facts, own];
+    const strip = (className, cells) => {
+      const element = make("div", `strip ${className}`);
+      element.append(...cells);
+      return element;
+    };
+    const heading = `Nearest in the gallery${missed[q] >= 0 ? ", and the first right match" : ""}`;
+    const parts = [facts, make("h3", "", heading), strip("found", [queryCell(q), ...listCells(q, true)])];
     if (right !== null) parts.push(make("h3", "", "Ranks of the right matches"), rankAxis(q));
-    parts.push(make("h3", "", "Nearest in the gallery"), list);
+    if (stages.length) parts.push(make("h3", "", "Grad-CAM"), strip("maps", mapCells(q)));
     byId("view-body").replaceChildren(...parts);
     byId("previous").disabled = position <= 0;
     byId("next").disabled = position >= shown.length - 1;
@@ -444,5 +476,11 @@
     for (const item of items) near.observe(item);
   });
 
+  let width = 0;
+  new ResizeObserver(() => {
+    if (byId("list").clientWidth === width) return;
+    width = byId("list").clientWidth;
+    measure();
+  }).observe(byId("list"));
   apply();
 })();

@@ -61,6 +61,8 @@ def build(
         "length": lists.found.shape[1],
         "found": _array(lists.found, _INT),
         "distances": _array(lists.distances, _FLOAT),
+        "missed": _array(lists.missed, _INT),
+        "missed_distances": _array(lists.missed_distances, _FLOAT),
         "precision": _array(lists.average_precision, _FLOAT),
         "ranks": _array(np.concatenate(lists.ranks), _INT),
         "rank_starts": _array(_starts(lists.ranks), _INT),
@@ -102,14 +104,8 @@ def image_path(i: int) -> str:
 
 
 def _chart(heading: str, svg: str) -> str:
-    wide = " long" if _aspect(svg) > 2 else ""
     label = html.escape(heading)
-    return f'<figure class="chart{wide}" role="img" aria-label="{label}">{svg}</figure>'
-
-
-def _aspect(svg: str) -> float:
-    ((width, height),) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[:1]
-    return float(width) / float(height)
+    return f'<figure class="chart" role="img" aria-label="{label}">{svg}</figure>'
 
 
 def _policy(css: str, script: str, embedded: bool) -> str:

@@ -45,13 +45,9 @@ def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
         write_report(folder, run.evaluation, facts=facts, curves=curves, progress=say)
 
 
-def _training_curves(workdir: str) -> Figure | None:
-    """The training curves of a run; None if it has none, such as one of converted weights."""
+def _training_curves(workdir: str) -> dict[str, Figure]:
+    """The training curves of a run; none if it has none, such as one of converted weights."""
     try:
-        records = read_metrics(workdir)
+        return visualize.curve_figures(read_metrics(workdir))
     except (FileNotFoundError, NotADirectoryError):  # The latter for a packed file.
-        return None
-    try:
-        return visualize.curves_figure(records)
-    except ValueError:  # The records have no value to draw.
-        return None
+        return {}

@@ -132,13 +132,14 @@ class TrainingProgress:
         self._paused = 0.0  # Paused seconds since the last report.
         self._bar: _Bar | None = None
 
-    def report(self, step: int, epoch: float, loss: float) -> float | None:
+    def report(self, step: int, epoch: float, loss: float, lr: float) -> float | None:
         """Show a step that has been computed.
 
         Args:
             step: number of steps made.
             epoch: number of epochs made, with fractions.
             loss: to show.
+            lr: learning rate, to show.
 
         Returns:
             Images per second since the last report, None at the first.
@@ -153,7 +154,8 @@ class TrainingProgress:
             per_step = (now - self._first[1]) / max(step - self._first[0], 1)
             seconds_left = per_step * (self._total_steps - step)
         self._last, self._paused = (step, now), 0.0
-        self._write(step, format_progress(step, self._total_steps, epoch, loss, rate, seconds_left))
+        place = step, self._total_steps, epoch
+        self._write(step, format_progress(*place, loss, lr, rate, seconds_left))
         return rate
 
     @contextlib.contextmanager
@@ -178,7 +180,7 @@ class TrainingProgress:
             self._stream.flush()
             return
         if self._bar is None:
-            form = "{percentage:3.0f}% |{bar:20}| {desc}"
+            form = "{percentage:3.0f}% |{bar:10}| {desc}"
             self._bar = _Bar(total=self._total_steps, file=self._stream, bar_format=form)
         self._bar.n = step
         self._bar.set_description_str(line)
@@ -189,18 +191,20 @@ def format_progress(
     total_steps: int,
     epoch: float,
     loss: float,
+    lr: float,
     images_per_second: float | None,
     seconds_left: float | None,
 ) -> str:
     """The line of `TrainingProgress`.
 
-        step  200/1000  epoch 4.2  loss 1.2500  310 images/s  ETA 0:02:35
+        step  200/1000  epoch 4.2  loss 1.2500  lr 0.0003  310 images/s  ETA 0:02:35
 
     Args:
         step: number of steps made.
         total_steps: number of steps of the run.
         epoch: number of epochs made.
         loss: the loss to show.
+        lr: learning rate.
         images_per_second: omitted if None.
         seconds_left: remaining time; omitted if None.
 
@@ -211,6 +215,7 @@ def format_progress(
         f"step {step:{len(str(total_steps))}d}/{total_steps}",
         f"epoch {epoch:.1f}",
         f"loss {loss:.4f}",
+        f"lr {lr:.3g}",
     ]
     if images_per_second is not None:
         parts.append(per_second(images_per_second, "image"))

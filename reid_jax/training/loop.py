@@ -88,7 +88,7 @@ class Loop:
         logs = self.calendar.is_due(done, "log")
         if first or logs:
             epoch = self.calendar.epoch(done)
-            rate = self.progress.report(done, epoch, values["loss"])
+            rate = self.progress.report(done, epoch, values["loss"], values["lr"])
             if logs:
                 speed = {} if rate is None else {"images_per_second": rate}
                 self.record.write(done, "train", {"epoch": epoch, **values, **speed})

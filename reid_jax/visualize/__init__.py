@@ -8,6 +8,7 @@ from reid_jax.visualize.canvas import save
 from reid_jax.visualize.curves import (
     cmc_figure,
     comparison_figure,
+    curve_figures,
     curves_figure,
     distances_figure,
     roc_figure,
@@ -24,6 +25,7 @@ __all__ = [
     "class_activation_figure",
     "cmc_figure",
     "comparison_figure",
+    "curve_figures",
     "curves_figure",
     "distances_figure",
     "gradcam_figure",

@@ -2,7 +2,7 @@
 
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ _LOSS = re.compile(r"loss(/\w+)?", re.ASCII)
 # Steps and values.
 _Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
+# How to draw a group of curves, and its curves by name.
+_Panel = tuple[Callable[[Axes, Mapping[str, _Curve]], None], Mapping[str, _Curve]]
+
 
 def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     """Draw loss, learning rate and retrieval scores against the step.
@@ -39,6 +42,27 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     Raises:
         ValueError: if the records have no value to draw.
     """
+    panels = _panels(records)
+    if not panels:
+        raise ValueError("there is nothing to draw: no record holds loss, lr, mAP, Rank-1 or mINP")
+    return _drawn(panels)
+
+
+def curve_figures(records: Sequence[Mapping[str, object]]) -> dict[str, Figure]:
+    """Draw the same as `curves_figure`, a figure for each group.
+
+    Args:
+        records: as for `curves_figure`.
+
+    Returns:
+        Figures of one axes each, by their titles; none if the records have no value to draw.
+    """
+    figures = [_drawn([panel]) for panel in _panels(records)]
+    return {figure.axes[0].get_title(loc="left"): figure for figure in figures}
+
+
+def _panels(records: Sequence[Mapping[str, object]]) -> list[_Panel]:
+    """The groups that the records have values of."""
     series = _series(records)
     groups = (
         (_draw_losses, [name for name in series if _LOSS.fullmatch(name)]),
@@ -46,10 +70,11 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
         (_draw_scores, ["Rank-1", "mAP", "mINP"]),
     )
     panels = [(draw, {k: series[k] for k in keys if k in series}) for draw, keys in groups]
-    panels = [(draw, curves) for draw, curves in panels if curves]
-    if not panels:
-        raise ValueError("there is nothing to draw: no record holds loss, lr, mAP, Rank-1 or mINP")
+    return [(draw, curves) for draw, curves in panels if curves]
 
+
+def _drawn(panels: Sequence[_Panel]) -> Figure:
+    """Draw groups side by side, against the same steps."""
     figure = Figure(
         figsize=(WIDTH * len(panels) / 3, 2.6),
         dpi=DPI,
@@ -89,8 +114,7 @@ def cmc_figure(cmc: np.ndarray) -> Figure:
     axes.plot(ranks, cmc[np.array(ranks) - 1], "o", color=_PALETTE[0], markersize=3.5)
     axes.set_xlim(1 - 0.03 * len(cmc), 1 + 1.03 * max(len(cmc) - 1, 1))
     axes.set_xticks([*ranks, *range(20, len(cmc) + 1, 10)])
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _shares(axes)
     _name(axes, "Queries found within a rank")
     _plain(axes, "Rank")
     return figure
@@ -124,8 +148,7 @@ def roc_figure(fpr: np.ndarray, tpr: np.ndarray, auc: float) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_xlim(0.8e-4, 1.25)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _shares(axes)
     _name(axes, f"True positive rate, AUC {auc:.1%}")
     _plain(axes, "False positive rate")
     axes.minorticks_off()
@@ -237,6 +260,13 @@ def comparison_figure(panels: Mapping[str, Mapping[str, _Curve]], metric: str) -
     return figure
 
 
+def _shares(axes: Axes) -> None:
+    """Label the vertical axis from 0 to 100 %. It ends above, so that no line there is clipped."""
+    axes.set_ylim(0, 1.03)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
 def _plain(axes: Axes, label: str) -> None:
     """Label the horizontal axis, and keep little besides horizontal lines."""
     axes.set_xlabel(label, fontsize=8, color=GREY)
@@ -283,8 +313,7 @@ def _draw_scores(axes: Axes, series: Mapping[str, _Curve]) -> None:
     for color, (name, (steps, values)) in zip(_PALETTE, series.items(), strict=False):
         label = f"{name}  {values[-1]:.1%}"
         axes.plot(steps, values, color=color, linewidth=1.6, marker="o", markersize=3, label=label)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _shares(axes)
     _name(axes, "Retrieval")
     _legend(axes, "best")
 

@@ -24,7 +24,8 @@ def inline_svg(figure: Figure, name: str) -> str:
 
     Args:
         figure: any figure of `reid_jax.visualize`.
-        name: a word of letters. Every id begins with it, so that several figures can share a page.
+        name: letters and digits, a letter first. Every id begins with it, so that several figures
+            can share a page.
 
     Returns:
         The element. The page sets its size; its aspect ratio is the figure's.

@@ -57,3 +57,11 @@ def test_every_flag_arrives(workdir, calls):
 def test_queries_by_name_are_drawn_instead(workdir, calls):
     evaluate.main([f"--workdir={workdir}", "--figure-queries=a.jpg,b.jpg"])
     assert calls[0]["figures"] == ["a.jpg", "b.jpg"]
+
+
+def test_the_first_line_names_the_run_and_its_data(workdir, calls, capsys):
+    evaluate.main([f"--workdir={workdir}", "--config.data.root=elsewhere"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == (
+        f"loading JAX and TensorFlow to evaluate '{workdir}' on synthetic data in 'elsewhere'"
+    )

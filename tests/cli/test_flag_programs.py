@@ -5,7 +5,8 @@ import re
 import pytest
 from absl import flags
 
-from reid_jax.cli import flag_programs
+from reid_jax.cli import flag_programs, recipe_flags
+from tests.test_configs import load
 
 
 @pytest.fixture
@@ -48,3 +49,23 @@ def test_help_lists_each_flag_once_with_choices_and_default(values):
         assert lines.count(f"  --{name}") == 1
     assert lines[lines.index("  --kind=a|b") + 1] == "      Which. Default: a."
     assert not any("verbosity" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("loader", "libraries"), [("memory", "JAX"), ("tfdata", "JAX and TensorFlow")]
+)
+def test_the_first_line_names_what_is_read_and_where(loader, libraries, values, capsys):
+    config = load("pmm_market", "small")
+    config.data.loader, config.data.root = loader, "line\nend"
+    recipe_flags.define(config, ["program"], values)
+    flag_programs.parse(values, ["program", "--workdir=run"])
+    with flag_programs.started(values, "train it"):
+        said = capsys.readouterr().out
+    assert said == f"loading {libraries} to train it on market1501 data in 'line\\nend'\n"
+
+
+@pytest.mark.parametrize("more", [["--process=1"], ["--coordinator=auto"]])
+def test_only_a_host_that_is_surely_the_first_prints_it(more, values, capsys):
+    flag_programs.parse(values, ["program", "--workdir=run", *more])
+    flag_programs._announce(values, "train it")
+    assert capsys.readouterr().out == ""

@@ -20,7 +20,8 @@ def test_a_name_and_a_path_find_the_same_recipe():
     named = recipes.find("pmm_cuhk03:labeled,small")
     by_path = recipes.find(f"{CONFIGS}/pmm_cuhk03.py:labeled,small")
     assert named.name == "pmm_cuhk03"
-    assert named[1:] == by_path[1:]
+    assert (named.config, named.description) == (by_path.config, by_path.description)
+    assert named.value == "pmm_cuhk03:labeled,small"
     assert named.config != recipes.find("pmm_cuhk03").config
 
 

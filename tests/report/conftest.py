@@ -17,6 +17,6 @@ def written(evaluation, tmp_path_factory):
         evaluation.write(
             tmp_path_factory.mktemp("report"),
             facts={"Run": "</script><script>hacked=1</script>"},
-            curves=visualize.curves_figure(records),
+            curves=visualize.curve_figures(records),
         )
     )

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid_jax import visualize
+from reid_jax.evaluation.first_matches import first_matches
+from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.report import content
 from tests.report_page import CALLED, NAMES, Evaluation
 
@@ -35,6 +38,9 @@ FLAGS = (
 )
 WINDOW = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
 
+# The cells of the nearest images in a row.
+FOUND = "figure:has(.good, .bad):not(.missed)"
+
 
 @pytest.fixture(scope="module")
 def evaluation():
@@ -48,7 +54,23 @@ def folder(evaluation, tmp_path_factory):
     (folder / "beside").mkdir()
     evaluation.write(folder)
     evaluation.write(folder / "beside", page_bytes=1000)
+    (folder / "missed").mkdir()
+    Difficult().write(folder / "missed", curves=visualize.curve_figures(LOGGED))
     return folder
+
+
+LOGGED = [{"step": step, "loss": 2.0 - step, "lr": 0.1, "mAP": step / 2} for step in (0, 1)]
+
+
+class Difficult(Evaluation):
+    """Query 0 has its matches beyond the tenth rank, and a Grad-CAM of zeros."""
+
+    def __init__(self):
+        super().__init__()
+        own = self.gallery.pids == self.query.pids[0]
+        self.gallery.features[own] += 9.0
+        self.result = evaluate_ranking(self.query, self.gallery)
+        self.pixels["query"][0, ..., 0] = 0  # The first stage looks at red.
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +206,7 @@ def test_a_row_says_what_is_right(page, evaluation):
     """For every filled row: rank, tick or cross, identity, camera and distance."""
     found = {}
     for query in rows(page)[:3]:
-        cells = page.find_elements(By.CSS_SELECTOR, f'[data-query="{query}"] .gap ~ figure')
+        cells = page.find_elements(By.CSS_SELECTOR, f'[data-query="{query}"] {FOUND}')
         found[query] = [cell.text.split("\n") for cell in cells]
     for query, cells in found.items():
         assert len(cells) == 10
@@ -402,3 +424,105 @@ def test_images_beside_the_page(page, folder):
     assert len(asked) > 10
     assert all(address.startswith(path.parent.as_uri()) for address in asked)
     assert len(page.find_elements(By.CSS_SELECTOR, ".query canvas")) > 6
+
+
+def difficult(driver, folder, width):
+    """Open the page of `Difficult` at a width, and scroll to query 0."""
+    size = {"width": width, "height": 844 if width < 720 else 800, "mobile": width < 720}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW | size)
+    driver.get((folder / "missed" / "report.html").as_uri())
+    settle(driver)
+    driver.execute_script("document.querySelector('[data-query=\"0\"]').scrollIntoView()")
+    settle(driver)
+
+
+@pytest.fixture(params=[390, 1064])
+def width(chromium, folder, request):
+    difficult(chromium, folder, request.param)
+    yield request.param
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW)
+
+
+def boxes(driver, selector):
+    """Left, top, right and bottom of the elements, in pixels from the window's corner."""
+    return driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((element) => {"
+        "  const box = element.getBoundingClientRect();"
+        "  return [box.left, box.top, box.right, box.bottom]; })",
+        selector,
+    )
+
+
+def test_everything_fits_into_the_width(chromium, width):
+    def check():
+        assert chromium.execute_script("return innerWidth") == width
+        root = "document.documentElement"  # Its clientWidth is without the scrollbar.
+        script = f"return {root}.scrollWidth <= {root}.clientWidth"
+        assert chromium.execute_script(script)
+        for selector in (".chart", ".query figure", "#view[open] figure", ".frame"):
+            for left, _, right, _ in boxes(chromium, selector):
+                assert 0 <= left < right <= width, selector
+        # No element hides a part of its content, except names with an ellipsis.
+        hidden = chromium.execute_script(
+            "return [...document.querySelectorAll('body *:not(.unseen, .skip, svg *)')].filter("
+            "  (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !=="
+            "    'visible' && !e.matches('.name')).map((e) => e.outerHTML.slice(0, 200))"
+        )
+        assert hidden == []
+        loaded = "return [...document.images].every((image) => image.naturalWidth === 24)"
+        assert chromium.execute_script(loaded)
+
+    check()
+    assert len(boxes(chromium, ".chart")) == 6
+    # Each row is as high as its content, with a little space below it.
+    for query in rows(chromium)[:3]:
+        row = f'[data-query="{query}"]'
+        ((*_, below),) = boxes(chromium, row)
+        lowest = max(box[3] for box in boxes(chromium, f"{row} figure"))
+        assert 0 <= below - lowest < 40
+        assert len(boxes(chromium, f"{row} {FOUND}")) == 10
+    chromium.find_element(By.CSS_SELECTOR, '[data-query="0"]').click()
+    settle(chromium)
+    check()
+
+
+@pytest.mark.parametrize("place", ['[data-query="0"]', "#view[open]"])
+def test_matches_come_before_gradcam(chromium, width, place):
+    if place != '[data-query="0"]':
+        chromium.find_element(By.CSS_SELECTOR, '[data-query="0"]').click()
+        settle(chromium)
+    (match, *others), (cam, *_) = (
+        boxes(chromium, f"{place} figure:has({kind})") for kind in (".good, .bad", ".cam")
+    )
+    assert len(others) == 10
+    if width == 390 or place == "#view[open]":
+        assert max(box[3] for box in others) <= cam[1]
+    assert (match[1], match[0]) < (cam[1], cam[0])
+
+
+def test_the_first_match_beyond_the_list_is_shown(chromium, folder, width):
+    evaluation = Difficult()
+    (match, *_), (distance, *_) = first_matches(evaluation.query, evaluation.gallery)
+    rank = evaluation.result.ranks[0][0]
+    assert rank > 10
+    cell = chromium.find_element(By.CSS_SELECTOR, '[data-query="0"] .missed')
+    tag, who, where = cell.text.split("\n")
+    assert tag == f"{rank} ✓"
+    assert who == f"id {evaluation.query.pids[0]}"
+    assert where == f"c{evaluation.gallery.camids[match]} · {distance:.3g}"
+    assert cell.find_element(By.TAG_NAME, "img").get_attribute("alt").startswith(f"Rank {rank}, r")
+    missed = [len(r) > 0 and r[0] > 10 for r in evaluation.result.ranks]
+    assert 0 < sum(missed) < 24
+    late = chromium.find_elements(By.CSS_SELECTOR, ".query.late")
+    assert {int(row.get_attribute("data-query")) for row in late} == set(np.flatnonzero(missed))
+    chromium.find_element(By.CSS_SELECTOR, '[data-query="0"]').click()
+    large = chromium.find_element(By.CSS_SELECTOR, "#view .missed").text.split("\n")
+    assert large[0] == f"{rank} ✓"
+    assert large[3] == f"distance {distance:.3g}"
+
+
+def test_a_map_of_zeros_is_labelled(chromium, width):
+    cams = chromium.find_elements(By.CSS_SELECTOR, '[data-query="0"] figure:has(.cam)')
+    assert [cam.text.split("\n")[1:] for cam in cams] == [["Grad-CAM", "all zero"], ["Grad-CAM"]]
+    labels = [cam.find_element(By.TAG_NAME, "canvas").get_attribute("aria-label") for cam in cams]
+    assert labels == ["Grad-CAM of Stage I, zero everywhere", "Grad-CAM of Stage II"]

@@ -71,6 +71,7 @@ def test_arrays_that_do_not_go_together_are_an_error():
         "query": images, "gallery": images, "found": np.zeros((1, 2), np.int32),
         "distances": np.zeros((1, 2), np.float32), "average_precision": np.ones(1),
         "ranks": [np.ones(1, int)], "stages": ["I"], "maps": np.zeros((1, 1, 2, 2), np.uint8),
+        "missed": -np.ones(1, np.int32), "missed_distances": np.full(1, np.inf, np.float32),
     }  # fmt: skip
     content.Lists(**good)
     for name, bad in {
@@ -78,6 +79,7 @@ def test_arrays_that_do_not_go_together_are_an_error():
         "distances": np.zeros((1, 3), np.float32),
         "stages": [],
         "ranks": [],
+        "missed": np.zeros(2, np.int32),
     }.items():
         with pytest.raises(ValueError, match="do not match"):
             content.Lists(**good | {name: bad})

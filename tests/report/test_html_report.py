@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.report import content, html_report, page, thumbnails
 from tests.report_page import Blind, Evaluation, Page
 
@@ -33,6 +33,32 @@ def test_lists_are_those_of_the_ranking(evaluation, written):
     assert list(map(list, ranks)) == [list(r) for r in evaluation.result.ranks]
 
 
+def test_a_first_match_beyond_the_list_is_on_the_page(tmp_path, rng):
+    """With its thumbnail, and in the order of the re-ranked list."""
+    evaluation = Evaluation()
+    offsets = rng.normal(size=(24, 40)) * 20
+    evaluation.rescore = lambda i: (0.5, offsets[i])
+    evaluation.result = evaluate_ranking(
+        evaluation.query, evaluation.gallery, rescore=evaluation.rescore
+    )
+    written = Page(evaluation.write(tmp_path, length=2))
+    data = written.data
+    order, values = nearest(evaluation.query, evaluation.gallery, 40, rescore=evaluation.rescore)
+    late = 0
+    for q, ranks in enumerate(evaluation.result.ranks):
+        if len(ranks) == 0 or ranks[0] <= 2:
+            assert data["missed"][q] == -1
+            continue
+        late += 1
+        place = q, ranks[0] - 1
+        path = evaluation.gallery_paths[order[place]]
+        (name,) = content.names([path], evaluation.dataset.root)
+        assert data["gallery"]["names"][data["missed"][q]] == name
+        assert data["missed_distances"][q] == values[place]
+    assert 0 < late < 23
+    assert len(written.thumbnails) == 24 + len(data["gallery"]["names"])
+
+
 def test_thumbnails_are_those_of_queries_and_listed_images(evaluation, written):
     """Compare mean colours: queries first."""
     means = []
@@ -52,7 +78,8 @@ def test_verification_is_shown(evaluation, written, tmp_path, monkeypatch):
     scores += "positive rate 0.001" + (f" (distance {threshold:.4f})" if threshold else "")
     assert f"<dt>Verification</dt><dd>{scores}</dd>" in written.text
     labels = [a["aria-label"] for _, a in written.elements if a.get("role") == "img"]
-    headings = ["CMC curve", f"Distances. {scores}", f"ROC. {scores}", "Training curves"]
+    headings = ["CMC curve", f"Distances. {scores}", f"ROC. {scores}"]
+    headings += ["Training: Loss", "Training: Retrieval"]
     assert labels == headings
     # An evaluation may have no negative pair.
     monkeypatch.setattr(evaluation, "verification", None)

@@ -9,4 +9,4 @@ from reid_jax.report import presentation
 )
 def test_curves_are_drawn_where_there_are_some(content, drawn, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(f"{content}\n" if content else "")
-    assert (presentation._training_curves(str(tmp_path)) is not None) == drawn
+    assert (list(presentation._training_curves(str(tmp_path))) == ["Loss"]) == drawn

@@ -32,30 +32,32 @@ def test_rate_and_time_left_leave_out_the_first_step():
     clock, stream = Clock(), io.StringIO()
     progress = TrainingProgress(100, 64, stream=stream, clock=clock)
     clock.now += 60  # for compilation
-    assert progress.report(1, 0.1, 5.0) is None
+    assert progress.report(1, 0.1, 5.0, 1e-3) is None
     clock.now += 5
-    assert progress.report(11, 1.0, 4.0) == pytest.approx(128.0)  # 10 steps of 64 images in 5 s.
+    # 10 steps of 64 images in 5 s.
+    assert progress.report(11, 1.0, 4.0, 1e-3) == pytest.approx(128.0)
     clock.now += 20
-    assert progress.report(21, 2.0, 3.0) == pytest.approx(32.0)  # Since the last report.
+    assert progress.report(21, 2.0, 3.0, 1e-3) == pytest.approx(32.0)  # Since the last report.
     assert stream.getvalue().splitlines() == [
-        "step   1/100  epoch 0.1  loss 5.0000",
-        "step  11/100  epoch 1.0  loss 4.0000  128 images/s  ETA 0:00:44",  # 89 steps at 0.5 s.
-        "step  21/100  epoch 2.0  loss 3.0000  32 images/s  ETA 0:01:39",  # 79 at 25 s / 20.
+        "step   1/100  epoch 0.1  loss 5.0000  lr 0.001",
+        # 89 steps at 0.5 s, then 79 at 25 s / 20.
+        "step  11/100  epoch 1.0  loss 4.0000  lr 0.001  128 images/s  ETA 0:00:44",
+        "step  21/100  epoch 2.0  loss 3.0000  lr 0.001  32 images/s  ETA 0:01:39",
     ]
 
 
 def test_evaluation_counts_for_the_time_left_not_for_the_rate():
     clock, stream = Clock(), io.StringIO()
     progress = TrainingProgress(30, 64, stream=stream, clock=clock)
-    progress.report(10, 0.0, 1.0)
+    progress.report(10, 0.0, 1.0, 1e-3)
     clock.now += 2
     with progress.paused():
         clock.now += 30
     clock.now += 3
-    assert progress.report(20, 0.0, 1.0) == pytest.approx(128.0)
+    assert progress.report(20, 0.0, 1.0, 1e-3) == pytest.approx(128.0)
     assert stream.getvalue().splitlines()[-1].endswith("128 images/s  ETA 0:00:35")
     clock.now += 5
-    assert progress.report(30, 0.0, 1.0) == pytest.approx(128.0)
+    assert progress.report(30, 0.0, 1.0, 1e-3) == pytest.approx(128.0)
     assert stream.getvalue().splitlines()[-1].endswith("ETA 0:00:00")
 
 
@@ -69,12 +71,15 @@ def test_a_terminal_shows_a_bar_rewritten_in_place(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
     progress = TrainingProgress(1000, 64, stream=stream, clock=itertools.count().__next__)
-    progress.report(500, 12.0, 10.0)
-    progress.report(1000, 12.0, 1.0)
+    progress.report(500, 12.0, 10.0, 1e-3)
+    progress.report(1000, 12.0, 1.0, 1e-3)
     assert "\n" not in stream.getvalue()
     drawn = stream.getvalue().split("\r")
-    assert re.fullmatch(r" 50% \|#+ +\| step  500/1000  epoch 12.0  loss 10.0000 *", drawn[-2])
-    last = r"100% \|#+\| step 1000/1000  epoch 12.0  loss 1.0000  32,000 images/s  ETA 0:00:00 *"
+    assert re.fullmatch(
+        r" 50% \|#+ +\| step  500/1000  epoch 12.0  loss 10.0000  lr 0.001 *", drawn[-2]
+    )
+    last = r"100% \|#+\| step 1000/1000  epoch 12.0  loss 1.0000  lr 0.001  32,000 images/s  "
+    last += r"ETA 0:00:00 *"
     assert re.fullmatch(last, drawn[-1])
     with progress.paused():
         assert stream.getvalue().endswith("\n")
@@ -96,21 +101,24 @@ def test_a_bar_is_as_wide_as_the_terminal(monkeypatch):
 def test_silence_is_kept(monkeypatch):
     monkeypatch.setattr(messages, "_silent", True)
     for stream in (Terminal(), io.StringIO()):
-        TrainingProgress(9, 64, stream=stream).report(1, 0.1, 1.0)
+        TrainingProgress(9, 64, stream=stream).report(1, 0.1, 1.0, 1e-3)
         assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((7, 1000, 0.04, 12.34567, None, None), "step    7/1000  epoch 0.0  loss 12.3457"),
         (
-            (200, 1000, 4.25, 1.25, 309.6, 155.4),
-            "step  200/1000  epoch 4.2  loss 1.2500  310 images/s  ETA 0:02:35",
+            (7, 1000, 0.04, 12.34567, 2.5e-4, None, None),
+            "step    7/1000  epoch 0.0  loss 12.3457  lr 0.00025",
         ),
         (
-            (1, 9, 1.0, math.nan, 3.14, 100 * 3600 + 59.6),
-            "step 1/9  epoch 1.0  loss nan  3.1 images/s  ETA 100:01:00",
+            (200, 1000, 4.25, 1.25, 1 / 3, 309.6, 155.4),
+            "step  200/1000  epoch 4.2  loss 1.2500  lr 0.333  310 images/s  ETA 0:02:35",
+        ),
+        (
+            (1, 9, 1.0, math.nan, 1e-5, 3.14, 100 * 3600 + 59.6),
+            "step 1/9  epoch 1.0  loss nan  lr 1e-05  3.1 images/s  ETA 100:01:00",
         ),
     ],
 )

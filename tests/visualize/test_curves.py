@@ -143,9 +143,40 @@ def test_cmc_curve():
     curve, points = axes.get_lines()
     np.testing.assert_allclose(curve.get_data(), [np.arange(1, 51), cmc])
     np.testing.assert_allclose(points.get_data(), [[1, 5, 10], cmc[[0, 4, 9]]])
-    assert axes.get_ylim() == (0, 1)
     pixels(figure)
     pixels(visualize.cmc_figure([1.0]))
+
+
+def test_curves_at_100_percent_are_drawn_whole():
+    """A line and its points have as many pixels there as elsewhere: the axes do not clip them."""
+    found = [{"step": step, "mAP": 1.0} for step in (0, 10)]
+    figures = {
+        level: (visualize.cmc_figure([level] * 50), visualize.roc_figure([0.0], [level], 0.5))
+        for level in (0.5, 1.0)
+    }
+    for middle, top in zip(figures[0.5], figures[1.0], strict=True):
+        (axes,), (above,) = middle.axes, top.axes
+        assert [tick for tick in above.get_yticks()] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+        assert axes.get_ylim() == above.get_ylim()
+        blue = [
+            np.sum((image[..., 2] > 0.6) & (image[..., 0] < 0.25))
+            for image in map(pixels, (middle, top))
+        ]
+        assert blue[0] > 500
+        assert blue[1] == pytest.approx(blue[0], rel=0.02)
+    (axes,) = visualize.curves_figure(found).axes
+    assert axes.get_ylim()[1] > 1
+
+
+def test_each_group_alone_is_a_figure():
+    figures = visualize.curve_figures(training_records())
+    assert list(figures) == ["Loss", "Learning rate", "Retrieval"]
+    together = visualize.curves_figure(training_records())
+    for figure, axes in zip(figures.values(), together.axes, strict=True):
+        (own,) = figure.axes
+        for line, other in zip(own.lines, axes.lines, strict=True):
+            np.testing.assert_array_equal(line.get_xydata(), other.get_xydata())
+    assert visualize.curve_figures([{"step": 3, "epoch": 1.0}]) == {}
 
 
 @pytest.mark.parametrize("cmc", [[], [[0.5]], [1.1], [-0.1], [np.nan]])
