@@ -388,8 +388,13 @@ def test_a_report_shows_what_the_protocol_orders_by(workdir, output, capsys):
     np.testing.assert_allclose(page.data["distances"], distances.ravel(), atol=1e-6)
     lists = page.data["found"].reshape(-1, 10)
     paths = np.array([*workdir.gallery.paths, *workdir.more.paths])
-    below = [path.removeprefix(f"{workdir.root}/") for path in paths[np.unique(found)]]
-    assert page.data["gallery"]["names"] == below
+    below = [path.removeprefix(f"{workdir.root}/") for path in paths]
+    names = np.array(page.data["gallery"]["names"])
+    assert names[lists].tolist() == np.array(below)[found].tolist()
+    # Beside the lists, the page shows the first match of a query whose list has none.
+    missed = page.data["missed"]
+    others = {below[int(i)] for i in np.unique(found)} | set(names[missed[missed >= 0]])
+    assert set(names) == others
     assert page.data["gallery"]["pids"][lists].tolist() == gallery.pids[found].tolist()
     np.testing.assert_allclose(page.data["precision"], result.average_precision, atol=1e-6)
     assert page.data["map_size"] == [6, 4]
