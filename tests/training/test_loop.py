@@ -33,8 +33,8 @@ class Diary:
     def save(self, state):
         self.note("save", state)
 
-    def report(self, step, epoch, loss):
-        self.note("report", step, epoch, loss)
+    def report(self, step, epoch, loss, rate):
+        self.note("report", step, epoch, loss, rate)
         return None if step == 1 else 50.0
 
     def paused(self):
@@ -58,7 +58,7 @@ def run(diary, steps, start_step=0, losses=None, total_steps=8):
 
     def step(state, batch):
         loss = (losses or {}).get(state + 1, 0.5)
-        return state + 1, {"loss": jnp.float32(loss)}
+        return state + 1, {"loss": jnp.float32(loss), "lr": jnp.float32(0.25)}
 
     loop = Loop(
         step=step,
@@ -74,16 +74,16 @@ def run(diary, steps, start_step=0, losses=None, total_steps=8):
 
 def test_each_thing_is_done_when_it_is_due():
     assert run(Diary(), 8) == [
-        ("report", 1, 0.25, 0.5),
+        ("report", 1, 0.25, 0.5, 0.25),
         ("save", 2),
-        ("report", 3, 0.75, 0.5),
-        ("write", 3, "train", {"epoch": 0.75, "loss": 0.5, "images_per_second": 50.0}),
+        ("report", 3, 0.75, 0.5, 0.25),
+        ("write", 3, "train", {"epoch": 0.75, "loss": 0.5, "lr": 0.25, "images_per_second": 50.0}),
         ("evaluate", 4),
-        ("report", 6, 1.5, 0.5),
-        ("write", 6, "train", {"epoch": 1.5, "loss": 0.5, "images_per_second": 50.0}),
+        ("report", 6, 1.5, 0.5, 0.25),
+        ("write", 6, "train", {"epoch": 1.5, "loss": 0.5, "lr": 0.25, "images_per_second": 50.0}),
         ("save", 6),
-        ("report", 8, 2.0, 0.5),
-        ("write", 8, "train", {"epoch": 2.0, "loss": 0.5, "images_per_second": 50.0}),
+        ("report", 8, 2.0, 0.5, 0.25),
+        ("write", 8, "train", {"epoch": 2.0, "loss": 0.5, "lr": 0.25, "images_per_second": 50.0}),
         ("evaluate", 8),
     ]
 
