@@ -79,7 +79,7 @@ class Gallery(Images):
             gallery.search(query, cameras=[1, 4], not_cameras=3, identities=range(100))
             gallery.search(query, camids=2, own_camera=False)  # no images from camera 2
             gallery.search(query, pids=pids, camids=camids)  # the usual evaluation protocol
-        gallery.search(query, rerank=True)  # re-ranks the nearest 200
+            gallery.search(query, rerank=True)  # re-ranks the nearest 200
 
         `identities`, `cameras` and `not_cameras` apply to all queries and copy no descriptors. An
         image must pass all filters that are given. `pids` and `camids` are the identity and camera
