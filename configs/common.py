@@ -314,7 +314,7 @@ def _hbfp_training() -> ConfigDict:
 def strong() -> ConfigDict:
     """A recipe of this project: HBFP-Net's baseline with later practice. It is not from a paper.
 
-    Every setting is measured, see `docs/results.md`.
+    The trials that decided it are in `docs/results.md`.
     """
     config = baseline()
     config.epochs = 120
