@@ -23,6 +23,7 @@ from reid_jax import models
 from reid_jax.data.boxes import cut
 from reid_jax.data.image_like import ImagesLike
 from reid_jax.network_on_devices import NetworkOnDevices, check_not_forked
+from reid_jax.recipe import typed
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.thresholds import read_threshold
 from reid_jax.runs.workdir import read_run
@@ -211,7 +212,7 @@ def _rebuilt(
     workdir: str | os.PathLike[str] | None,
 ) -> Model:
     """The model that was pickled, on the devices of this process."""
-    config = ConfigDict(recipe).lock()
+    config = typed(ConfigDict(recipe).lock())
     network = models.create(config.model, num_classes)
     return Model(config, network, variables, step, batch_size=batch_size, workdir=workdir)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from reid_jax import models
 from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime.progress import Progress
 from reid_jax.training.step import place
 
@@ -26,7 +26,7 @@ class NetworkOnDevices:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: RecipeConfig,
         network: models.Network,
         variables: dict[str, Any],
         step: int,
@@ -63,7 +63,8 @@ class NetworkOnDevices:
         self.variables = place(variables, devices)
         self._devices = devices
         self._batch_size = -(-batch_size // len(devices)) * len(devices)
-        self._size = tuple(config.data.image_size)
+        height, width = config.data.image_size
+        self._size = height, width
         self._describe = descriptor_face(
             network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
         )

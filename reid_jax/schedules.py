@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 import optax
 
+from reid_jax.recipe import OptimConfig
 
-def staircase(config, steps_per_epoch: int) -> optax.Schedule:
+
+def staircase(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """PMM's learning rate by step: a rising staircase, then drops at milestones.
 
     At 1-based epoch e, with `warmup_every` w and `warmup_epochs` W (both 5 and 50 in the paper's
@@ -33,7 +35,7 @@ def staircase(config, steps_per_epoch: int) -> optax.Schedule:
     return rate
 
 
-def exponential(config, steps_per_epoch: int) -> optax.Schedule:
+def exponential(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """HBFP-Net's learning rate by step (section 4.2): constant, then exponential decay.
 
     The paper has no warm-up. A warm-up of `warmup_epochs` comes first, see `warmed_up`.
@@ -62,7 +64,7 @@ def exponential(config, steps_per_epoch: int) -> optax.Schedule:
     return warmed_up(decay, config.warmup_epochs * steps_per_epoch)
 
 
-def cosine(config, steps_per_epoch: int) -> optax.Schedule:
+def cosine(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step: warm-up, constant, then half a cosine (Loshchilov and Hutter, 2017).
 
     A warm-up of `warmup_epochs` multiplies this rate, see `warmed_up`.
@@ -110,6 +112,6 @@ def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
 SCHEDULES = {"staircase": staircase, "exponential": exponential, "cosine": cosine}
 
 
-def create_schedule(config, steps_per_epoch: int) -> optax.Schedule:
+def create_schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate by 0-based step, as `config`, a recipe's `optim`, selects it."""
     return SCHEDULES[config.schedule](config, steps_per_epoch)

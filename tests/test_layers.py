@@ -32,7 +32,7 @@ FLOORS = (
     (("runs",),),
     (("models",), ("data",)),
     (("gradcam", "mixing", "losses", "rectangles", "schedules"),),  # formulas
-    (("visualize",), ("choices",)),
+    (("visualize",), ("choices",), ("recipe",)),
     (("runtime",),),
 )
 _FLOOR = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room}

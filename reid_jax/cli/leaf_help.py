@@ -4,8 +4,7 @@ import textwrap
 from collections.abc import Container
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.settings import leaves_of
 
 WIDTH = 100
@@ -25,7 +24,7 @@ _TITLES = {
 }
 
 
-def describe(config: ConfigDict, sections: Container[str] | None = None) -> str:
+def describe(config: RecipeConfig, sections: Container[str] | None = None) -> str:
     """Format each leaf with its default, its meaning and its allowed values, in groups.
 
     Args:
@@ -54,7 +53,7 @@ def wrapped(text: str, indent: int) -> str:
     )
 
 
-def _value(config: ConfigDict, name: str) -> Any:
+def _value(config: RecipeConfig, name: str) -> Any:
     value: Any = config
     for part in name.split("."):
         value = value[part]

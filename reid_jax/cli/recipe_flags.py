@@ -6,11 +6,13 @@ types. This module reports leaves that do not exist.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from reid_jax.cli import recipes
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.settings import unknown_leaf
 
 HELP = (
@@ -65,7 +67,7 @@ def define_from_recipe(
     return argv
 
 
-def define(config: ConfigDict, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
+def define(config: RecipeConfig, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     """Define the flag `config`, a recipe whose leaves the arguments override.
 
     Raises:
@@ -86,9 +88,10 @@ def overridden(argv: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(match[1] for match in names if match))
 
 
-def _has(config: ConfigDict, name: str) -> bool:
+def _has(config: RecipeConfig, name: str) -> bool:
+    section: Any = config
     for part in name.split("."):
-        if not isinstance(config, ConfigDict) or part not in config:
+        if not isinstance(section, ConfigDict) or part not in section:
             return False
-        config = config[part]
+        section = section[part]
     return True

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 import reid_jax.configs
+from reid_jax.recipe import RecipeConfig, typed
 
 
 class Recipe(NamedTuple):
@@ -25,7 +26,7 @@ class Recipe(NamedTuple):
 
     name: str
     value: str
-    config: ConfigDict
+    config: RecipeConfig
     description: str
 
 
@@ -61,7 +62,7 @@ def find(value: str) -> Recipe:
     config = get_config(*strings) if get_config else None
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{name} is not a recipe: it has no get_config that returns a ConfigDict")
-    return Recipe(name, value, config, inspect.cleandoc(members.get("__doc__") or ""))
+    return Recipe(name, value, typed(config), inspect.cleandoc(members.get("__doc__") or ""))
 
 
 def _similar(name: str) -> str:

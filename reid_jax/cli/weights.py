@@ -46,7 +46,7 @@ def _config(argv: list[str], default: str) -> ConfigDict:
         values(argv)
     except flags.Error as error:
         raise ValueError(str(error)) from error
-    return values["config"].value
+    return values.config
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

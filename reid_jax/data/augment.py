@@ -7,6 +7,7 @@ whole batch, so the result does not depend on how many devices share the batch.
 import jax
 import jax.numpy as jnp
 
+from reid_jax.recipe import AugmentConfig
 from reid_jax.rectangles import inside
 from reid_jax.runtime import collectives
 
@@ -132,7 +133,9 @@ def color_jitter(
     return (image - mean.reshape(1, 1, 3)) / std.reshape(1, 1, 3)
 
 
-def augment(key: jax.Array, images: jax.Array, config, axis_name: str | None = None) -> jax.Array:
+def augment(
+    key: jax.Array, images: jax.Array, config: AugmentConfig, axis_name: str | None = None
+) -> jax.Array:
     """Flip, normalise, jitter, crop, erase and cut out in this device's part of a batch.
 
     Args:

@@ -5,12 +5,13 @@ import hashlib
 import os
 
 from reid_jax.data import layouts, skipping, splits, synthetic
+from reid_jax.recipe import DataConfig
 from reid_jax.runtime import hosts
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.progress import Progress
 
 
-def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.Dataset:
+def load(config: DataConfig, progress: Progress = None, *, to_train: bool = True) -> splits.Dataset:
     """List the images of `config`, a recipe's `data`; draw synthetic pedestrians on first use.
 
     If `on_bad_image` is `skip`, bad images are omitted, and so are identities without good images.
@@ -47,17 +48,19 @@ def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.
     return dataset
 
 
-def _draw(config, root: str) -> None:
+def _draw(config: DataConfig, root: str) -> None:
     synthetic.write_market1501(root, synthetic.Contents(**config.synthetic))
 
 
-def _read(config, root: str, to_train: bool) -> splits.Dataset:
+def _read(config: DataConfig, root: str, to_train: bool) -> splits.Dataset:
     layout = "market1501" if config.layout == "synthetic" else config.layout
     pattern, folders = config.pattern or None, config.folders or None
     return layouts.read(layout, root, pattern=pattern, folders=folders, to_train=to_train)
 
 
-def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None) -> splits.Split:
+def load_multi_query(
+    dataset: splits.Dataset, config: DataConfig, progress: Progress = None
+) -> splits.Split:
     """As `layouts.read_multi_query`, without bad images if `config`, a `data`, skips them."""
     boxes = hosts.together(lambda: layouts.read_multi_query(dataset))
     boxes = skipping.skip_bad(boxes, config, "the boxes of --multi-query", progress)
@@ -65,7 +68,9 @@ def load_multi_query(dataset: splits.Dataset, config, progress: Progress = None)
     return boxes
 
 
-def load_extra(folder: str | os.PathLike, config, progress: Progress = None) -> splits.Split:
+def load_extra(
+    folder: str | os.PathLike, config: DataConfig, progress: Progress = None
+) -> splits.Split:
     """As `layouts.read_extra`, without bad images if `config`, a `data`, skips them."""
     extra = hosts.together(lambda: layouts.read_extra(folder))
     return skipping.skip_bad(extra, config, "--gallery-extra", progress)

@@ -8,6 +8,7 @@ import numpy as np
 
 from reid_jax.data import decoding
 from reid_jax.data.splits import Split
+from reid_jax.recipe import DataConfig
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import counted
 from reid_jax.runtime.progress import Progress
@@ -23,7 +24,7 @@ def advised() -> Iterator[None]:
         raise decoding.BadFilesError(message) from None
 
 
-def skip_bad(split: Split, config, name: str, progress: Progress = None) -> Split:
+def skip_bad(split: Split, config: DataConfig, name: str, progress: Progress = None) -> Split:
     """The split without its bad images, if the policy is `skip`.
 
     Every image is then decoded in parallel, and each of several hosts decodes its part. With the

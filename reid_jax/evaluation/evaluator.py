@@ -25,6 +25,7 @@ from reid_jax.evaluation.distances import Rescore
 from reid_jax.evaluation.ranking import RankingResult, match_ranks, score_ranks
 from reid_jax.evaluation.reranking import k_reciprocal
 from reid_jax.evaluation.verification import NoPairs, VerificationResult, evaluate_verification
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import counted
 from reid_jax.runtime.progress import Progress
@@ -61,7 +62,7 @@ class Evaluator:
         self,
         network: nn.Module,
         dataset: Dataset,
-        config,
+        config: RecipeConfig,
         devices: list[jax.Device],
         progress: Progress = None,
         *,

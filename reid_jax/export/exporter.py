@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import reid_jax
 from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_function
 from reid_jax.export import onnx, stablehlo
+from reid_jax.recipe import typed
 from reid_jax.runs.workdir import version
 from reid_jax.runtime.files import new_folder
 from reid_jax.runtime.messages import say, shown
@@ -53,7 +55,7 @@ def export_run(
     with new_folder(out) as folder:
         model = reid_jax.load(workdir, checkpoint)
         variables = jax.device_get(model.variables)
-        size = tuple(model.config.data.image_size)
+        size = model.config.data.image_size
         files = {}
         for name in formats:
             network, dtype = _network(name, model)
@@ -95,13 +97,13 @@ def _chosen(formats: Sequence[str] | None) -> list[str]:
 
 def _network(name: str, model: "reid_jax.Model") -> tuple[models.Network, str]:
     """The network for a format, and its compute dtype."""
-    settings = model.config.model
-    if name == "onnx" and settings.dtype != "float32":
+    dtype = model.config.model.dtype
+    if name == "onnx" and dtype != "float32":
         # Few runtimes support bfloat16; weights are float32 in any case.
-        settings = settings.copy_and_resolve_references()
-        settings.dtype = "float32"
-        return models.create(settings, model.network.num_classes), "float32"
-    return model.network, settings.dtype
+        config = ConfigDict(model.config.to_dict())
+        config.model.dtype = "float32"
+        return models.create(typed(config).model, model.network.num_classes), "float32"
+    return model.network, dtype
 
 
 def _convert(name: str, describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:

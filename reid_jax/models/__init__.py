@@ -21,6 +21,7 @@ from reid_jax.models.heads import StageOutput
 from reid_jax.models.network import Network
 from reid_jax.models.pmm import PMM
 from reid_jax.models.resnet import BLOCKS, ResNet
+from reid_jax.recipe import ModelConfig
 
 __all__ = [
     "BDB",
@@ -37,7 +38,7 @@ __all__ = [
 NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
 
 
-def create(config, num_classes: int, axis_name: str | None = None) -> Network:
+def create(config: ModelConfig, num_classes: int, axis_name: str | None = None) -> Network:
     """Create the network that `config`, the `model` part of a recipe, describes.
 
     Args:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from reid_jax import models
 from reid_jax.data import datasets
@@ -16,6 +15,7 @@ from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation import verification
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
 from reid_jax.evaluation.reranking import NEIGHBOURS
+from reid_jax.recipe import DataConfig, RecipeConfig
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.results import write_results
 from reid_jax.runs.settings import check_leaves
@@ -57,7 +57,7 @@ class EvaluatedRun:
         drawn: (n,) int32 indices of the queries to draw.
     """
 
-    config: ConfigDict
+    config: RecipeConfig
     workdir: str
     step: int
     protocol: dict[str, Any]
@@ -75,7 +75,7 @@ class EvaluatedRun:
 
 
 def evaluate_run(
-    config: ConfigDict,
+    config: RecipeConfig,
     workdir: str,
     *,
     checkpoint: str | int,
@@ -190,7 +190,7 @@ class _EvaluationImages:
         return [image for split in splits if split is not None for image in split.skipped]
 
 
-def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
+def _load_images(data: DataConfig, protocol: Protocol) -> _EvaluationImages:
     dataset = datasets.load(data, say, to_train=False)
     boxes = extra = None
     if protocol.multi_query:
@@ -206,7 +206,9 @@ def _load_images(data: ConfigDict, protocol: Protocol) -> _EvaluationImages:
     return _EvaluationImages(dataset, boxes, extra)
 
 
-def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages) -> dict[str, Any]:
+def _described(
+    protocol: Protocol, config: RecipeConfig, images: _EvaluationImages
+) -> dict[str, Any]:
     return {
         "without_cameras": not images.dataset.has_cameras,
         "multi_query": protocol.multi_query,
@@ -217,7 +219,7 @@ def _described(protocol: Protocol, config: ConfigDict, images: _EvaluationImages
     }
 
 
-def _opening(config: ConfigDict, workdir: str, step: int, images: _EvaluationImages) -> str:
+def _opening(config: RecipeConfig, workdir: str, step: int, images: _EvaluationImages) -> str:
     """The first line of an evaluation: which weights are evaluated on which images."""
     dataset = images.dataset
     return (
@@ -265,7 +267,7 @@ def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) 
     report_skipped(folder, skipped, say)
 
 
-def _check_drawn(data: ConfigDict) -> None:
+def _check_drawn(data: DataConfig) -> None:
     """Raise FileNotFoundError if the synthetic pedestrians of a recipe are not drawn yet.
 
     Evaluations draw none: a workdir may come from others, and its recipe may name any folder; and a

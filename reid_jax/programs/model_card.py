@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.packed_file import PackedRun
 
 # The names under which hubs find it.
@@ -31,7 +30,7 @@ class Facts(NamedTuple):
     """
 
     file: str
-    config: ConfigDict
+    config: RecipeConfig
     trunk: str
     dim: int
     parameters: int

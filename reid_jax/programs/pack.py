@@ -55,7 +55,7 @@ def pack_run(
         raise ValueError(f"RUN {shown(workdir)} is a file; it must be the folder of a run")
     config, num_classes = read_run(workdir)
     run, _ = read_content(workdir)
-    size = tuple(config.data.image_size)
+    size = config.data.image_size
     network = models.create(config.model, num_classes)
     network.check(size)
     step, variables = restore_variables(network, size, workdir, checkpoint)

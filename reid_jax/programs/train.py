@@ -19,6 +19,7 @@ from reid_jax.data.splits import Dataset
 from reid_jax.data.tensorflow_extra import check_loader
 from reid_jax.evaluation.evaluator import Evaluator, table
 from reid_jax.evaluation.ranking import RankingResult
+from reid_jax.recipe import RecipeConfig, typed
 from reid_jax.runs.record import Record
 from reid_jax.runs.settings import check
 from reid_jax.runs.symlinks import check_symlinks
@@ -45,7 +46,7 @@ MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "c
 _BATCH = "data.identities_per_batch x data.images_per_identity"
 
 
-def train(config: ConfigDict, workdir: str) -> RankingResult:
+def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
     """Train the recipe `config` in `workdir`, or resume a run that was stopped there.
 
     Writes into the workdir `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
@@ -71,6 +72,7 @@ def train(config: ConfigDict, workdir: str) -> RankingResult:
     """
     # Quick checks come first: settings, then folders, then images.
     check(config)
+    config = typed(config)
     workdir = local_path(workdir, "workdir")
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
@@ -161,11 +163,11 @@ class _Evaluations:
         self._record.draw()
 
 
-def _batch_size(config: ConfigDict) -> int:
+def _batch_size(config: RecipeConfig) -> int:
     return config.data.identities_per_batch * config.data.images_per_identity
 
 
-def _agree_on_recipe(config: ConfigDict) -> None:
+def _agree_on_recipe(config: RecipeConfig) -> None:
     """Raise ValueError if hosts have different recipes. Folders of data may differ."""
     if hosts.count() > 1:
         leaves = flatten_dict(config.to_dict(), sep=".")
@@ -174,7 +176,7 @@ def _agree_on_recipe(config: ConfigDict) -> None:
         hosts.check_same("recipe", leaves | elsewhere)
 
 
-def _claim_workdir(workdir: str, config: ConfigDict, dataset: Dataset) -> Mapping[str, int | str]:
+def _claim_workdir(workdir: str, config: RecipeConfig, dataset: Dataset) -> Mapping[str, int | str]:
     """Check that this run may write to the workdir, and list skipped images there.
 
     Returns:
@@ -189,7 +191,7 @@ def _claim_workdir(workdir: str, config: ConfigDict, dataset: Dataset) -> Mappin
 
 
 def _open_training_data(
-    config: ConfigDict, dataset: Dataset, devices: list[jax.Device]
+    config: RecipeConfig, dataset: Dataset, devices: list[jax.Device]
 ) -> _TrainingData:
     own, labels = own_devices(devices), dataset.train.labels
     sampler = IdentitySampler(
@@ -211,7 +213,7 @@ def _open_training_data(
 
 
 def _create(
-    config: ConfigDict,
+    config: RecipeConfig,
     network: models.Network,
     calendar: Calendar,
     devices: list[jax.Device],
@@ -225,7 +227,7 @@ def _create(
 
 
 def _opening(
-    config: ConfigDict,
+    config: RecipeConfig,
     state: TrainState,
     dataset: Dataset,
     calendar: Calendar,

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
-
 from reid_jax import visualize
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.interval import Interval
 from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
@@ -106,7 +105,7 @@ class Record:
         return hosts.tree_from_first(hosts.together(read))
 
     def begin(
-        self, config: ConfigDict, num_classes: int, train_images: Mapping[str, Any], step: int
+        self, config: RecipeConfig, num_classes: int, train_images: Mapping[str, Any], step: int
     ) -> None:
         """Write `run.json`, see `write_run`, and open the metrics after a step."""
         if self._checkpoints is not None:

@@ -11,11 +11,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from reid_jax import choices
+from reid_jax.recipe import AugmentConfig, DataConfig, OptimConfig, RecipeConfig, typed
 from reid_jax.runs import leaves
 from reid_jax.runs.leaf_kinds import ANYTHING, Leaf
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict | RecipeConfig) -> None:
     """Check that a run can use the recipe `config`, as far as this is possible without data.
 
     Raises:
@@ -23,10 +24,10 @@ def check(config: ConfigDict) -> None:
             leaf, all contradictions.
     """
     check_leaves(config)
-    _raise(list(_contradictions(config)))
+    _raise(list(_contradictions(typed(config))))
 
 
-def check_leaves(config: ConfigDict, source: str = "") -> None:
+def check_leaves(config: ConfigDict | RecipeConfig, source: str = "") -> None:
     """Check each leaf by itself, for callers that use a part of a recipe.
 
     Args:
@@ -41,12 +42,12 @@ def check_leaves(config: ConfigDict, source: str = "") -> None:
     _raise(list(_wrong_leaves(config, config, _table(config))), source)
 
 
-def leaves_of(config: ConfigDict) -> dict[str, Leaf]:
+def leaves_of(config: ConfigDict | RecipeConfig) -> dict[str, Leaf]:
     """The leaves that a recipe with this network and this schedule has, by dotted name."""
     return dict(_flat(_table(config)))
 
 
-def unknown_leaf(name: str, config: ConfigDict) -> str:
+def unknown_leaf(name: str, config: RecipeConfig) -> str:
     """The message that a recipe has no leaf with a dotted name, with a suggestion."""
     section, _, last = name.rpartition(".")
     known = [leaf.rpartition(".") for leaf in leaves_of(config)]
@@ -76,7 +77,7 @@ def _show(value: Any) -> str:
     return shown if len(shown) < 80 else shown[:76] + " ..."
 
 
-def _table(config) -> dict[str, Any]:
+def _table(config: ConfigDict | RecipeConfig) -> dict[str, Any]:
     """The leaves of a recipe with this network and this schedule."""
     return leaves.LEAVES | {
         "optim": _with_chosen(leaves.OPTIM, config.get("optim"), "schedule", leaves.SCHEDULES),
@@ -122,10 +123,11 @@ def _wrong_leaves(config, section, table: dict[str, Any], prefix: str = "") -> I
             yield unknown_leaf(f"{prefix}{name}", config)
 
 
-def _contradictions(config) -> Iterator[str]:
+def _contradictions(config: RecipeConfig) -> Iterator[str]:
     """Contradictions between leaves that are valid by themselves."""
     yield from _of_data(config.data)
-    size = tuple(config.data.image_size)
+    height, width = config.data.image_size
+    size = height, width
     yield from _of_augmentation(config.augment, size)
     yield from _of_schedule(config.optim)
     yield from _of_losses(config)
@@ -137,7 +139,7 @@ def _contradictions(config) -> Iterator[str]:
         yield str(error)
 
 
-def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
+def _of_augmentation(augment: AugmentConfig, size: tuple[int, int]) -> Iterator[str]:
     smaller = f"the smaller side of data.image_size, {size}"
     if augment.cutout_probability and augment.cutout_size > min(size):
         yield f"augment.cutout_size is {augment.cutout_size} pixels; it must be at most {smaller}"
@@ -145,7 +147,7 @@ def _of_augmentation(augment, size: tuple[int, int]) -> Iterator[str]:
         yield f"augment.crop_padding is {augment.crop_padding} pixels; it must be below {smaller}"
 
 
-def _of_data(data) -> Iterator[str]:
+def _of_data(data: DataConfig) -> Iterator[str]:
     if data.pattern and data.layout != "folder":
         yield (
             f"data.pattern is {_show(data.pattern)}, but data.layout {data.layout!r} takes none: "
@@ -169,7 +171,7 @@ def _of_data(data) -> Iterator[str]:
         )
 
 
-def _of_losses(config) -> Iterator[str]:
+def _of_losses(config: RecipeConfig) -> Iterator[str]:
     if not config.model.get("classifier", True):
         why = "because model.classifier is False"
         if config.loss.id_margin:
@@ -178,7 +180,7 @@ def _of_losses(config) -> Iterator[str]:
             yield f"loss.triplet_weight is 0; it must be above 0, {why}"
 
 
-def _of_schedule(optim) -> Iterator[str]:
+def _of_schedule(optim: OptimConfig) -> Iterator[str]:
     if optim.schedule in ("exponential", "cosine"):
         if optim.decay_until <= optim.decay_from:
             yield (

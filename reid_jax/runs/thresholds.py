@@ -6,15 +6,14 @@ import os
 import pathlib
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runs import packed_file
 from reid_jax.runs.results import RUN_RESULTS
 from reid_jax.runtime.messages import shown
 
 
 def read_threshold(
-    workdir: str | os.PathLike[str], config: ConfigDict, step: int, fpr: float
+    workdir: str | os.PathLike[str], config: RecipeConfig, step: int, fpr: float
 ) -> float:
     """Read the distance that accepts at most a share of the pairs of different people.
 
@@ -90,7 +89,7 @@ def _settings(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wanted(config: ConfigDict, step: int) -> dict[str, Any]:
+def _wanted(config: RecipeConfig, step: int) -> dict[str, Any]:
     """The same settings for `Model.embed`."""
     return {
         "rerank": False,

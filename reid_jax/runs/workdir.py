@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from reid_jax.recipe import RecipeConfig, typed
 from reid_jax.runs import packed_file
 from reid_jax.runs.leaf_kinds import whole
 from reid_jax.runs.settings import check_leaves
@@ -73,7 +74,7 @@ _OF_THE_IMAGES = ("data.root", "data.on_bad_image", "data.skip_limit")
 
 def write_run(
     workdir: str | os.PathLike[str],
-    config: ConfigDict | Mapping[str, Any],
+    config: RecipeConfig | Mapping[str, Any],
     num_classes: int,
     train_images: Mapping[str, int | str] | None = None,
     source: Mapping[str, int | str | None] | None = None,
@@ -102,7 +103,7 @@ def write_run(
     write_text_atomically(pathlib.Path(workdir) / NAME, json.dumps(run, indent=2) + "\n")
 
 
-def read_run(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int]:
+def read_run(workdir: str | os.PathLike[str]) -> tuple[RecipeConfig, int]:
     """Read the config and the number of training identities that `write_run` recorded.
 
     JSON has one kind of sequence: all are returned as tuples, which a config should use.
@@ -140,7 +141,7 @@ def read_content(workdir: str | os.PathLike[str]) -> tuple[dict[str, Any], pathl
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
-def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, Any] | None]:
+def _read(workdir: str | os.PathLike[str]) -> tuple[RecipeConfig, int, dict[str, Any] | None]:
     """Like `read_run`, with `train_images`: None if the run does not have it, like old ones."""
     run, path = read_content(workdir)
     try:
@@ -150,7 +151,7 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
             chosen = config[section].get(choice) if isinstance(config.get(section), dict) else None
             if isinstance(chosen, str):
                 _add_missing(config[section], leaves.get(chosen, {}))
-        config, num_classes = ConfigDict(config).lock(), run["num_classes"]
+        config, num_classes = typed(ConfigDict(config).lock()), run["num_classes"]
         train_images = run.get("train_images")
         if train_images is not None:
             train_images = {"count": int(train_images["count"]), "sha256": train_images["sha256"]}
@@ -165,7 +166,7 @@ def _read(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, int, dict[str, A
 
 def check_workdir(
     workdir: str | os.PathLike[str],
-    config: ConfigDict | Mapping[str, Any],
+    config: RecipeConfig | Mapping[str, Any],
     num_classes: int,
     may_change: tuple[str, ...] = (),
     train_images: Mapping[str, int | str] | None = None,
@@ -249,7 +250,7 @@ def version() -> str:
         return "unknown"
 
 
-def _as_dict(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+def _as_dict(config: RecipeConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The config, with paths that do not depend on the current folder."""
     nested = ConfigDict(config).to_dict()
     for section, leaf in (("data", "root"), ("model", "pretrained")):

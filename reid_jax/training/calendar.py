@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from ml_collections import ConfigDict
-
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime.messages import counted
 
 
@@ -24,7 +23,7 @@ class Calendar:
     periods: dict[str, int]
 
     @classmethod
-    def from_recipe(cls, config: ConfigDict, steps_per_epoch: int) -> "Calendar":
+    def from_recipe(cls, config: RecipeConfig, steps_per_epoch: int) -> "Calendar":
         """Create the calendar of a whole recipe, given the number of steps in an epoch."""
         total = config.epochs * steps_per_epoch
         length = f"epochs is {config.epochs}, {counted(total, 'step')}"

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from reid_jax.recipe import OptimConfig
+
 
 def create_optimizer(
-    config, schedule: optax.Schedule, steps_per_epoch: int = 1
+    config: OptimConfig, schedule: optax.Schedule, steps_per_epoch: int = 1
 ) -> optax.GradientTransformation:
     """Create Adam whose gradient includes `weight_decay` times every parameter.
 

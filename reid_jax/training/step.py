@@ -12,6 +12,7 @@ from reid_jax import losses
 from reid_jax.data.augment import augment
 from reid_jax.models import Network
 from reid_jax.models.heads import unit_length
+from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime import collectives
 from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.devices import own_devices
@@ -22,7 +23,7 @@ def make_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    config,
+    config: RecipeConfig,
     axis_name: str | None = AXIS,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """Create the step of `config` for any network of `reid_jax.models`.

@@ -93,8 +93,10 @@ def tensors(program: str, sizes: Sizes) -> Iterator[Tensor]:
 
 
 def leaves(program: str, sizes: Sizes) -> dict[str, object]:
-    """The leaves of a recipe's `model` that a checkpoint determines, by dotted name."""
-    trunk = {f"trunk.{name}": value for name, value in sizes.trunk._asdict().items()}
+    """The leaves of a recipe that a checkpoint determines, by dotted name."""
+    found = {f"trunk.{name}": value for name, value in sizes.trunk._asdict().items()}
     if program == "pmm":
-        return {**trunk, "stages": len(sizes.dims), "embedding_dim": sizes.dims[0]}
-    return {**trunk, "global_dim": sizes.dims[0], "part_dim": sizes.dims[1]}
+        found |= {"stages": len(sizes.dims), "embedding_dim": sizes.dims[0]}
+    else:
+        found |= {"global_dim": sizes.dims[0], "part_dim": sizes.dims[1]}
+    return {f"model.{name}": value for name, value in found.items()}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from reid_jax import models
+from reid_jax.recipe import ModelConfig
 from reid_jax.runs.checkpoint_items import can_be_resumed
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
@@ -18,7 +18,7 @@ from reid_jax.runtime.messages import say, shown
 from reid_jax.weights.trunks import Trunk, check_fits, read_trunk
 
 
-def initial_trunk(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+def initial_trunk(config: ModelConfig, workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read the trunk's variables from the file `model.pretrained`, and report the file.
 
     Each of several hosts reads its own file, and all files must be equal.

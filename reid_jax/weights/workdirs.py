@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax import models
+from reid_jax.recipe import typed
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.settings import check
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
@@ -47,10 +48,10 @@ def _write(
     file: WeightsFile, program: str, config: ConfigDict, folder: pathlib.Path
 ) -> tuple[authors.Sizes, int]:
     """Write into an empty folder, as `write_workdir`."""
-    if config.model.name != program:
+    if (name := typed(config).model.name) != program:
         raise ValueError(
             f"{shown(file.path)} is a checkpoint of {program.upper()}, but the recipe's model.name "
-            f"is {config.model.name!r}: pass another --config"
+            f"is {name!r}: pass another --config"
         )
     sizes = authors.infer(program, file.arrays)
     title = f"the authors' {program.upper()} over a {sizes.trunk.title}"
@@ -59,15 +60,16 @@ def _write(
         raise ValueError(f"{shown(file.path)} has a classifier of only one identity")
 
     config = config.copy_and_resolve_references()
-    config.model.update_from_flattened_dict(authors.leaves(program, sizes))
-    check(config)
-    network = models.create(config.model, sizes.num_classes)
-    image = jnp.zeros((1, *config.data.image_size, 3))
+    config.update_from_flattened_dict(authors.leaves(program, sizes))
+    recipe = typed(config)
+    check(recipe)
+    network = models.create(recipe.model, sizes.num_classes)
+    image = jnp.zeros((1, *recipe.data.image_size, 3))
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     account(flatten_dict(tree, sep="/"), shapes_of(shapes), "the recipe's network", file.path)
 
     source = {"program": program, "file": file.path.name, "sha256": file.sha256}
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save_model(tree)
-    write_run(folder, config, sizes.num_classes, source=source | {"epoch": file.epoch})
+    write_run(folder, recipe, sizes.num_classes, source=source | {"epoch": file.epoch})
     return sizes, sum(x.size for x in jax.tree.leaves(tree["params"]))
