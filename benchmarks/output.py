@@ -7,10 +7,13 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 from collections.abc import Collection, Iterable
 
 import jax
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def say(text: str) -> None:
@@ -48,14 +51,15 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
         results: in the script's own schema.
 
     Returns:
-        `command`, which has every setting; `date`, UTC in ISO 8601; `device`, its kind; `platform`
-        and `cores` of the host, which matter if the device is a CPU; `versions`; `settings` and
-        `results`.
+        `command`, which has every setting; `date`, UTC in ISO 8601; `commit`, the one checked out,
+        or None outside a clone; `device`, its kind; `platform` and `cores` of the host, which
+        matter if the device is a CPU; `versions`; `settings` and `results`.
     """
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "command": " ".join(["python", script, *_options(settings)]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": git("rev-parse", "HEAD"),
         "device": device.device_kind,
         "platform": device.platform,
         "cores": os.cpu_count(),
@@ -66,6 +70,15 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
         "settings": settings,
         "results": results,
     }
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints in this clone; None if it fails, or there is no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _options(settings: dict) -> list[str]:

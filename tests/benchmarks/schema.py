@@ -55,7 +55,8 @@ def check_record(content, settings, result, versions=VERSIONS):
         versions: the schema of its versions.
     """
     record = {
-        **{"command": str, "date": str, "device": str, "platform": str, "cores": {int}},
+        **{"command": str, "date": str, "commit": (str, None), "device": str, "platform": str},
+        "cores": {int},
         **{"versions": versions, "settings": settings, "results": [result]},
     }
     check(content, record)

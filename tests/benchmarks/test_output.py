@@ -10,8 +10,15 @@ def test_a_record_has_the_command_that_repeats_it(tmp_path):
     settings = {"networks": ["pmm", "hbfp"], "batch": 8, "small": True, "other": False}
     record = output.record("benchmarks/x.py", settings, jax.devices()[0], [{"a": 1.5}])
     assert record["command"] == "python benchmarks/x.py --networks=pmm,hbfp --batch=8 --small"
+    assert record["commit"] == output.git("rev-parse", "HEAD")
     output.write(record, tmp_path / "folder" / "x.json")
     assert json.loads((tmp_path / "folder" / "x.json").read_text()) == record
+
+
+def test_a_failing_git_is_none(monkeypatch):
+    assert output.git("log", "0" * 40) is None
+    monkeypatch.setenv("PATH", "")
+    assert output.git("rev-parse", "HEAD") is None
 
 
 def test_numbers_that_are_not_finite_are_not_written(tmp_path):
