@@ -57,7 +57,7 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
     """
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
-        "command": " ".join(["python", script, *_options(settings)]),
+        "command": " ".join(["python", script, *options(settings)]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": git("rev-parse", "HEAD"),
         "device": device.device_kind,
@@ -81,15 +81,16 @@ def git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _options(settings: dict) -> list[str]:
-    options = []
+def options(settings: dict) -> list[str]:
+    """The settings as options of a command line."""
+    found = []
     for name, value in settings.items():
         if isinstance(value, bool):
-            options += [f"--{name}"] if value else []
+            found += [f"--{name}"] if value else []
         else:
             text = ",".join(value) if isinstance(value, list) else value
-            options.append(f"--{name}={text}")
-    return options
+            found.append(f"--{name}={text}")
+    return found
 
 
 def write(content: dict, path: str) -> None:

@@ -1,0 +1,169 @@
+"""All that is to be measured on a GPU: `python benchmarks/gpu.py`, from the repository root.
+
+Runs the other benchmarks one after the other, the most important first, for `--minutes` together,
+and writes one JSON with what each of them wrote:
+
+- `descriptors`: images described a second, and errors of TF32 and bfloat16; with `--stablehlo`,
+  exported files too (`benchmarks/descriptors.py`).
+- `pmm`: PMM's step in TF32 and bfloat16 against PyTorch eagerly, compiled and in autocast; its
+  share of the roofline, and its time by kind of kernel (`benchmarks/step.py`).
+- `market`: ranking at Market-1501's size (`benchmarks/ranking.py`).
+- `networks`: the steps of the other networks.
+- `float32`: PMM's step with products in full float32.
+- `distractors`: ranking against 500,000 more images.
+
+When time is up, the part that runs is stopped, and the JSON keeps what it has measured. The row of
+a part that was stopped or that failed has a note. If a part fails, the others run, and the exit
+status is 1.
+
+Export files on one machine, and run them on another:
+
+    python benchmarks/descriptors.py --export=runs/stablehlo
+    python benchmarks/gpu.py --stablehlo=runs/stablehlo
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Mapping
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # For benchmarks.
+
+
+class Part(NamedTuple):
+    """One run of a benchmark."""
+
+    name: str
+    script: str
+    options: tuple[str, ...]
+    environment: Mapping[str, str] = types.MappingProxyType({})
+
+
+def parts(small: bool, torch: bool, stablehlo: str | None) -> list[Part]:
+    """What to run, in order.
+
+    Args:
+        small: tiny networks and sizes, to rehearse on a CPU.
+        torch: whether to compare with PyTorch.
+        stablehlo: folder of exported files, or None.
+    """
+    tiny = ("--small",) if small else ()
+    none = () if torch else ("--torch=none",)
+    steps = ("--batch=8", "--steps=1", "--burst=1") if small else ("--steps=3",)
+    quick = ("--batch=2", "--rounds=1", "--networks=baseline,pmm") if small else ()
+    files = (f"--stablehlo={stablehlo}",) if stablehlo else ()
+    eager = () if small or not torch else ("--torch=eager,autocast",)
+    others = "baseline" if small else "baseline,bdb,hbfp"
+    methods = () if torch else ("--methods=ours,numpy",)
+    return [
+        Part("descriptors", "descriptors.py", (*tiny, *quick, *none, *files)),
+        Part(
+            "pmm",
+            "step.py",
+            ("--networks=pmm", "--loaders=device,memory", *tiny, *steps, *none, "--profile"),
+        ),
+        Part("market", "ranking.py", ("--rows=market", *methods, *tiny)),
+        Part(
+            "networks",
+            "step.py",
+            (f"--networks={others}", "--loaders=device", *tiny, *steps, *(eager or none)),
+        ),
+        Part(
+            "float32",
+            "step.py",
+            (
+                *("--networks=pmm", "--dtypes=float32", "--loaders=device", "--torch=none"),
+                *(*tiny, *steps),
+            ),
+            {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
+        ),
+        Part("distractors", "ranking.py", ("--rows=distractors", "--methods=ours", *tiny)),
+    ]
+
+
+def run(part: Part, folder: pathlib.Path, seconds: float) -> dict:
+    """Run a part for at most so many seconds.
+
+    Returns:
+        `part`, `seconds`, `note` (null if it ended well) and `record`, what it wrote, or null.
+    """
+    path, start = folder / f"{part.name}.json", time.monotonic()
+    options = [f"{x}={folder / part.name}" if x == "--profile" else x for x in part.options]
+    command = [sys.executable, str(ROOT / "benchmarks" / part.script), *options]
+    note = None
+    try:
+        done = subprocess.run(
+            [*command, f"--output={path}"],
+            cwd=ROOT,
+            env={**os.environ, **part.environment},
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=seconds,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            note = f"failed with status {done.returncode}: {last}"
+    except subprocess.TimeoutExpired:
+        note = f"stopped after {seconds:.0f} s: time was up"
+    return {
+        "part": part.name,
+        "seconds": time.monotonic() - start,
+        "note": note,
+        "record": json.loads(path.read_text()) if path.is_file() else None,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the parts and write JSON after each."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all; default: %(default)s")
+    parser.add_argument("--small", action="store_true", help="rehearse at tiny size, on a CPU too")
+    parser.add_argument("--torch", choices=("none",), help="do not compare with PyTorch")
+    parser.add_argument("--stablehlo", help="folder of exported files to run too")
+    parser.add_argument("--output", default="benchmarks/results/gpu.json", help="JSON file")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    end, results = time.monotonic() + 60 * options.minutes, []
+    stablehlo = options.stablehlo and os.path.abspath(options.stablehlo)
+    settings = {
+        **{"minutes": options.minutes, "small": options.small},
+        **({"torch": "none"} if options.torch else {}),
+        **({"stablehlo": options.stablehlo} if stablehlo else {}),
+    }
+    # Programs that a part compiles serve the parts after it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
+        for part in parts(options.small, not options.torch, stablehlo):
+            left = end - time.monotonic()
+            print(f"{part.name}: {left / 60:.1f} minutes are left", flush=True)
+            results.append(run(part, pathlib.Path(folder), max(left, 1.0)))
+            print(results[-1]["note"] or f"{results[-1]['seconds']:.0f} s", flush=True)
+            _write(settings, results, options.output)
+    sys.exit(any((row["note"] or "").startswith("failed") for row in results))
+
+
+def _write(settings: dict, results: list[dict], path: str) -> None:
+    from benchmarks import output
+
+    known = [row["record"] for row in results if row["record"]]
+    shared = ("device", "platform", "cores", "versions")
+    content = {
+        "command": " ".join(["python benchmarks/gpu.py", *output.options(settings)]),
+        "commit": output.git("rev-parse", "HEAD"),
+        **{name: known[0][name] if known else None for name in shared},
+        "settings": settings,
+        "results": results,
+    }
+    output.write(content, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from benchmarks import gpu
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Makes a benchmark of some lines of Python that find `path`, the JSON to write."""
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+
+    def make(lines):
+        head = "import os, pathlib, sys, time\npath = pathlib.Path(sys.argv[-1].split('=')[1])\n"
+        (tmp_path / "benchmarks" / "part.py").write_text(head + textwrap.dedent(lines))
+        return gpu.Part("some", "part.py", ("--small",), {"SOME": "thing"})
+
+    return make
+
+
+def test_a_part_that_ends_well(program, tmp_path):
+    part = program("path.write_text('{\"is\": \"' + os.environ['SOME'] + sys.argv[1] + '\"}')")
+    row = gpu.run(part, tmp_path, seconds=60)
+    assert row["part"] == "some"
+    assert row["note"] is None
+    assert row["record"] == {"is": "thing--small"}
+
+
+def test_a_part_that_fails_says_why(program, tmp_path):
+    row = gpu.run(program("sys.exit('no such network')"), tmp_path, seconds=60)
+    assert row["note"] == "failed with status 1: no such network"
+    assert row["record"] is None
+
+
+def test_a_part_that_takes_too_long_keeps_what_it_wrote(program, tmp_path):
+    row = gpu.run(program("path.write_text('[1]')\ntime.sleep(60)"), tmp_path, seconds=2)
+    assert row["note"] == "stopped after 2 s: time was up"
+    assert row["record"] == [1]
+    assert row["seconds"] < 30
+
+
+def test_all_options_are_known(tmp_path):
+    for torch in (True, False):
+        parts = gpu.parts(small=False, torch=torch, stablehlo="folder")
+        assert len({part.name for part in parts}) == len(parts)
+        # An unknown word of an option is an error before anything is measured.
+        for part in parts:
+            assert (gpu.ROOT / "benchmarks" / part.script).is_file()
+
+
+@pytest.mark.slow
+def test_a_rehearsal_measures_every_part(tmp_path):
+    path = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", "--small", "--torch=none", f"--output={path}"],
+        cwd=gpu.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(path.read_text())
+    assert content["command"].startswith("python benchmarks/gpu.py --minutes=9.0 --small")
+    assert content["platform"] == "cpu"
+    notes = {row["part"]: row["note"] for row in content["results"]}
+    names = ["descriptors", "pmm", "market", "networks", "float32", "distractors"]
+    assert notes == dict.fromkeys(names)
+    assert all(row["record"]["results"] for row in content["results"])
