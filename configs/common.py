@@ -102,7 +102,7 @@ def _data() -> dict:
         },
         "image_size": (384, 128),  # height, width
         # tfdata decodes while training; memory holds decoded pixels and needs no
-        # TensorFlow; device holds decoded pixels on every accelerator.
+        # TensorFlow; disk holds them in a file for later runs; device on every accelerator.
         "loader": "tfdata",
         # Files that are not images: error reports them before training starts; skip omits
         # them, up to this share of a split, and lists them in skipped_images.json.

@@ -13,7 +13,7 @@ DTYPES = ("float32", "bfloat16")
 NAMED_LAYOUTS = ("market1501", "dukemtmc", "cuhk03", "folder")
 #: Layouts of folders and lists that can be read.
 LAYOUTS = (*NAMED_LAYOUTS, "people", "csv", "msmt17")
-LOADERS = ("tfdata", "memory", "device")
+LOADERS = ("tfdata", "memory", "disk", "device")
 #: What to do about files that are not images.
 POLICIES = ("error", "skip")
 #: The largest number of cameras in a synthetic data set.

@@ -1,4 +1,4 @@
-"""Images of files: all are checked first, then delivered in batches by one of three loaders."""
+"""Images of files: all are checked first, then delivered in batches by one of four loaders."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -44,10 +44,10 @@ def open_images(
 
     `tfdata` holds the files' bytes, and tf.data decodes and resizes them in parallel, ahead of the
     consumer. Resizing is compiled if all files have one size; otherwise Pillow resizes. `memory`
-    holds the resized pixels, N * H * W * 3 bytes, and needs no TensorFlow. `device` holds the same
-    on every one of `devices`, and gathers batches there. All deliver the same pixels, bit for bit:
-    they decode JPEG with the accurate integer transform, and resize like `decoding.resize`, in
-    integers.
+    holds the resized pixels, N * H * W * 3 bytes, and needs no TensorFlow. `disk` holds them in a
+    file, which later runs open instead of the images. `device` holds them on every one of
+    `devices`, and gathers batches there. All deliver the same pixels, bit for bit: they decode JPEG
+    with the accurate integer transform, and resize like `decoding.resize`, in integers.
 
     A JPEG, PNG, GIF, BMP, WebP or TIFF that Pillow reads will do, of at most `decoding.MAX_SIDE`
     pixels a side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha
@@ -56,7 +56,7 @@ def open_images(
     Args:
         paths: N files.
         size: (H, W), pixels.
-        loader: `tfdata`, `memory` or `device`.
+        loader: one of `choices.LOADERS`.
         progress: called with progress messages while files are read; None disables them.
         devices: the devices that train on the images. None, as for evaluation, means that the
             host delivers the images: `device` then equals `memory`.
@@ -70,11 +70,16 @@ def open_images(
         ValueError: the loader is unknown, or some files are bad, see `decoding.raise_problems`;
           or the loader is `device` and a device has too little memory.
         ImportError: the loader is `tfdata` and TensorFlow is not installed.
+        OSError: the loader is `disk` and the user's cache cannot be written to.
     """
     if loader == "tfdata":
         from reid_jax.data.tfdata import TfdataImages
 
         return TfdataImages(paths, size, progress, team=team)
+    if loader == "disk":
+        from reid_jax.data.disk import DiskImages
+
+        return DiskImages(paths, size, progress, team=team)
     if loader == "device" and devices is not None:
         from reid_jax.data.on_device import DeviceImages
 

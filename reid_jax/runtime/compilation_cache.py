@@ -1,7 +1,6 @@
 """Keeps compiled programs on disk, so that a restarted run does not wait for XLA again."""
 
 import hashlib
-import os
 import pathlib
 import platform
 import tempfile
@@ -10,6 +9,7 @@ import jax
 
 from reid_jax.runtime.files import replacing
 from reid_jax.runtime.messages import say
+from reid_jax.runtime.user_cache import forget, private_folder, user_cache
 
 # The size to which the folder is reduced at a start, in bytes. A small network's step has about a
 # megabyte.
@@ -28,13 +28,11 @@ def keep_compiled() -> None:
     if given or not jax.config.values["jax_enable_compilation_cache"]:
         return
     try:
-        compiled = _user_cache() / "reid_jax" / "compiled"
-        folder = compiled / _processor()
-        for path in (compiled, folder):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_own(path)
+        # Others must not write there, because the content is executed.
+        compiled = user_cache("compiled")
+        folder = private_folder(compiled / _processor())
         tempfile.TemporaryFile(dir=folder).close()
-        _forget(compiled, MAX_BYTES)
+        forget(compiled, MAX_BYTES)
         _mend(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home.
         say(f"compiled programs are not kept for the next start: {error}")
@@ -42,20 +40,6 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX's default, a second, would exclude the small programs, which are most of a start's.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _check_own(folder: pathlib.Path) -> None:
-    """Raise PermissionError if others can write to the folder, because its content is executed."""
-    status = folder.stat()
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        raise PermissionError(f"others may write to {folder}. Remove it, or take their rights")
-
-
-def _user_cache() -> pathlib.Path:
-    """The user's cache folder by the XDG base directory specification, which ignores relative
-    paths."""
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return folder if folder.is_absolute() else pathlib.Path.home() / ".cache"
 
 
 def _processor() -> str:
@@ -72,19 +56,6 @@ def _processor() -> str:
     prefixes = ("model name", "flags", "CPU part", "Features")  # x86's two, and ARM's
     description += "".join(sorted({line for line in lines if line.startswith(prefixes)}))
     return f"{platform.machine()}-{hashlib.sha256(description.encode()).hexdigest()[:8]}"
-
-
-def _forget(folder: pathlib.Path, max_bytes: int) -> None:
-    """Remove the least recently used files until at most `max_bytes` are left."""
-    files = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]
-    # The system may record times of last use late, but they are never before creation.
-    files.sort(key=lambda file: max(file[1].st_atime, file[1].st_mtime))
-    excess = sum(stat.st_size for _, stat in files) - max_bytes
-    for path, stat in files:
-        if excess <= 0:
-            break
-        path.unlink(missing_ok=True)
-        excess -= stat.st_size
 
 
 def _mend(folder: pathlib.Path) -> None:

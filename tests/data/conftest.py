@@ -65,3 +65,11 @@ def root(tmp_path, draw):
                 for i in range(4 // len(camids)):
                     draw(6, 4).save(tmp_path / folder / f"{pid:04}_c{camid}s1_{i:06}_00.jpg")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory, monkeypatch):
+    """The user's cache folder, in which the loader `disk` keeps decoded images."""
+    folder = tmp_path_factory.mktemp("user") / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder

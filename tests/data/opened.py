@@ -2,7 +2,7 @@ import numpy as np
 
 from reid_jax.data import loaders
 
-LOADERS = ("memory", "tfdata")
+LOADERS = ("memory", "disk", "tfdata")
 
 
 SIZE = (24, 10)

@@ -73,5 +73,6 @@ def test_progress_is_told(tmp_path, draw, loader, monkeypatch):
     assert lines == ["read 3 of 3 images"]
     lines.clear()
     monkeypatch.setattr(decoding, "_PROGRESS_PERIOD", 0.0)
-    loaders.open_images(paths, SIZE, loader, progress=lines.append)
+    # Another size, because `disk` keeps what it has decoded.
+    loaders.open_images(paths, (3, 2), loader, progress=lines.append)
     assert lines == [f"read {i} of 3 images" for i in (1, 2, 3)]

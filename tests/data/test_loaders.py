@@ -10,9 +10,10 @@ from tests.data.opened import LOADERS, SIZE, load
 
 @pytest.mark.parametrize("size", [SIZE, (64, 33)])
 def test_loaders_give_the_same_bits(kinds, size):
-    memory, tfdata = (load(kinds, loader, size) for loader in LOADERS)
-    for path, ours, theirs in zip(kinds, memory, tfdata, strict=True):
-        np.testing.assert_array_equal(ours, theirs, err_msg=path.name)
+    memory, *others = (load(kinds, loader, size) for loader in LOADERS)
+    for other in others:
+        for path, ours, theirs in zip(kinds, memory, other, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=path.name)
 
 
 @pytest.mark.parametrize("shape", [SIZE, (12, 5), (24, 31), (90, 33), (7, 10), (1, 1), (24, 90)])
@@ -84,5 +85,5 @@ def test_bad_files_are_counted_and_named(tmp_path, draw, loader):
 
 
 def test_unknown_loader():
-    with pytest.raises(ValueError, match=r"'torch' \(data\.loader\).*tfdata, memory, device"):
+    with pytest.raises(ValueError, match=r"'torch' \(data\.loader\).*tfdata, memory, disk, device"):
         loaders.open_images([], SIZE, "torch")

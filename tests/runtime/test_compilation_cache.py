@@ -190,7 +190,7 @@ def test_folder_that_others_may_write_to(mode, config, tmp_path, capsys):
 
 
 def test_folder_of_another_user(config, monkeypatch, capsys):
-    monkeypatch.setattr(compilation_cache.os, "getuid", lambda: os.stat(ROOT).st_uid + 1)
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(ROOT).st_uid + 1)
     compilation_cache.keep_compiled()
     assert config.jax_compilation_cache_dir is None
     assert "others may write to" in capsys.readouterr().out

@@ -1,0 +1,124 @@
+"""The loader `disk`."""
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_jax.data import decoding, disk
+from reid_jax.data.disk import DiskImages
+
+SIZE = (7, 4)
+
+
+@pytest.fixture
+def cache(user_cache):
+    """The folder of decoded images."""
+    return user_cache / "reid_jax" / "pixels"
+
+
+@pytest.fixture
+def paths(rng, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(5):
+        noise = rng.integers(0, 256, (8 + i, 6, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+def decoded_by(call, monkeypatch):
+    """How many files a call decodes."""
+    count = 0
+
+    def visit(paths, *rest):
+        nonlocal count
+        count += len(paths)
+        return original(paths, *rest)
+
+    original = decoding.visit
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "visit", visit)
+        call()
+    return count
+
+
+def test_the_second_run_decodes_nothing(paths, cache, monkeypatch):
+    first = DiskImages(paths, SIZE)
+    wanted = [np.asarray(decoding.resize(Image.open(path), SIZE)) for path in paths]
+    np.testing.assert_array_equal(first.pixels, wanted)
+    assert (len(first), first.pixels.dtype) == (5, np.uint8)
+    (file,) = cache.iterdir()
+    os.utime(file, (0, 0))
+    assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 0
+    assert file.stat().st_mtime > 0  # It counts as used.
+    np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        first.pixels[0] = 0
+
+
+def test_only_the_user_may_read_them(paths, cache):
+    DiskImages(paths, SIZE)
+    assert cache.stat().st_mode & 0o077 == 0  # They show people.
+
+
+def test_other_images_or_another_size_are_decoded(paths, monkeypatch):
+    DiskImages(paths, SIZE)
+    assert decoded_by(lambda: DiskImages(paths, (7, 5)), monkeypatch) == 5
+    assert decoded_by(lambda: DiskImages(paths[::-1], SIZE), monkeypatch) == 5
+    os.utime(paths[0], (1, 1))
+    assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
+    monkeypatch.setattr(disk.PIL, "__version__", "0")  # Another decoder.
+    assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
+
+
+def test_what_was_cut_short_is_decoded_again(paths, cache, monkeypatch):
+    wanted = np.array(DiskImages(paths, SIZE).pixels)
+    (file,) = cache.iterdir()
+    os.truncate(file, 10)
+    assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
+    np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
+
+
+def test_bad_files_are_named_and_nothing_is_left(paths, cache):
+    pathlib.Path(paths[2]).write_bytes(b"no image")
+    os.remove(paths[3])
+    with pytest.raises(decoding.BadFilesError, match=r"2 of 5 files.*2\.png.*3\.png"):
+        DiskImages(paths, SIZE)
+    assert list(cache.iterdir()) == []
+
+
+def test_pixels_not_used_for_longest_go_first(paths, cache, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_BYTES", 5 * 7 * 4 * 3 + 100)  # room for one file, not for two
+    DiskImages(paths, SIZE)
+    (old,) = cache.iterdir()
+    held = DiskImages(paths, SIZE)
+    DiskImages(paths[:4], SIZE)
+    assert [file.stat().st_size for file in cache.iterdir()] == [4 * 7 * 4 * 3]
+    assert not old.exists()
+    assert held.pixels[4].any()  # A run that reads the file keeps it.
+
+
+def test_too_little_room(paths, cache, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 400))
+    with pytest.raises(OSError, match=r"5 decoded images take 0\.0 GiB.* use data\.loader=tfdata"):
+        DiskImages(paths, SIZE)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made(paths, user_cache):
+    user_cache.write_text("a file")
+    with pytest.raises(OSError, match=r"data\.loader is disk, but .* XDG_CACHE_HOME"):
+        DiskImages(paths, SIZE)
+
+
+def test_hosts_hear_of_the_others_bad_files(paths):
+    class Team:
+        def values(self, own):
+            return [*own, [1, "is empty"]]
+
+    with pytest.raises(decoding.BadFilesError, match=r"1 of 5 files.*1\.png.*is empty"):
+        DiskImages(paths, SIZE, team=Team())
