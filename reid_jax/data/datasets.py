@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from reid_jax.choices import LAYOUTS, data_set
 from reid_jax.data import layouts, skipping, splits, synthetic
@@ -39,14 +39,8 @@ def load(config, progress: Progress = None, *, to_train: bool = True) -> splits.
         FileNotFoundError, ValueError: as `layouts.read` and `skipping.skip_bad`, and if
           `data.root` is not set or is no local path.
     """
-    root = _root(config)
-    if config.layout == "synthetic":
-        hosts.from_first(lambda: _draw(config, root))
-        # For hosts that do not see the first one's files.
-        hosts.together(lambda: _draw(config, root))
-    layout = "market1501" if config.layout == "synthetic" else config.layout
-    source = _Source(layout, root, config.pattern or None, config.folders or None)
-    return _load(source, config, progress, to_train)
+    (dataset,) = _load({"": _first(config)}, config, progress, to_train)
+    return dataset
 
 
 def load_all(config, progress: Progress = None, *, to_train: bool = True) -> list[splits.Dataset]:
@@ -60,27 +54,57 @@ def load_all(config, progress: Progress = None, *, to_train: bool = True) -> lis
     """
     others = hosts.together(lambda: _others(config))
     hosts.check_same("data.also", [source.layout for source in others.values()])
-    datasets = [load(config, progress, to_train=to_train)]
-    for entry, source in others.items():
+    return _load({"": _first(config), **others}, config, progress, to_train)
+
+
+def _load(
+    sources: Mapping[str, _Source], config, progress: Progress, to_train: bool
+) -> list[splits.Dataset]:
+    """Load data sets by their entries in `data.also`, which is "" for the first one.
+
+    All are listed before images are decoded, which may take minutes.
+    """
+    datasets = {}
+    for entry, source in sources.items():
         with _naming(entry):
-            datasets.append(_load(source, config, progress, to_train))
-    return datasets
+            datasets[entry] = _list(source, to_train)
+    for entry, dataset in datasets.items():
+        with _naming(entry):
+            datasets[entry] = _without_bad(dataset, config, progress, to_train)
+    return list(datasets.values())
 
 
-def _load(source: _Source, config, progress: Progress, to_train: bool) -> splits.Dataset:
+def _list(source: _Source, to_train: bool) -> splits.Dataset:
     dataset = hosts.together(lambda: layouts.read(**source._asdict(), to_train=to_train))
     every = [dataset.train, dataset.query, dataset.gallery]
     hosts.check_same("number of images", [len(split) for split in every])
+    return dataset
+
+
+def _without_bad(
+    dataset: splits.Dataset, config, progress: Progress, to_train: bool
+) -> splits.Dataset:
     names = {"train": "the training split", "query": "the query", "gallery": "the gallery"}
-    splits = {
+    kept: dict[str, Any] = {
         field: skipping.skip_bad(getattr(dataset, field), config, name, progress)
         for field, name in names.items()
         if len(getattr(dataset, field))
     }
-    dataset = dataclasses.replace(dataset, **splits)
+    dataset = dataclasses.replace(dataset, **kept)
     if dataset.skipped:
         layouts.check(dataset, to_train=to_train)
     return dataset
+
+
+def _first(config) -> _Source:
+    """The data set of `data.root`. Synthetic pedestrians are drawn if they do not exist."""
+    root = _root(config)
+    if config.layout == "synthetic":
+        hosts.from_first(lambda: _draw(config, root))
+        # For hosts that do not see the first one's files.
+        hosts.together(lambda: _draw(config, root))
+    layout = "market1501" if config.layout == "synthetic" else config.layout
+    return _Source(layout, root, config.pattern or None, config.folders or None)
 
 
 def _root(config) -> str:
@@ -122,10 +146,12 @@ def _others(config) -> dict[str, _Source]:
 
 @contextlib.contextmanager
 def _naming(entry: str) -> Iterator[None]:
-    """Name an entry of `data.also` in errors."""
+    """Name an entry of `data.also` in errors, if it is not empty."""
     try:
         yield
     except (FileNotFoundError, ValueError) as error:
+        if not entry:
+            raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         text = f"data.also names {entry!r}: {error}"
         if "data.folders" in text or "data.pattern" in text:

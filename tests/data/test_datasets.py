@@ -164,6 +164,14 @@ def test_errors_name_the_entry(entry, message, root, shop):
     assert entry.rpartition(":")[2] in str(caught.value)
 
 
+def test_all_data_sets_are_listed_before_images_are_decoded(root, shop):
+    shutil.rmtree(root / "shop" / "query")
+    lines = []
+    with pytest.raises(FileNotFoundError, match="no folder 'query'"):
+        datasets.load_all(also(root, shop, on_bad_image="skip"), lines.append)
+    assert lines == []
+
+
 @pytest.mark.parametrize("split", ["train", "query"])
 def test_a_data_set_without_a_split_is_named(split, root, shop):
     shutil.rmtree(root / "shop" / split)
