@@ -14,6 +14,7 @@ from reid_jax.cli import commands
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.programs.evaluate import evaluate_run
+from reid_jax.report import present
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, read_run
@@ -90,8 +91,9 @@ def test_each_data_set_has_a_row(run, roots, tmp_path, capsys):
     workdir, result = run
     config, num_classes = read_run(workdir)
     assert num_classes == 5 + 6
-    _, together = evaluate(config, workdir, tmp_path / "together")
+    done, together = evaluate(config, workdir, tmp_path / "together")
     printed = capsys.readouterr().out
+    present(done, str(tmp_path / "together"), report=True)
     alone = []
     for layout, root in (("market1501", "one"), ("people", "people")):
         config.data.also, config.data.layout, config.data.root = (), layout, str(roots / root)
@@ -122,6 +124,11 @@ def test_each_data_set_has_a_row(run, roots, tmp_path, capsys):
         assert line.startswith(name)
         assert f"{100 * report['mAP']:9.1f}{100 * report['mINP']:9.1f}" in line
     assert re.search(r"^people: verification, \d+ positive", printed, re.MULTILINE)
+
+    page = (tmp_path / "together" / "report.html").read_text()
+    assert f"<dt>Also evaluated on</dt><dd>people, {roots / 'people'}</dd>" in page
+    for title, report in (("market1501", alone[0]), ("people, without_cameras", alone[1])):
+        assert f'<th scope="row">{title}</th><td>{100 * report["Rank-1"]:.1f}<small>' in page
 
     # The first data set decides.
     assert result.mAP == pytest.approx(alone[0]["mAP"], abs=1e-6)
