@@ -37,3 +37,9 @@ BASELINE_POOLINGS = ("average", "max", "gem")
 
 #: How the multi-query protocol pools descriptors.
 QUERY_POOLINGS = ("average", "max")
+
+
+def data_set(entry: str) -> tuple[str, str] | None:
+    """The layout and the root of a data set, written as `LAYOUT:ROOT`; None for another text."""
+    layout, _, root = entry.partition(":")
+    return (layout, root) if layout in LAYOUTS and root else None

@@ -53,6 +53,7 @@ class DataConfig(Section, Protocol):
     root: str
     pattern: str
     folders: tuple[str, ...]
+    also: tuple[str, ...]
     synthetic: SyntheticConfig
     image_size: tuple[int, int]
     loader: str
@@ -60,6 +61,7 @@ class DataConfig(Section, Protocol):
     skip_limit: float
     identities_per_batch: int
     images_per_identity: int
+    balanced: bool
 
 
 class AugmentConfig(Section, Protocol):

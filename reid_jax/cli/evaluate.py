@@ -63,8 +63,11 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
             f"--workdir {shown(values.workdir)} is a file, which has no folder for results: give "
             "--output=FOLDER"
         )
+    overridden = recipe_flags.overridden(argv)
+    if "data.also" not in overridden and {"data.root", "data.layout"} & set(overridden):
+        config.data.also = ()  # Another data set was named, so only that is evaluated.
     recipe_flags.define(config, argv, values)
-    others = [leaf for leaf in recipe_flags.overridden(argv) if leaf.split(".")[0] not in _SECTIONS]
+    others = [leaf for leaf in overridden if leaf.split(".")[0] not in _SECTIONS]
     if others:
         raise ValueError(
             f"eval cannot change {', '.join(others)}, which the run was trained with: "
@@ -159,7 +162,8 @@ def _help(prog: str, arguments: list[str], values: flags.FlagValues) -> str:
             "",
             "Evaluates a run. Recipe, number of identities and weights come from the workdir.",
             "Override leaves of data and eval to evaluate on another data set:",
-            "--config.data.layout=folder --config.data.root=FOLDER.",
+            "--config.data.layout=folder --config.data.root=FOLDER. Only that data set is then",
+            "evaluated; --config.data.also adds others.",
             "",
             "flags:",
             describe(values),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags, logging
 
 from reid_jax.cli.leaf_help import wrapped
-from reid_jax.runtime.messages import clear_errors, say, shown
+from reid_jax.runtime.messages import clear_errors, counted, say, shown
 
 _HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 # A flag of absl's, for messages of libraries.
@@ -116,4 +116,6 @@ def _announce(values: flags.FlagValues, work: str) -> None:
     data = values.config.data
     libraries = "JAX and TensorFlow" if data.loader == "tfdata" else "JAX"
     place = f" in {shown(data.root)}" if data.root else ""
-    say(f"loading {libraries} to {work} on {data.layout} data{place}")
+    others = len(data.get("also") or ())
+    also = f" and {counted(others, 'more data set')}" if others else ""
+    say(f"loading {libraries} to {work} on {data.layout} data{place}{also}")

@@ -4,9 +4,9 @@ Several hosts share the work: each describes its part of the images and ranks it
 queries.
 """
 
+import copy
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -85,7 +85,7 @@ class Evaluator:
         Raises:
             ValueError: a file is not an image, or `pooling` is unknown.
         """
-        self.network, self.dataset, self.devices = network, dataset, devices
+        self.network, self.devices = network, devices
         self._config = config
         self._progress = progress
         self._face = descriptor_face(
@@ -94,6 +94,22 @@ class Evaluator:
 
         multi_query.check(pooling)
         self._pooling = pooling
+        self._open(dataset, boxes, extra)
+
+    def on(
+        self, dataset: Dataset, *, boxes: Split | None = None, extra: Split | None = None
+    ) -> "Evaluator":
+        """An evaluator of another dataset, with the same compiled functions.
+
+        Arguments and errors are those of `Evaluator`.
+        """
+        other = copy.copy(self)
+        other._open(dataset, boxes, extra)
+        return other
+
+    def _open(self, dataset: Dataset, boxes: Split | None, extra: Split | None) -> None:
+        """Read and check every image of this host's part."""
+        self.dataset, config, progress = dataset, self._config, self._progress
         splits = [split for split in (dataset.query, dataset.gallery, boxes, extra) if split]
         if any(len(split) < hosts.count() for split in splits):
             raise ValueError("there are more hosts than images to evaluate on: use fewer hosts")
@@ -114,6 +130,8 @@ class Evaluator:
             return query, None if boxes is None else read(boxes), gallery
 
         self._query, self._boxes, self._gallery = hosts.together(read_all)
+        # The files of the gallery, including extra images, in the order of its descriptors.
+        self.gallery_paths = [path for _, split in self._gallery for path in split.paths]
 
     def describe(self, variables) -> tuple[Descriptors, Descriptors]:
         """Compute the descriptors of query and gallery from {"params", "batch_stats"}."""
@@ -201,11 +219,6 @@ class Evaluator:
         uint8."""
         return self._pixels(self.gallery_paths, indices)
 
-    @functools.cached_property
-    def gallery_paths(self) -> list[str]:
-        """The files of the gallery, including extra images, in the order of its descriptors."""
-        return [path for _, split in self._gallery for path in split.paths]
-
     def _pixels(self, paths: Sequence[str], indices: np.ndarray) -> np.ndarray:
         return MemoryImages([paths[i] for i in indices], self._config.data.image_size).pixels
 
@@ -263,4 +276,16 @@ def table(result: RankingResult) -> str:
             f"left out: {len(result.unmatched)} of "
             f"{counted(result.num_queries, 'query', 'queries')} without a match in the gallery"
         )
+    return "\n".join(lines)
+
+
+def tables(results: Mapping[str, RankingResult]) -> str:
+    """The scores on several data sets by name, one row each; `table` if there is only one."""
+    if len(results) == 1:
+        return table(*results.values())
+    width = max(map(len, results))
+    lines = [" " * width + table(next(iter(results.values()))).split("\n")[0]]
+    for name, result in results.items():
+        _, values, *left_out = table(result).split("\n")
+        lines += [f"{name:{width}}{values}", *(f"  {line}" for line in left_out)]
     return "\n".join(lines)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from reid_jax import models
-from reid_jax.data import datasets
+from reid_jax.data import datasets, unions
 from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.synthetic.dataset import RECORD
 from reid_jax.evaluation import verification
-from reid_jax.evaluation.evaluator import Evaluation, Evaluator, table
+from reid_jax.evaluation.evaluator import Evaluation, Evaluator, tables
+from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.evaluation.reranking import NEIGHBOURS
+from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.recipe import DataConfig, RecipeConfig
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.results import write_results
@@ -44,25 +46,51 @@ class Protocol:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EvaluatedRun:
-    """The evaluation of a checkpoint, and where its weights and images are from.
+class EvaluationImages:
+    """The images of an evaluation: a dataset, boxes for multi-query, more gallery images.
 
     Attributes:
-        config: the run's recipe, perhaps with other `data` or `eval`.
-        workdir: the run's folder.
-        step: the step of the checkpoint.
-        protocol: the differences from the standard protocol, by name, as in `results.json`.
-            `without_cameras` means that only the query's own file is ignored.
-        evaluation: descriptors and scores.
-        drawn: (n,) int32 indices of the queries to draw.
+        name: a short name of the dataset, see `unions.names`.
+        layout: the layout, as the recipe names it.
+        dataset: its query and gallery are evaluated.
+        boxes: see `Evaluator`.
+        extra: see `Evaluator`.
     """
 
-    config: RecipeConfig
-    workdir: str
-    step: int
+    name: str
+    layout: str
+    dataset: Dataset
+    boxes: Split | None
+    extra: Split | None
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Paths of the omitted bad images, and the reasons."""
+        splits = (self.dataset, self.boxes, self.extra)
+        return [image for split in splits if split is not None for image in split.skipped]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores on one dataset.
+
+    Attributes:
+        images: the dataset.
+        protocol: the differences from the standard protocol, by name, as in `results.json`.
+            `without_cameras` means that only the query's own file is ignored.
+        result: result of ranking the gallery for the queries.
+        verification: as `Evaluation.verification`.
+    """
+
+    images: EvaluationImages
     protocol: dict[str, Any]
-    evaluation: Evaluation
-    drawn: np.ndarray
+    result: RankingResult
+    verification: VerificationResult | None
+
+    @property
+    def title(self) -> str:
+        """The name of the dataset, and the protocol if it is not the standard one."""
+        return ", ".join(filter(None, (self.images.name, self.protocol_text)))
 
     @property
     def protocol_text(self) -> str:
@@ -72,6 +100,27 @@ class EvaluatedRun:
             for name, value in self.protocol.items()
             if value
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedRun:
+    """The evaluation of a checkpoint, and where its weights and images are from.
+
+    Attributes:
+        config: the run's recipe, perhaps with other `data` or `eval`.
+        workdir: the run's folder.
+        step: the step of the checkpoint.
+        scores: of the data set of `data.root`, then of those of `data.also`.
+        evaluation: descriptors and scores of the first data set.
+        drawn: (n,) int32 indices of its queries to draw.
+    """
+
+    config: RecipeConfig
+    workdir: str
+    step: int
+    scores: list[Scores]
+    evaluation: Evaluation
+    drawn: np.ndarray
 
 
 def evaluate_run(
@@ -85,8 +134,9 @@ def evaluate_run(
 ) -> EvaluatedRun:
     """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
-    With several hosts, each evaluates its part, and the first reads the checkpoint and writes. If
-    bad images were left out, `skipped_images.json` beside the results names them.
+    If `data.also` names more data sets, each is evaluated by itself. With several hosts, each
+    evaluates its part, and the first reads the checkpoint and writes. If bad images were left out,
+    `skipped_images.json` beside the results names them.
 
     Args:
         config: the run's recipe, as from `read_run`, perhaps with other `data` or `eval`.
@@ -107,33 +157,39 @@ def evaluate_run(
     check_symlinks(workdir)
     devices = own_devices(choose_devices(config.devices))
     hosts.together(lambda: _check_drawn(config.data))
-    images = _load_images(config.data, protocol)
-    drawn = choose_queries(figures, images.dataset.query.paths)
+    sets = _load_images(config.data, protocol)
+    drawn = choose_queries(figures, sets[0].dataset.query.paths)
 
     # The network and its weights.
     network = models.create(config.model, num_classes)
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
-    say(_opening(config, workdir, step, images))
 
     # Descriptors and their ranking.
+    first, *others = sets
+    say(_opening(workdir, step, first))
     evaluator = Evaluator(
         network,
-        images.dataset,
+        first.dataset,
         config,
         devices,
         say,
-        boxes=images.boxes,
+        boxes=first.boxes,
         pooling=protocol.multi_query or "average",
-        extra=images.extra,
+        extra=first.extra,
     )
     evaluation = evaluator.evaluate(variables, rerank=protocol.rerank)
+    scores = [_scores(first, evaluation, protocol, config)]
+    for images in others:
+        say(_opening(workdir, step, images))
+        other = evaluator.on(images.dataset, boxes=images.boxes, extra=images.extra)
+        evaluated = other.evaluate(variables, rerank=protocol.rerank)
+        scores.append(_scores(images, evaluated, protocol, config))
 
     # Results.
-    described = _described(protocol, config, images)
-    done = EvaluatedRun(config, workdir, step, described, evaluation, drawn)
+    done = EvaluatedRun(config, workdir, step, scores, evaluation, drawn)
     if hosts.is_first():
-        _write(done, images, pathlib.Path(output))
+        _write(done, pathlib.Path(output))
     _print(done)
     return done
 
@@ -175,23 +231,17 @@ def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndar
     return np.array(indices, np.int32)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _EvaluationImages:
-    """The images of an evaluation: a dataset, boxes for multi-query, more gallery images."""
-
-    dataset: Dataset
-    boxes: Split | None
-    extra: Split | None
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Paths of the omitted bad images, and the reasons."""
-        splits = (self.dataset, self.boxes, self.extra)
-        return [image for split in splits if split is not None for image in split.skipped]
+def _load_images(data: DataConfig, protocol: Protocol) -> list[EvaluationImages]:
+    found = datasets.load_all(data, say, to_train=False)
+    layouts = [data.layout, *(dataset.name for dataset in found[1:])]
+    every = zip(unions.names(found), layouts, found, strict=True)
+    return [_with_protocol(*one, data, protocol) for one in every]
 
 
-def _load_images(data: DataConfig, protocol: Protocol) -> _EvaluationImages:
-    dataset = datasets.load(data, say, to_train=False)
+def _with_protocol(
+    name: str, layout: str, dataset: Dataset, data: DataConfig, protocol: Protocol
+) -> EvaluationImages:
+    """The images of a dataset and of a protocol."""
     boxes = extra = None
     if protocol.multi_query:
         boxes = datasets.load_multi_query(dataset, data, say)
@@ -203,13 +253,13 @@ def _load_images(data: DataConfig, protocol: Protocol) -> _EvaluationImages:
             f"--rerank needs at least {NEIGHBOURS + 1} images in query and gallery together, which "
             f"have {count}: leave out --rerank"
         )
-    return _EvaluationImages(dataset, boxes, extra)
+    return EvaluationImages(name, layout, dataset, boxes, extra)
 
 
-def _described(
-    protocol: Protocol, config: RecipeConfig, images: _EvaluationImages
-) -> dict[str, Any]:
-    return {
+def _scores(
+    images: EvaluationImages, evaluation: Evaluation, protocol: Protocol, config: RecipeConfig
+) -> Scores:
+    described = {
         "without_cameras": not images.dataset.has_cameras,
         "multi_query": protocol.multi_query,
         "rerank": protocol.rerank,
@@ -217,13 +267,14 @@ def _described(
         "normalize": config.eval.normalize,
         "gallery_extra": 0 if images.extra is None else len(images.extra),
     }
+    return Scores(images, described, evaluation.result, evaluation.verification)
 
 
-def _opening(config: RecipeConfig, workdir: str, step: int, images: _EvaluationImages) -> str:
+def _opening(workdir: str, step: int, images: EvaluationImages) -> str:
     """The first line of an evaluation: which weights are evaluated on which images."""
     dataset = images.dataset
     return (
-        f"evaluating step {step} of {shown(os.path.abspath(workdir))} on {config.data.layout} in "
+        f"evaluating step {step} of {shown(os.path.abspath(workdir))} on {images.layout} in "
         f"{shown(os.path.abspath(dataset.root))}: {len(dataset.query):,} queries, "
         f"{len(dataset.gallery):,} gallery images"
         + ("" if dataset.has_cameras else "; without cameras, only a query's own file is ignored")
@@ -231,40 +282,52 @@ def _opening(config: RecipeConfig, workdir: str, step: int, images: _EvaluationI
 
 
 def _print(done: EvaluatedRun) -> None:
-    root = done.evaluation.evaluator.dataset.root
-    where = f"step {done.step} of {shown(done.workdir)}, on {shown(root)}"
-    protocol = f", {done.protocol_text}" if done.protocol_text else ""
-    say(f"{done.config.model.name}, {where}{protocol}:\n{table(done.evaluation.result)}")
-    if done.evaluation.verification is not None:
-        say(verification.table(done.evaluation.verification))
+    where = f"{done.config.model.name}, step {done.step} of {shown(done.workdir)}"
+    first = done.scores[0]
+    if len(done.scores) == 1:
+        where += f", on {shown(first.images.dataset.root)}"
+        where += f", {first.protocol_text}" if first.protocol_text else ""
+    say(f"{where}:\n{tables({scores.title: scores.result for scores in done.scores})}")
+    for scores in done.scores:
+        if scores.verification is not None:
+            which = f"{scores.images.name}: " if len(done.scores) > 1 else ""
+            say(which + verification.table(scores.verification))
 
 
-def _write(done: EvaluatedRun, images: _EvaluationImages, folder: pathlib.Path) -> None:
+def _write(done: EvaluatedRun, folder: pathlib.Path) -> None:
     """Write `results.json` and, if images were omitted, `skipped_images.json`."""
-    skipped, dataset, result = images.skipped, images.dataset, done.evaluation.result
+    size = list(done.config.data.image_size)
+    first, *others = (_results(scores, size) for scores in done.scores)
+    results = {"workdir": os.path.abspath(done.workdir), "step": done.step, **first}
+    if others:
+        names = [scores.images.name for scores in done.scores[1:]]
+        results["also"] = [{"name": x, **y} for x, y in zip(names, others, strict=True)]
+    if write_results(folder, results):
+        say(f"removed pictures and report of another evaluation from {shown(folder)}")
+    # An image of --gallery-extra is in all galleries.
+    skipped = dict.fromkeys(image for scores in done.scores for image in scores.images.skipped)
+    report_skipped(folder, list(skipped), say)
+
+
+def _results(scores: Scores, image_size: list[int]) -> dict[str, Any]:
+    """What `results.json` holds about one dataset."""
+    dataset, result = scores.images.dataset, scores.result
     results = {
-        "workdir": os.path.abspath(done.workdir),
-        "step": done.step,
         "dataset": {
-            "layout": done.config.data.layout,
+            "layout": scores.images.layout,
             "root": os.path.abspath(dataset.root),
             "query": len(dataset.query),
             "gallery": len(dataset.gallery),
-            "skipped": len(skipped),
+            "skipped": len(scores.images.skipped),
         },
-        "protocol": done.protocol,
+        "protocol": scores.protocol,
         **result.summary(),
         "cmc": result.cmc.tolist(),
         "unmatched_queries": [dataset.query.paths[i] for i in result.unmatched],
     }
-    if done.evaluation.verification is not None:
-        results["verification"] = {
-            **done.evaluation.verification.summary(),
-            "image_size": list(done.config.data.image_size),
-        }
-    if write_results(folder, results):
-        say(f"removed pictures and report of another evaluation from {shown(folder)}")
-    report_skipped(folder, skipped, say)
+    if scores.verification is not None:
+        results["verification"] = {**scores.verification.summary(), "image_size": image_size}
+    return results
 
 
 def _check_drawn(data: DataConfig) -> None:

@@ -47,6 +47,8 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
         Markdown. Names of files and folders are plain text in it, with any content.
     """
     config, data = facts.config, packed.trained_on
+    sets = [data, *data.get("also", [])]
+    trained_on = " and ".join(f"{one['layout']}, folder {_plain(one['folder'])}" for one in sets)
     height, width = config.data.image_size
     images = "" if data["images"] is None else f"{data['images']:,} images of "
     about = {
@@ -55,8 +57,7 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
         "parameters": f"{facts.parameters / 1e6:,.2f} M",
         "input": f"RGB images, resized to {height} x {width} (height x width)",
         "descriptor": f"{facts.dim} numbers, compared by Euclidean distance",
-        "training data": f"{data['layout']}, folder {_plain(data['folder'])}: {images}"
-        f"{data['identities']:,} identities",
+        "training data": f"{trained_on}: {images}{data['identities']:,} identities",
         "training step": f"{packed.step:,}",
         "reid_jax": _plain(packed.run.get("reid_jax", "unknown")),
     }
@@ -64,12 +65,14 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
     return "\n".join(
         [
             _HEAD,
-            f"# {config.model.name}, trained on {_plain(data['folder'])}\n",
+            f"# {config.model.name}, trained on "
+            + " and ".join(_plain(one["folder"]) for one in sets)
+            + "\n",
             "A network for person re-identification: descriptors of two images are near each other "
             "if both show the same person.\n",
             _table(about),
             "\n## Results\n",
-            *_results(packed.results),
+            *_all_results(packed.results),
             "\n## Load it\n",
             f'```python\nimport reid_jax\n\nmodel = reid_jax.load("{file}")\n'
             'descriptors = model.embed(["anna.jpg", "bert.jpg"])\n```\n',
@@ -79,9 +82,15 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
     )
 
 
-def _results(results: Mapping[str, Any] | None) -> list[str]:
+def _all_results(results: Mapping[str, Any] | None) -> list[str]:
+    """The results on each data set."""
     if results is None:
         return ["Not measured."]
+    others = [part for other in results.get("also", []) for part in ("", *_results(other))]
+    return [*_results(results), *others]
+
+
+def _results(results: Mapping[str, Any]) -> list[str]:
     data = results.get("dataset", {})
     protocol = [
         _plain(name if value is True else f"{name} {value}")

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from reid_jax import models
 from reid_jax.programs.model_card import Facts, model_card
+from reid_jax.recipe import DataConfig
 from reid_jax.runs import packed_file
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.results import RUN_RESULTS
@@ -64,9 +65,8 @@ def pack_run(
     packed = packed_file.PackedRun(
         step=step,
         run=_without_folders_of_recipe(run),
-        trained_on={
-            "layout": config.data.layout,
-            "folder": _name(config.data.root),
+        trained_on=_trained_on(config.data)
+        | {
             "identities": num_classes,
             "images": (run.get("train_images") or {}).get("count"),
         },
@@ -85,6 +85,14 @@ def pack_run(
     _write_new({out.with_suffix(".md"): model_card(packed, facts).encode(), out: content})
     size_of = f"{len(content) / 1e6:,.1f} MB"
     say(f"{config.model.name}, step {step} of {shown(workdir)}, in {shown(out)}: {size_of}")
+
+
+def _trained_on(data: DataConfig) -> dict[str, Any]:
+    """The layout and the folder of the training data; and of each data set of `data.also`."""
+    named = {"layout": data.layout, "folder": _name(data.root)}
+    also = [map(_name, entry.split(":", 1)) for entry in data.also]
+    others = [{"layout": layout, "folder": folder} for layout, folder in also]
+    return named | ({"also": others} if others else {})
 
 
 def _write_new(files: dict[pathlib.Path, bytes]) -> None:
@@ -109,12 +117,13 @@ def _results(path: pathlib.Path, step: int) -> dict[str, Any] | None:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         of_step = results["step"]
-        if not all(isinstance(results.get(key, {}), dict) for key in ("dataset", "protocol")):
-            raise TypeError("dataset and protocol are not objects")
+        for row in (results, *results.get("also", [])):
+            if not all(isinstance(row.get(key, {}), dict) for key in ("dataset", "protocol")):
+                raise TypeError("dataset and protocol are not objects")
     except (FileNotFoundError, NotADirectoryError):
         say(f"no results: {shown(path)} is missing; reid-jax eval writes it")
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{shown(path)} is damaged ({error!r}): run reid-jax eval again, or remove it"
         ) from error
@@ -137,11 +146,14 @@ def _without_folders(value: Any) -> Any:
 
 
 def _without_folders_of_recipe(run: dict[str, Any]) -> dict[str, Any]:
-    """A `run.json` whose two paths are only their last names."""
+    """A `run.json` in which each path is only its last name."""
     config = dict(run["config"])
     for section, leaf in (("data", "root"), ("model", "pretrained")):
         if config[section].get(leaf):
             config[section] = config[section] | {leaf: _name(config[section][leaf])}
+    if config["data"].get("also"):
+        also = [":".join(map(_name, entry.split(":", 1))) for entry in config["data"]["also"]]
+        config["data"] = config["data"] | {"also": also}
     return run | {"config": config}
 
 

@@ -1,7 +1,7 @@
 """A training run, from a recipe to a trained and evaluated network."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,14 +10,14 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from reid_jax import models, schedules
-from reid_jax.data import datasets
+from reid_jax.data import datasets, unions
 from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.data.skipping import advised
-from reid_jax.data.splits import Dataset
+from reid_jax.data.splits import Dataset, Split
 from reid_jax.data.tensorflow_extra import check_loader
-from reid_jax.evaluation.evaluator import Evaluator, table
+from reid_jax.evaluation.evaluator import Evaluator, tables
 from reid_jax.evaluation.ranking import RankingResult
 from reid_jax.recipe import RecipeConfig, typed
 from reid_jax.runs.record import Record
@@ -57,7 +57,7 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
         workdir: the run's folder, created if it does not exist.
 
     Returns:
-        The evaluation of the last step.
+        The evaluation of the last step, on the data set of `data.root`.
 
     Raises:
         ValueError, OSError: bad settings, data or workdir; raised before training starts.
@@ -84,26 +84,27 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
         trunk = initial_trunk(config.model, workdir)
 
         # Data. The workdir is checked before images are decoded, which may take minutes.
-        dataset = datasets.load(config.data, say)
-        fingerprint = _claim_workdir(workdir, config, dataset)
-        data = _open_training_data(config, dataset, devices)
+        sets = datasets.load_all(config.data, say)
+        images = unions.join([dataset.train for dataset in sets])
+        fingerprint = _claim_workdir(workdir, config, sets, images.num_identities)
+        data = _open_training_data(config, images, sets, devices)
 
         # The network, its optimizer, and its evaluation.
-        network = models.create(config.model, dataset.train.num_identities, AXIS)
-        evaluator = Evaluator(network, dataset, config, own_devices(devices), say)
+        network = models.create(config.model, images.num_identities, AXIS)
+        evaluators = _evaluators(network, sets, config, devices)
         calendar = Calendar.from_recipe(config, data.sampler.steps_per_epoch)
         state, step = _create(config, network, calendar, devices, trunk)
-        say(_opening(config, state, dataset, calendar, devices))
+        say(_opening(config, state, _content(images, sets), calendar, devices))
 
         with Record(workdir, keep=config.checkpoint.keep) as record:
             # The newest checkpoint, if there is one.
             state = place(record.restore(state), devices)
             start_step = int(state.step)
             _check_not_past_end(start_step, calendar, workdir)
-            record.begin(config, dataset.train.num_identities, fingerprint, start_step)
+            record.begin(config, images.num_identities, fingerprint, start_step)
 
             # An evaluation at the start reveals faults of the evaluation before hours of training.
-            evaluate = _Evaluations(evaluator, record, calendar, start_step)
+            evaluate = _Evaluations(evaluators, record, calendar, start_step)
             if start_step in (0, calendar.total_steps):
                 evaluate(state)
             loop = Loop(
@@ -142,24 +143,36 @@ class _TrainingData:
 class _Evaluations:
     """Evaluates states while a run trains: prints the scores, records them and draws the curves.
 
+    The first data set decides which checkpoint is the best. Records of the others have the kind
+    `eval/NAME`.
+
     Attributes:
-        last: the latest result.
+        last: the latest result on the first data set.
     """
 
     last: RankingResult
 
-    def __init__(self, evaluator: Evaluator, record: Record, calendar: Calendar, start_step: int):
-        self._evaluator, self._record, self._calendar = evaluator, record, calendar
+    def __init__(
+        self,
+        evaluators: Mapping[str, Evaluator],
+        record: Record,
+        calendar: Calendar,
+        start_step: int,
+    ):
+        self._evaluators, self._record, self._calendar = evaluators, record, calendar
         self._start_step = start_step
 
     def __call__(self, state: TrainState) -> None:
         done = int(state.step)
-        self.last = self._evaluator({"params": state.params, "batch_stats": state.batch_stats})
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        results = {name: evaluator(variables) for name, evaluator in self._evaluators.items()}
+        self.last, *_ = results.values()
         if done > self._start_step or done == 0:  # Otherwise metrics and checkpoint exist.
-            summary = self.last.summary()
-            self._record.write(done, "eval", {"epoch": self._calendar.epoch(done), **summary})
-            self._record.save(state, summary)
-        say(f"step {done}:\n{table(self.last)}")
+            for i, (name, result) in enumerate(results.items()):
+                scores = {"epoch": self._calendar.epoch(done), **result.summary()}
+                self._record.write(done, f"eval/{name}" if i else "eval", scores)
+            self._record.save(state, self.last.summary())
+        say(f"step {done}:\n{tables(results)}")
         self._record.draw()
 
 
@@ -172,37 +185,44 @@ def _agree_on_recipe(config: RecipeConfig) -> None:
     if hosts.count() > 1:
         leaves = flatten_dict(config.to_dict(), sep=".")
         # Data and weights may be elsewhere. `initial_trunk` checks that the weights are the same.
-        elsewhere = {"data.root": "", "model.pretrained": bool(config.model.pretrained)}
+        also = [entry.partition(":")[0] for entry in config.data.also]
+        pretrained = bool(config.model.pretrained)
+        elsewhere = {"data.root": "", "data.also": also, "model.pretrained": pretrained}
         hosts.check_same("recipe", leaves | elsewhere)
 
 
-def _claim_workdir(workdir: str, config: RecipeConfig, dataset: Dataset) -> Mapping[str, int | str]:
+def _claim_workdir(
+    workdir: str, config: RecipeConfig, sets: Sequence[Dataset], num_classes: int
+) -> Mapping[str, int | str]:
     """Check that this run may write to the workdir, and list skipped images there.
 
     Returns:
         The fingerprint of the training images.
     """
-    fingerprint, num_classes = datasets.fingerprint(dataset), dataset.train.num_identities
+    fingerprint = datasets.fingerprint(*sets)
     hosts.check_same("set of training images", fingerprint)
     hosts.from_first(lambda: check_workdir(workdir, config, num_classes, MAY_CHANGE, fingerprint))
     if hosts.is_first():
-        report_skipped(workdir, dataset.skipped, say)
+        report_skipped(workdir, [image for dataset in sets for image in dataset.skipped], say)
     return fingerprint
 
 
 def _open_training_data(
-    config: RecipeConfig, dataset: Dataset, devices: list[jax.Device]
+    config: RecipeConfig, split: Split, sets: Sequence[Dataset], devices: list[jax.Device]
 ) -> _TrainingData:
-    own, labels = own_devices(devices), dataset.train.labels
+    """Open the images of `split`, which joins the training splits of `sets`."""
+    own, labels = own_devices(devices), split.labels
+    sources = unions.sources([dataset.train for dataset in sets])
     sampler = IdentitySampler(
         labels,
         num_identities=config.data.identities_per_batch,
         num_instances=config.data.images_per_identity,
         seed=config.seed,
+        sources=sources if config.data.balanced else None,
     )
     with advised():
         images = open_images(
-            dataset.train.paths,
+            split.paths,
             config.data.image_size,
             config.data.loader,
             say,
@@ -210,6 +230,18 @@ def _open_training_data(
             team=hosts.EVERYBODY,
         )
     return _TrainingData(images, labels, sampler, own)
+
+
+def _evaluators(
+    network: models.Network,
+    sets: Sequence[Dataset],
+    config: RecipeConfig,
+    devices: list[jax.Device],
+) -> dict[str, Evaluator]:
+    """An evaluator of each data set, by its name."""
+    first = Evaluator(network, sets[0], config, own_devices(devices), say)
+    every = [first, *(first.on(dataset) for dataset in sets[1:])]
+    return dict(zip(unions.names(sets), every, strict=True))
 
 
 def _create(
@@ -229,21 +261,32 @@ def _create(
 def _opening(
     config: RecipeConfig,
     state: TrainState,
-    dataset: Dataset,
+    content: str,
     calendar: Calendar,
     devices: list[jax.Device],
 ) -> str:
-    """The first line of a run: the network, its data and its devices."""
+    """The first line of a run: the network, the content of its data, and its devices."""
     parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
     return (
-        f"{config.model.name}: {counted(parameters, 'parameter')}; "
-        f"{counted(len(dataset.train), 'image')} of "
-        f"{counted(dataset.train.num_identities, 'identity', 'identities')}"
-        f"{'' if dataset.has_cameras else ', without cameras'}; "
+        f"{config.model.name}: {counted(parameters, 'parameter')}; {content}; "
         f"{counted(calendar.total_steps, 'step')} of {counted(_batch_size(config), 'image')} on "
         f"{counted(len(devices), f'{devices[0].device_kind} device')}"
         + (f" of {hosts.count()} hosts" if hosts.count() > 1 else "")
     )
+
+
+def _content(images: Split, sets: Sequence[Dataset]) -> str:
+    """The numbers of training images and identities; if there are several data sets, of each."""
+
+    def counts(split: Split) -> str:
+        identities = counted(split.num_identities, "identity", "identities")
+        return f"{counted(len(split), 'image')} of {identities}"
+
+    each = [counts(x.train) + ("" if x.has_cameras else ", without cameras") for x in sets]
+    if len(sets) == 1:
+        return each[0]
+    named = [f"{name}: {text}" for name, text in zip(unions.names(sets), each, strict=True)]
+    return f"{counts(images)} in {len(sets)} data sets ({'; '.join(named)})"
 
 
 def _check_not_past_end(start_step: int, calendar: Calendar, workdir: str) -> None:

@@ -20,13 +20,14 @@ class Summary:
     Attributes:
         title: title of the page.
         facts: what was evaluated, as names and texts.
-        scores: names and values in per cent.
+        scores: for each dataset, by its name, the names of scores and their values in per cent. If
+            there is only one, its name is not shown.
         charts: headings for screen readers, and `svg` elements.
     """
 
     title: str
     facts: Sequence[tuple[str, str]]
-    scores: Sequence[tuple[str, float]]
+    scores: Mapping[str, Mapping[str, float]]
     charts: Sequence[tuple[str, str]]
 
 

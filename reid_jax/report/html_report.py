@@ -14,7 +14,7 @@ from reid_jax import visualize
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.evaluator import Evaluation, scores
 from reid_jax.evaluation.first_matches import first_matches
-from reid_jax.evaluation.ranking import nearest
+from reid_jax.evaluation.ranking import RankingResult, nearest
 from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.report import content, page, thumbnails
 from reid_jax.runs.results import IMAGES, PAGE, remove_images
@@ -32,6 +32,7 @@ def write_report(
     *,
     facts: Mapping[str, str],
     curves: Mapping[str, Figure],
+    rows: Mapping[str, RankingResult] = {},
     length: int = 10,
     page_bytes: int = PAGE_BYTES,
     progress: Progress = None,
@@ -47,6 +48,8 @@ def write_report(
         evaluation: the evaluation to show. Grad-CAM is shown if the network classifies.
         facts: what was evaluated and how, as names and printable texts.
         curves: training curves by heading, from `visualize.curve_figures`; may be empty.
+        rows: results on several datasets by name, that of `evaluation` first, for the table of
+            scores. By default, the table shows only the scores of `evaluation`.
         length: number of nearest gallery images to show for each query.
         page_bytes: size that the page may have, if its other content allows it.
         progress: called with progress messages, and at the end with the names of the written files;
@@ -61,7 +64,7 @@ def write_report(
     """
     folder = pathlib.Path(local_path(folder, "the report's folder"))
     shown_images, lists = _lists(evaluation, length, progress)
-    summary = _summary(evaluation, facts, curves)
+    summary = _summary(evaluation, facts, curves, rows)
     ratio = shown_images.ratio
 
     def build(files: list[bytes] | str) -> str:
@@ -179,7 +182,10 @@ def _missed(evaluation: Evaluation, length: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _summary(
-    evaluation: Evaluation, facts: Mapping[str, str], curves: Mapping[str, Figure]
+    evaluation: Evaluation,
+    facts: Mapping[str, str],
+    curves: Mapping[str, Figure],
+    rows: Mapping[str, RankingResult],
 ) -> content.Summary:
     """The head of the page."""
     result, evaluator = evaluation.result, evaluation.evaluator
@@ -203,7 +209,7 @@ def _summary(
     return content.Summary(
         title=f"{type(evaluator.network).__name__} on {folder}",
         facts=[*facts.items(), *counts.items(), *verified.items()],
-        scores=list(scores(result).items()),
+        scores={name: scores(row) for name, row in (rows or {"": result}).items()},
         charts=charts,
     )
 

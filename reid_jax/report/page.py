@@ -11,7 +11,7 @@ import html
 import importlib.resources
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -83,12 +83,7 @@ def build(
             f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>"
             for name, text in summary.facts
         ),
-        "score_names": "".join(
-            f'<th scope="col">{html.escape(name)}</th>' for name, _ in summary.scores
-        ),
-        "score_values": "".join(
-            f"<td>{value:.1f}<small>%</small></td>" for _, value in summary.scores
-        ),
+        "scores": _score_table(summary.scores),
         "charts": "".join(_chart(*chart) for chart in summary.charts),
         "data": _json(data),
         "thumbnails": "".join(texts),
@@ -101,6 +96,20 @@ def build(
 def image_path(i: int) -> str:
     """The path of the i-th thumbnail below its folder, with a thousand files per subfolder."""
     return f"{i // 1000}/{i}.webp"
+
+
+def _score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """The head and the rows of the table of scores."""
+    names = "".join(
+        f'<th scope="col">{html.escape(name)}</th>' for name in next(iter(scores.values()), {})
+    )
+    rows = ""
+    for dataset, values in scores.items():
+        title = f'<th scope="row">{html.escape(dataset)}</th>' if len(scores) > 1 else ""
+        cells = "".join(f"<td>{value:.1f}<small>%</small></td>" for value in values.values())
+        rows += f"<tr>{title}{cells}</tr>"
+    corner = "<td></td>" if len(scores) > 1 else ""
+    return f"<thead><tr>{corner}{names}</tr></thead>\n    <tbody>{rows}</tbody>"
 
 
 def _chart(heading: str, svg: str) -> str:

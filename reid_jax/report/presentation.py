@@ -34,15 +34,18 @@ def present(run: EvaluatedRun, output: str, *, report: bool = False) -> None:
         written = write_figures(folder, run.evaluation, shown=run.drawn)
         say("drew " + ", ".join(str(path) for path in written))
     if report:
-        data, dataset = run.config.data, run.evaluation.evaluator.dataset
+        places = [f"{x.images.layout}, {printable(x.images.dataset.root)}" for x in run.scores]
         facts = {
             "Run": printable(run.workdir),
             "Step": f"{run.step:,}",
-            "Dataset": f"{data.layout}, {printable(dataset.root)}",
-            "Protocol": run.protocol_text or "single query",
+            "Dataset": places[0],
+            "Protocol": run.scores[0].protocol_text or "single query",
         }
+        if len(places) > 1:
+            facts["Also evaluated on"] = "; ".join(places[1:])
         curves = _training_curves(run.workdir)
-        write_report(folder, run.evaluation, facts=facts, curves=curves, progress=say)
+        rows = {x.title: x.result for x in run.scores}
+        write_report(folder, run.evaluation, facts=facts, curves=curves, rows=rows, progress=say)
 
 
 def _training_curves(workdir: str) -> dict[str, Figure]:

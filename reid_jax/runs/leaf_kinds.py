@@ -4,6 +4,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from reid_jax.choices import LAYOUTS, data_set
+
 
 class Leaf(NamedTuple):
     """The values that a leaf of a recipe may have, and its meaning.
@@ -98,4 +100,9 @@ SWITCH = Leaf("True or False", lambda value: isinstance(value, bool))
 TEXT = Leaf("text", lambda value: isinstance(value, str))
 ANYTHING = Leaf("anything", lambda value: True)
 SHARE = number(least=0, most=1)
+#: A data set, such as `people:shop`.
+DATA_SET = Leaf(
+    "text of the form LAYOUT:ROOT, with a LAYOUT of " + ", ".join(LAYOUTS),
+    lambda value: isinstance(value, str) and data_set(value) is not None,
+)
 COUNT = whole(1)

@@ -5,6 +5,7 @@ import operator
 from reid_jax import choices
 from reid_jax.runs.leaf_kinds import (
     COUNT,
+    DATA_SET,
     SHARE,
     SWITCH,
     TEXT,
@@ -38,6 +39,10 @@ LEAVES = {
             "Folders of training, query and gallery images below data.root, for any layout but csv "
             "and synthetic; empty for those of the layout."
         ),
+        "also": several(DATA_SET).means(
+            "More data sets to train and evaluate on, each as LAYOUT:ROOT; data.root decides which "
+            "checkpoint is the best."
+        ),
         "synthetic": {
             "seed": whole(0).means("Seed of the drawn pedestrians."),
             "train_identities": whole(2).means("People to draw for training."),
@@ -62,6 +67,9 @@ LEAVES = {
         ),
         "images_per_identity": whole(2, "the triplet loss needs positives").means(
             "Images of each identity in a batch."
+        ),
+        "balanced": SWITCH.means(
+            "Take equally many identities of each data set into a batch, as near as possible."
         ),
     },
     "augment": {

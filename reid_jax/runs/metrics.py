@@ -64,7 +64,7 @@ class MetricsWriter:
 
         Args:
             step: number of steps made.
-            kind: "train" or "eval"; the tag in TensorBoard is `kind/name`.
+            kind: "train", "eval" or "eval/NAME"; the tag in TensorBoard is `kind/name`.
             scalars: numbers or arrays of one element by name, not named "step" or "kind".
 
         Raises:

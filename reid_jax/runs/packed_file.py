@@ -7,7 +7,8 @@ Metadata, one JSON text in ASCII under the key `reid_jax`:
     format: the format and its version.
     step: the step of the checkpoint.
     run: the content of `run.json`.
-    trained_on: the training data: layout, folder, number of images and identities.
+    trained_on: the training data: layout, folder, number of images and identities; and, under
+        `also`, layout and folder of each further data set.
     results: the content of `results.json`, or null.
     crc32: a checksum of all the others and of the tensors.
 """

@@ -163,6 +163,14 @@ def _of_data(data: DataConfig) -> Iterator[str]:
             f"data.folders is {_show(data.folders)}, but data.layout 'synthetic' draws into "
             "folders of its own: leave it empty"
         )
+    sets = 1 + len(data.also)
+    if data.balanced and sets == 1:
+        yield "data.balanced is True, but data.also names no other data set: leave it False"
+    elif data.balanced and data.identities_per_batch < sets:
+        yield (
+            f"data.identities_per_batch is {data.identities_per_batch}; with data.balanced, it "
+            f"must be at least the number of data sets, {sets}"
+        )
     cameras = data.synthetic.train_cameras + data.synthetic.test_cameras
     if cameras > choices.MAX_CAMERAS:
         yield (

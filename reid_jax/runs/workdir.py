@@ -31,7 +31,7 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 # Leaves that were added later, with values that describe the former behaviour: they are added to a
 # run that lacks them. First those of all recipes, then those of one network or one schedule.
 _LATER_LEAVES = {
-    "data": {"on_bad_image": "error", "skip_limit": 0.01},
+    "data": {"on_bad_image": "error", "skip_limit": 0.01, "also": (), "balanced": False},
     "augment": {"crop_padding": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
     "loss": {"triplet_weight": 1.0, "metric": "euclidean", "id_margin": 0.0},
     "optim": {"trunk_lr": 1.0, "frozen_epochs": 0},
@@ -67,9 +67,9 @@ _LATER_LEAVES_BY_CHOICE = (
     ("optim", "schedule", {"exponential": {"warmup_epochs": 0}}),
 )
 
-# Leaves with the place of the training images and of skipped ones: runs over the same images may
+# Leaves with the places of the training images and of skipped ones: runs over the same images may
 # differ in them.
-_OF_THE_IMAGES = ("data.root", "data.on_bad_image", "data.skip_limit")
+_OF_THE_IMAGES = ("data.root", "data.also", "data.on_bad_image", "data.skip_limit")
 
 
 def write_run(
@@ -180,7 +180,7 @@ def check_workdir(
         may_change: config leaves, or whole sections, that may differ from those of the run that
             the workdir holds: `("log_every", "evaluation")`.
         train_images: from `datasets.fingerprint`, or None not to compare them. If they equal those
-            of the run in the workdir, `data.root` may differ too.
+            of the run in the workdir, `data.root` and `data.also` may differ too.
 
     Raises:
         OSError: the workdir cannot be created or written to.
@@ -257,7 +257,15 @@ def _as_dict(config: RecipeConfig | Mapping[str, Any]) -> dict[str, Any]:
         if nested.get(section, {}).get(leaf):
             path = local_path(nested[section][leaf], f"{section}.{leaf}")
             nested[section][leaf] = os.path.abspath(path)
+    if nested.get("data", {}).get("also"):
+        nested["data"]["also"] = tuple(map(_with_absolute_root, nested["data"]["also"]))
     return nested
+
+
+def _with_absolute_root(entry: str) -> str:
+    """An entry of `data.also`, with a path that does not depend on the current folder."""
+    layout, _, root = entry.partition(":")
+    return f"{layout}:{os.path.abspath(local_path(root, 'data.also'))}"
 
 
 def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

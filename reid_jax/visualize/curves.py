@@ -33,8 +33,8 @@ def curves_figure(records: Sequence[Mapping[str, object]]) -> Figure:
     Args:
         records: what training logged, in any order: mappings that hold `step` and some of `loss`,
             `loss/NAME_STAGE` of letters, digits and underscores, `lr`, and `mAP`, `Rank-1`, `mINP`
-            as fractions. Other keys, values that are not numbers and records without a step are
-            ignored.
+            as fractions. Other keys, values that are not numbers, records without a step and those
+            of the kind `eval/NAME` are ignored.
 
     Returns:
         A figure with one axes for each of the three groups that the records have values of.
@@ -322,6 +322,8 @@ def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
     """Return the ascending steps and the values of each numeric key, both float64."""
     points: dict[str, dict[int, float]] = {}
     for record in records:
+        if str(record.get("kind")).startswith("eval/"):  # For another data set than the first.
+            continue
         for key, value in record.items():
             step = record.get("step")
             if isinstance(step, int) and isinstance(value, numbers.Real):

@@ -137,3 +137,77 @@ def test_batches_need_two_identities():
 def test_batches_need_an_image_of_each():
     with pytest.raises(ValueError, match=r"data\.images_per_identity = 0"):
         IdentitySampler(labels_of([4] * 5), 2, 0, seed=0)
+
+
+# Images of identities in three data sets, with 9, 4 and 5 identities.
+SETS = [[2, 5, 4, 4, 1, 3, 4, 4, 6], [4, 2, 7, 3], [5] * 5]
+
+
+def several_sets():
+    labels = labels_of([count for counts in SETS for count in counts])
+    ends = np.cumsum([len(counts) for counts in SETS])
+    return labels, np.searchsorted(ends, labels, side="right")
+
+
+def expected_balanced(labels, sources, shares, k, seed, step):
+    """The batch of a step, written down once more."""
+    batch = []
+    for i, share in enumerate(shares):
+        pool = np.unique(labels[sources == i])
+        epoch, place = divmod(step, -(-len(pool) // share))
+        order = np.random.default_rng((seed, 0, epoch, i + 1)).permutation(pool)
+        rng = np.random.default_rng((seed, 1, step, i + 1))
+        for identity in np.concatenate([order, order])[place * share :][:share]:
+            images = np.flatnonzero(labels == identity).astype(np.int32)
+            batch.append(rng.choice(images, k, replace=len(images) < k))
+    return np.concatenate(batch)
+
+
+@pytest.mark.parametrize(
+    ("p", "shares"), [(3, [1, 1, 1]), (6, [2, 2, 2]), (7, [3, 2, 2]), (11, [4, 4, 3])]
+)
+def test_a_balanced_batch_has_as_many_identities_of_each_data_set(p, shares):
+    labels, sources = several_sets()
+    sampler = IdentitySampler(labels, p, 3, seed=5, sources=sources)
+    needed = [-(-len(counts) // share) for counts, share in zip(SETS, shares, strict=True)]
+    assert sampler.steps_per_epoch == max(needed)
+    shown = set()
+    for step in [*range(20), 10**6]:
+        batch = sampler(step)
+        expected = expected_balanced(labels, sources, shares, 3, 5, step)
+        np.testing.assert_array_equal(batch, expected)
+        identities = labels[batch].reshape(p, 3)
+        assert (identities == identities[:, :1]).all()
+        assert len(set(identities[:, 0])) == p
+        assert np.bincount(sources[batch][::3], minlength=3).tolist() == shares
+        if step < sampler.steps_per_epoch:
+            shown |= set(identities[:, 0])
+    assert shown == set(labels)  # An epoch shows every identity.
+
+
+def test_a_batch_without_balance_is_of_all_identities():
+    labels, sources = several_sets()
+    sampler = IdentitySampler(labels, 6, 2, seed=5)
+    assert sampler.steps_per_epoch == 3
+    compositions = set()
+    for step in range(30):
+        epoch, place = divmod(step, 3)
+        order = np.random.default_rng((5, 0, epoch)).permutation(18)
+        rng = np.random.default_rng((5, 1, step))
+        expected = []
+        for identity in order[6 * place : 6 * place + 6]:
+            images = np.flatnonzero(labels == identity).astype(np.int32)
+            expected.append(rng.choice(images, 2, replace=len(images) < 2))
+        np.testing.assert_array_equal(sampler(step), np.concatenate(expected))
+        compositions.add(tuple(np.bincount(sources[sampler(step)][::2], minlength=3)))
+    assert len(compositions) > 3
+
+
+def test_a_balanced_batch_needs_identities_of_each_data_set():
+    labels, sources = several_sets()
+    with pytest.raises(ValueError, match=r"per_batch = 2 is fewer than the 3 data sets: raise it"):
+        IdentitySampler(labels, 2, 2, seed=0, sources=sources)
+    with pytest.raises(ValueError, match=r"15 takes 5 identities of data set 1 of data\.also, whi"):
+        IdentitySampler(labels, 15, 2, seed=0, sources=sources)
+    with pytest.raises(ValueError, match=r"9 takes 5 identities of the data set of data\.root"):
+        IdentitySampler(labels[sources > 0], 9, 2, seed=0, sources=sources[sources > 0] - 1)

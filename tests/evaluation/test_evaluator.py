@@ -1,6 +1,6 @@
 import numpy as np
 
-from reid_jax.evaluation.evaluator import table
+from reid_jax.evaluation.evaluator import table, tables
 from reid_jax.evaluation.ranking import RankingResult
 
 
@@ -24,3 +24,15 @@ def test_table_is_in_per_cent():
 
 def test_queries_without_a_match_are_reported():
     assert "left out: 2 of 20 queries without a match" in table(result([3, 7]))
+
+
+def test_several_data_sets_are_rows_of_one_table():
+    assert tables({"market1501": result([3])}) == table(result([3]))
+    names, first, second, left_out = tables(
+        {"cuhk03": result([]), "people, rerank": result([3])}
+    ).split("\n")
+    assert names.split() == ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]
+    assert first.split() == ["cuhk03", "50.0", "54.0", "59.0", "25.0", "12.5"]
+    assert second.split() == ["people,", "rerank", *first.split()[1:]]
+    assert len(names) == len(first) == len(second)
+    assert left_out == "  left out: 1 of 20 queries without a match in the gallery"

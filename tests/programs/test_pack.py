@@ -255,3 +255,40 @@ def test_eval_search_and_export_take_the_file(run, packed, tmp_path, capsys):
         commands.main(["train", workdir, "--config=strong_synthetic:small", f"{data}"])
     assert packed.read_bytes() == before
     assert sorted(path.name for path in packed.parent.iterdir()) == ["reid.md", packed.name]
+
+
+def test_all_training_data_is_named_and_all_results_are_on_the_card(run, tmp_path):
+    """Without folders, as the first data set."""
+    shutil.copytree(run, tmp_path / "run")
+    recipe = json.loads((run / "run.json").read_text())
+    recipe["config"]["data"]["also"] = ["people:/home/anna/shop", "csv:/home/anna/my:list.csv"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(recipe))
+    row = {"name": "people", "dataset": {"layout": "people", "root": "/home/anna/shop"}}
+    row |= {"mAP": 0.25, "protocol": {"without_cameras": True}}
+    results = tmp_path / "run" / "eval" / "results.json"
+    results.write_text(json.dumps(RESULTS | {"also": [row]}))
+    path = tmp_path / "reid.safetensors"
+    pack_run(tmp_path / "run", path)
+    content = packed_file.read(path)
+    assert content.trained_on["also"] == [
+        {"layout": "people", "folder": "shop"},
+        {"layout": "csv", "folder": "my:list.csv"},
+    ]
+    assert content.results["also"] == [row | {"dataset": {"layout": "people", "root": "shop"}}]
+    config, _ = read_run(path)
+    assert config.data.also == ("people:shop", "csv:my:list.csv")
+    card = path.with_suffix(".md").read_text()
+    for line in (
+        "# baseline, trained on pedestrians and shop and my:list.csv",
+        "| training data | synthetic, folder pedestrians and people, folder shop and csv, folder "
+        "my:list.csv: 8 identities |",
+        "Measured on people, folder shop; protocol: without_cameras. In per cent:",
+        "| mAP | 51.2 |",
+        "| mAP | 25.0 |",
+    ):
+        assert f"\n{line}\n" in card
+    for file in (path, path.with_suffix(".md")):
+        assert b"/home/anna" not in file.read_bytes()
+    results.write_text(json.dumps(RESULTS | {"also": ["row"]}))
+    with pytest.raises(ValueError, match=r"results\.json' is damaged"):
+        pack_run(tmp_path / "run", tmp_path / "other.safetensors")

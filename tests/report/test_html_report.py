@@ -1,10 +1,12 @@
 import io
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from reid_jax.evaluation.evaluator import scores
 from reid_jax.evaluation.ranking import evaluate_ranking, nearest
 from reid_jax.report import content, html_report, page, thumbnails
 from tests.report_page import Blind, Evaluation, Page
@@ -86,6 +88,22 @@ def test_verification_is_shown(evaluation, written, tmp_path, monkeypatch):
     without = Page(evaluation.write(tmp_path))
     assert "Verification" not in without.text
     assert [a["aria-label"] for _, a in without.elements if a.get("role") == "img"] == headings[:1]
+
+
+def test_each_data_set_has_a_row_of_scores(evaluation, written, tmp_path):
+    assert not [a for tag, a in written.elements if tag == "th" and a["scope"] == "row"]
+    other = Evaluation(seed=1).result
+    rows = {"market1501": evaluation.result, "people <b>": other}
+    page = Page(evaluation.write(tmp_path, rows=rows)).text
+    table = page.partition('<table class="scores">')[2].partition("</table>")[0]
+    names, *lines = re.findall("<tr>(.*?)</tr>", table)
+    assert names.startswith('<td></td><th scope="col">Rank-1</th>')
+    for line, name, result in zip(
+        lines, ("market1501", "people &lt;b&gt;"), rows.values(), strict=True
+    ):
+        assert line.startswith(f'<th scope="row">{name}</th>')
+        values = [float(value) for value in re.findall(r"<td>([\d.]+)<", line)]
+        assert values == [round(value, 1) for value in scores(result).values()]
 
 
 def test_a_list_may_be_short(tmp_path):

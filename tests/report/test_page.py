@@ -80,7 +80,7 @@ def test_images_and_thumbnails_must_go_together(evaluation, written):
         np.ones(1), [np.ones(1, int)], [], np.zeros((1, 0, 1, 1), np.uint8),
         -np.ones(1, np.int32), np.full(1, np.inf, np.float32),
     )  # fmt: skip
-    summary = content.Summary("", [], [], [])
+    summary = content.Summary("", [], {}, [])
     with pytest.raises(ValueError, match="3 thumbnails do not match 2 images"):
         page.build(summary, lists, [b""] * 3, ratio=0.5, gallery_size=1)
 

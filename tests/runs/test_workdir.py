@@ -56,6 +56,23 @@ def test_the_data_is_found_from_another_folder(tmp_path, monkeypatch):
         run.check_workdir(tmp_path, make_config(), 751)  # another folder with the same name
 
 
+def test_other_data_sets_are_found_from_another_folder(tmp_path, monkeypatch):
+    also = ("people:données", "csv:~/a:b.csv")
+    run.write_run(tmp_path, make_config(data__also=also), 751, IMAGES)
+    config, _ = run.read_run(tmp_path)
+    assert config.data.also == (
+        f"people:{os.path.abspath('données')}",
+        f"csv:{os.path.expanduser('~/a:b.csv')}",
+    )
+    run.check_workdir(tmp_path, make_config(data__also=also), 751)
+    moved = make_config(data__also=("people:elsewhere", "csv:b.csv"))
+    run.check_workdir(tmp_path, moved, 751, (), IMAGES)
+    with pytest.raises(
+        ValueError, match=r"data\.also is \('people:.*données', .* there and \('peo"
+    ):
+        run.check_workdir(tmp_path, moved, 751)
+
+
 def test_config_read_back_refuses_unknown_leaves_and_takes_known_ones(tmp_path):
     run.write_run(tmp_path, make_config(), 751)
     config, _ = run.read_run(tmp_path)
@@ -68,7 +85,8 @@ def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
     with edited(tmp_path) as content:
         content["config"]["eval"]["flip"] = True
         del content["config"]["eval"]["normalize"]
-        del content["config"]["data"]["on_bad_image"], content["config"]["data"]["skip_limit"]
+        for leaf in ("on_bad_image", "skip_limit", "also", "balanced"):
+            del content["config"]["data"][leaf]
         content["config"]["model"]["trunk"]["ibn"] = True
         trunk = content["config"]["model"]["trunk"]
         del trunk["block"], trunk["stem_width"], trunk["base_width"], trunk["stride_in_1x1"]
@@ -76,6 +94,7 @@ def test_a_run_from_before_a_leaf_is_read_as_if_it_had_it(tmp_path):
     assert config.eval.flip
     assert not config.eval.normalize
     assert (config.data.on_bad_image, config.data.skip_limit) == ("error", 0.01)
+    assert (config.data.also, config.data.balanced) == ((), False)
     trunk = config.model.trunk
     assert (trunk.block, trunk.ibn, trunk.width) == ("bottleneck", True, 64)
     assert (trunk.stem_width, trunk.base_width, trunk.stride_in_1x1) == (0, 64, False)

@@ -36,6 +36,17 @@ def test_curves_figure_draws_what_was_logged():
     assert {"0", "1e-4", "6e-5"} <= labels
 
 
+def test_curves_are_those_of_the_first_data_set():
+    records = [
+        {"step": 1, "kind": "eval/cuhk03", "mAP": 0.9},
+        {"step": 1, "kind": "eval", "mAP": 0.1},
+        {"step": 1, "kind": "eval/people", "mAP": 0.8},
+    ]
+    (axes,) = visualize.curves_figure(records).axes
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == [0.1]
+
+
 def test_the_learning_rate_falls_in_steps():
     """A staircase schedule is not drawn as a slope between two logged steps."""
     records = [{"step": step, "lr": lr} for step, lr in ((10, 1.0), (20, 1.0), (30, 0.1))]
