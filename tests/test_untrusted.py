@@ -196,6 +196,7 @@ def outcome(tmp_path_factory):
     return json.loads(said[writes])[1], json.loads(crafted)[1:], said[:writes], folder
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside(outcome):
     """Neither by Python, as the hook shows, nor by libraries, as the folders show."""
     seen, _, _, folder = outcome
@@ -217,6 +218,7 @@ def test_nothing_is_written_outside(outcome):
     assert len(list((folder / "data").iterdir())) == 4  # pedestrians, own, run and crafted
 
 
+@pytest.mark.slow
 def test_no_file_runs_code(outcome):
     """Each file of a run, and an image, is replaced by pickles and names of functions."""
     seen, (found, run), _, folder = outcome
@@ -245,6 +247,7 @@ def test_no_file_runs_code(outcome):
     assert "Its metrics are lost" in warning
 
 
+@pytest.mark.slow
 def test_names_are_escaped(outcome):
     """In printed output and in JSON; pictures have numbers instead."""
     _, _, said, folder = outcome

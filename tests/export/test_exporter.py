@@ -18,7 +18,7 @@ from reid_jax.export import exporter, onnx, stablehlo
 from reid_jax.runtime.messages import shown
 from tests import random_runs
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("standard_promotion")]
 
 NAMES = ("baseline", "bdb", "pmm", "hbfp")
 needs_onnx = pytest.mark.skipif(

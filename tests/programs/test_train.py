@@ -193,6 +193,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(data, tmp_path, monkeypa
     assert [record["step"] for record in records[0]] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_means_between_log_lines_survive_a_stop_and_a_kill(data, tmp_path, monkeypatch):
     """Lines at steps 4 and 8, checkpoints at 3 and 6: SIGTERM after step 2 and a kill at step 7."""
     leaves = {"epochs": 8, "log__every_steps": 4, "eval__every_epochs": 8}

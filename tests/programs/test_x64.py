@@ -51,6 +51,7 @@ def test_descriptors_of_a_checkpoint_are_the_same(x64, tmp_path):
     np.testing.assert_array_equal(*described)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_are_the_same(x64, tmp_path):
     root = tmp_path / "pedestrians"
     synthetic.write_market1501(root, synthetic.Contents(**tiny("").data.synthetic), None)

@@ -99,6 +99,7 @@ def trajectories():
     return found
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one_does(trajectories):
     """Losses, batch statistics and updates, with mining and mixing across devices."""
     one, four = trajectories[1], trajectories[4]
@@ -126,6 +127,7 @@ def test_four_devices_train_as_one_does(trajectories):
     assert compared > 0.8 * total
 
 
+@pytest.mark.slow
 def test_gradients_of_four_devices_equal_those_of_one(trajectories):
     """The first moment after one step is 0.1 of the gradient; Adam's update would hide its size."""
     moments = [trajectories[count]["states"][0].opt_state[1].mu for count in (1, 4)]
@@ -133,6 +135,7 @@ def test_gradients_of_four_devices_equal_those_of_one(trajectories):
         assert np.linalg.norm(one - four) <= 1e-3 * np.linalg.norm(one) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_state_is_donated_and_the_step_compiled_once(trajectories, count):
     assert all(trajectories[count]["deleted"])
@@ -140,6 +143,7 @@ def test_the_state_is_donated_and_the_step_compiled_once(trajectories, count):
     assert trajectories[count]["compilations"][1:] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
 def test_loaders_train_alike_and_share_one_program(trajectories, count, tmp_path, rng):
     """Bit for bit: parameters and metrics. The step has already been compiled."""
@@ -167,6 +171,7 @@ def test_loaders_train_alike_and_share_one_program(trajectories, count, tmp_path
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
 
+@pytest.mark.slow
 def test_a_step_is_a_function_of_state_and_batch(trajectories):
     """A second start gives the same, bit for bit."""
     rng = np.random.default_rng(0)
@@ -182,6 +187,7 @@ def test_a_step_is_a_function_of_state_and_batch(trajectories):
     )
 
 
+@pytest.mark.slow
 def test_metrics_add_up(trajectories):
     metrics = trajectories[1]["metrics"][0]
     parts = [metrics[f"loss/{loss}_{stage}"] for loss in ("id", "triplet") for stage in (1, 2, 3)]
@@ -229,6 +235,7 @@ def test_one_trunk_forward_and_one_trunk_backward(batch):
     assert len(re.findall(r"stablehlo\.convolution", program)) == 3 * forward - 1
 
 
+@pytest.mark.slow
 def test_bfloat16_step_stays_near_float32(batch, trajectories):
     state, step = build(None, dtype=jnp.bfloat16)
     state, metrics = jax.jit(step)(state, batch)
