@@ -63,12 +63,13 @@ def test_json(output):
     schema.check_record(content, SETTINGS, ROWS, versions(content))
     assert content["versions"]["pillow"] == importlib.metadata.version("pillow")
     assert content["command"] == (
-        "python benchmarks/input.py --loaders=tfdata,memory --pil=processes --files=4 "
+        "python benchmarks/input.py --loaders=tfdata,memory,disk --pil=processes --files=4 "
         "--batch=2 --rounds=1 --burst=2 --workers=1 --small"
     )
     rows = [
         *(("tfdata", "delivered"), ("tfdata", "augmented")),
-        *(("memory", "delivered"), ("memory", "augmented"), ("none", "augmented")),
+        *(("memory", "delivered"), ("memory", "augmented")),
+        *(("disk", "delivered"), ("disk", "augmented"), ("none", "augmented")),
         *(("processes", "augmented"), ("processes", "decoded")),
     ]
     assert [
