@@ -21,7 +21,8 @@ MEASURED = {
     "cuhk03_h100": _TRIALS,
     "cuhk03_half": _TRIALS,
     "cuhk03_half_evaluations": [*_TRIALS, "reid_jax/evaluation"],
-    "gallery": ["reid_jax/gallery*.py"],
+    "gallery": ["reid_jax/gallery*.py", "benchmarks/engines.py"],
+    "gallery_milvus": ["reid_jax/gallery*.py", "benchmarks/gallery.py", "benchmarks/engines.py"],
     "inference": [
         *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
         *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),

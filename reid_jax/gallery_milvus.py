@@ -25,8 +25,8 @@ from reid_jax.gallery_rows import (
     per_image,
 )
 
-# Queries of one request, and candidates beyond those that are asked for.
-_QUERIES, _MORE = 64, 32
+# Candidates beyond those that are asked for.
+_MORE = 32
 
 # Twice a bound on the error of Milvus' float32 squared distances, in units of the squared length.
 _SLACK = 1e-5
@@ -95,9 +95,10 @@ class MilvusGallery(MilvusImages):
             groups.setdefault(" and ".join(shared + own), []).append(i)
         found: list[list[dict]] = [[] for _ in rows]
         wanted = max(k, candidates) if rerank else k
+        size = self._store.queries if self.dim else 1
         for expression, members in groups.items() if self.dim else ():
-            for first in range(0, len(members), _QUERIES):
-                part = members[first : first + _QUERIES]
+            for first in range(0, len(members), size):
+                part = members[first : first + size]
                 for i, hits in zip(
                     part, self._nearest(rows[part], wanted, expression), strict=True
                 ):

@@ -31,6 +31,12 @@ BATCH = 1000
 #: The most images that Milvus finds for a query.
 MOST = 16384
 
+# Queries of one request.
+_QUERIES = 64
+# The embedded database subtracts all queries of a request from all images of a segment, which has
+# up to 100,000, at once: the float32 numbers of one request.
+_SEGMENT, _NUMBERS = 100_000, 2**27
+
 _INSTALL = "python -m pip install -e '.[milvus]', in the checkout"
 # How many stores of this process have an embedded database open, by its path.
 _open: collections.Counter[str] = collections.Counter()
@@ -64,6 +70,7 @@ class Store:
     def __init__(self, uri: str, collection: str, index: Index, origin: str, token: str):
         self.place = f"collection {collection!r} of {shown(uri)}"
         self.dim, self.index, self.origin = 0, index, origin
+        self._unindexed = 0
         self._embedded, self._collection = "://" not in uri, collection
         with _lock:
             self._client = _connect(uri, self._embedded, token)
@@ -119,6 +126,7 @@ class Store:
         """Write rows; those with the same key are replaced."""
         with self._errors():
             self._client.upsert(self._collection, rows)
+        self._unindexed += len(rows)
 
     def delete(self, expression: str) -> None:
         """Delete the rows that an expression selects."""
@@ -159,12 +167,26 @@ class Store:
                 pages.close()
         return sorted(rows, key=lambda row: row["row"])
 
+    @property
+    def queries(self) -> int:
+        """The most queries of one request."""
+        if not self._embedded:
+            return _QUERIES
+        with self._errors():
+            count = int(self._client.get_collection_stats(self._collection)["row_count"])
+        numbers = min(count, _SEGMENT) * self.dim
+        return max(1, min(_QUERIES, _NUMBERS // max(numbers, 1)))
+
     def search(self, queries: np.ndarray, limit: int, expression: str) -> list[list[dict]]:
         """Return the rows of each query's candidates, with vectors, for queries (Q, D)."""
         params = dict(self.index.search)
         if self.index.kind == "HNSW":
             params["ef"] = max(limit, params.get("ef", 64))
         with self._errors():
+            if self._embedded and self._unindexed >= BATCH:
+                # It converts rows that are not yet in a segment one by one for each search.
+                self._client.flush(self._collection)
+                self._unindexed = 0
             found = self._client.search(
                 self._collection,
                 data=list(queries),

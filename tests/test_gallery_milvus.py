@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import reid_jax
-from reid_jax import gallery_milvus, gallery_milvus_images
+from reid_jax import gallery_milvus, gallery_milvus_images, gallery_milvus_store
 
 # grpc, pandas and the embedded database.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("milvus")]
@@ -345,4 +345,45 @@ def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch)
     assert limits == [3 + gallery_milvus._MORE, 140, 560]
     gallery.add(np.ones((1, 2)), names=["0"])  # It keeps its place.
     assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
+    gallery.close()
+
+
+def test_requests_are_small_enough_for_the_memory(database, rng, monkeypatch):
+    gallery = reid_jax.MilvusGallery(database, "requests")
+    gallery.add(rng.standard_normal((100, 8)))
+    sizes, search = [], gallery._store._client.search
+
+    def counted(*arguments, data, **options):
+        sizes.append(len(data))
+        return search(*arguments, data=data, **options)
+
+    monkeypatch.setattr(gallery._store._client, "search", counted)
+    queries = rng.standard_normal((5, 8))
+    expected = gallery.search(queries, 3)
+    assert sizes == [5]
+    # One number less than three queries need, and less than one needs.
+    for numbers, parts in ((3 * 100 * 8 - 1, [2, 2, 1]), (1, [1] * 5)):
+        sizes.clear()
+        monkeypatch.setattr(gallery_milvus_store, "_NUMBERS", numbers)
+        np.testing.assert_array_equal(gallery.search(queries, 3).indices, expected.indices)
+        assert sizes == parts
+    gallery.close()
+
+
+def test_the_first_search_writes_many_new_images_into_the_index(tmp_path, rng):
+    """Searches of the embedded database are slow over images that it has in its log only."""
+    gallery = reid_jax.MilvusGallery(tmp_path / "new.db")
+    features, most = rng.standard_normal((1500, 4)), gallery_milvus_store.BATCH
+
+    def written():
+        return sum(1 for _ in tmp_path.rglob("data_*.parquet"))
+
+    gallery.add(features[: most - 1])
+    gallery.search(features[0])
+    assert written() == 0
+    gallery.add(features[most - 1 :])
+    assert written() == 0
+    for _ in range(2):
+        assert gallery.search(features[1499], 1).distances[0, 0] == 0
+        assert written() == 1
     gallery.close()

@@ -33,7 +33,7 @@ def test_the_printed_command_reads_the_new_folder(photos, tmp_path, monkeypatch,
     config.update_from_flattened_dict(
         {leaf.removeprefix("config."): value for leaf, value in flags.items()}
     )
-    assert datasets._read(config.data, config.data.root, True).train.num_identities == 2
+    assert datasets.load(config.data).train.num_identities == 2
 
 
 def test_options_are_used(photos, tmp_path, capsys):

@@ -1,7 +1,10 @@
 """The page of a report in headless Chromium."""
 
+import base64
+import dataclasses
 import io
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -13,6 +16,8 @@ import pytest
 from PIL import Image
 
 from reid_jax import visualize
+from reid_jax.data.splits import Split
+from reid_jax.data.synthetic import capture
 from reid_jax.evaluation.first_matches import first_matches
 from reid_jax.evaluation.ranking import evaluate_ranking
 from reid_jax.report import content
@@ -34,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--force-device-scale-factor=1"),
+    *("--disable-dev-shm-usage", "--force-device-scale-factor=1", "--font-render-hinting=none"),
 )
 WINDOW = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
 
@@ -526,3 +531,90 @@ def test_a_map_of_zeros_is_labelled(chromium, width):
     assert [cam.text.split("\n")[1:] for cam in cams] == [["Grad-CAM", "all zero"], ["Grad-CAM"]]
     labels = [cam.find_element(By.TAG_NAME, "canvas").get_attribute("aria-label") for cam in cams]
     assert labels == ["Grad-CAM of Stage I, zero everywhere", "Grad-CAM of Stage II"]
+
+
+class Fixed(Evaluation):
+    """Six queries that look the same on every machine: synthetic pedestrians and plain names."""
+
+    def __init__(self):
+        super().__init__(queries=6, gallery=30)
+        for name, part in (("query", self.query), ("gallery", self.gallery)):
+            for i, (pid, camid) in enumerate(zip(part.pids, part.camids, strict=True)):
+                person = Image.fromarray(capture.draw(0, max(int(pid), 1), int(camid), i))
+                self.pixels[name][i] = np.asarray(person.resize((24, 48)))
+        root = self.dataset.root
+        self.gallery_paths = [f"{root}/gallery/{i}.jpg" for i in range(30)]
+        paths = tuple(f"{root}/query/{i}.jpg" for i in range(6))
+        query = Split(paths, self.query.pids, self.query.camids)
+        self.dataset = dataclasses.replace(self.dataset, query=query)
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fixed")
+    curves = visualize.curve_figures(LOGGED)
+    Fixed().write(folder, facts={"Run": "runs/fixed", "Network": "pmm"}, curves=curves)
+    return folder / "report.html"
+
+
+# Widths and heights of the window, in pixels, and pixels per cell of a reference.
+SIZES = {1280: 1500, 390: 3600}
+CELL = 10
+REFERENCES = pathlib.Path(__file__).parent / "references"
+
+
+def use_one_font(driver):
+    """Draw all text in matplotlib's font, so that the machine's fonts do not matter."""
+    for weight, file in ((400, "DejaVuSans.ttf"), (700, "DejaVuSans-Bold.ttf")):
+        font = pathlib.Path(mpl.get_data_path(), "fonts", "ttf", file).read_bytes()
+        driver.execute_async_script(
+            "const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));"
+            "const font = new FontFace('Fixed', bytes.buffer, {weight: arguments[1]});"
+            "document.fonts.add(font); font.load().then(arguments[2], arguments[2]);",
+            base64.b64encode(font).decode(),
+            str(weight),
+        )
+    driver.execute_script(
+        "const sheet = new CSSStyleSheet();"
+        "sheet.replaceSync('* { font-family: Fixed !important; transition: none !important; }"
+        "  html { scrollbar-width: none; }');"
+        "document.adoptedStyleSheets = [sheet]; dispatchEvent(new Event('resize'));"
+    )
+    settle(driver)
+
+
+def cells(pixels):
+    """Mean grey of each cell, from 0 to 255."""
+    grey = pixels.mean(axis=2)
+    rows, columns = (size // CELL for size in grey.shape)
+    grey = grey[: rows * CELL, : columns * CELL].reshape(rows, CELL, columns, CELL)
+    return grey.mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("what", ["page", "view"])
+@pytest.mark.parametrize("width", SIZES)
+def test_the_page_looks_as_before(chromium, fixed, tmp_path, width, what):
+    """Cells of a screenshot are as bright as in the reference."""
+    size = {"width": width, "height": SIZES[width], "mobile": width < 720}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW | size)
+    try:
+        chromium.get(fixed.as_uri())
+        settle(chromium)
+        use_one_font(chromium)
+        if what == "view":
+            press(chromium, "j", Keys.ENTER)
+            settle(chromium)
+        found = cells(shot(chromium))
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW)
+    reference, today = REFERENCES / f"{what}_{width}.png", tmp_path / f"{what}_{width}.png"
+    Image.fromarray(found.round().astype(np.uint8)).save(today)
+    with Image.open(reference) as image:
+        expected = np.asarray(image, float)
+    assert found.shape == expected.shape
+    rows, columns = np.nonzero(np.abs(found - expected) > 8)
+    assert len(rows) <= 5, (
+        f"{len(rows)} cells differ, between the pixels x {CELL * columns.min()}, "
+        f"y {CELL * rows.min()} and x {CELL * columns.max() + CELL}, y {CELL * rows.max() + CELL}: "
+        f"look at both pictures, and if today's is right, copy {today} to {reference}"
+    )
