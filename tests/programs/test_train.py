@@ -380,7 +380,7 @@ def test_bad_data_is_named_before_training(kind, message, data, tmp_path):
     [
         ({"data__root": ""}, r"data\.root is empty"),
         ({"data__layout": "markt"}, "markt"),
-        ({"data__loader": "disk"}, r"data\.loader"),
+        ({"data__loader": "disc"}, r"data\.loader"),
         ({"data__identities_per_batch": 9}, r"data\.identities_per_batch"),
         ({"data__identities_per_batch": 1}, r"data\.identities_per_batch"),
         ({"devices": 3}, "does not divide by 3 devices"),

@@ -561,6 +561,8 @@ def fixed(tmp_path_factory):
 SIZES = {1280: 1500, 390: 3600}
 CELL = 10
 REFERENCES = pathlib.Path(__file__).parent / "references"
+# Another version of Chromium may set lines a pixel apart.
+REFERENCES_ARE_OF = "156"
 
 
 def use_one_font(driver):
@@ -595,6 +597,9 @@ def cells(pixels):
 @pytest.mark.parametrize("width", SIZES)
 def test_the_page_looks_as_before(chromium, fixed, tmp_path, width, what):
     """Cells of a screenshot are as bright as in the reference."""
+    version = chromium.capabilities["browserVersion"].partition(".")[0]
+    if version != REFERENCES_ARE_OF:
+        pytest.skip(f"the references are of Chromium {REFERENCES_ARE_OF}, and this is {version}")
     size = {"width": width, "height": SIZES[width], "mobile": width < 720}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WINDOW | size)
     try:

@@ -103,7 +103,7 @@ WRONG = {
     "data.synthetic.train_cameras": [1],
     "data.synthetic.test_cameras": [1],
     "data.image_size": [64, (64,), (64, 0), (64, 32, 3), (64.0, 32.0), ("64", "32"), "64x32"],
-    "data.loader": ["disk", "", None],
+    "data.loader": ["disc", "", None],
     "data.on_bad_image": ["ignore", None],
     "data.skip_limit": [1.0, -0.1, NAN],
     "data.identities_per_batch": [1, 0, 16.0],
