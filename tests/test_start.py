@@ -51,3 +51,9 @@ def test_describing_imports_only_what_it_uses(run, packed, tmp_path):
     unused = {"optax", "matplotlib", "tensorboardX", "tensorflow", "reid_jax.training.step"}
     assert not unused & modules
     assert ("orbax.checkpoint" in modules) == (not packed)
+
+
+def test_training_imports_only_what_the_first_step_uses():
+    modules = imported("import reid_jax.programs.train")
+    assert "orbax.checkpoint" in modules
+    assert not {"matplotlib", "tensorflow", "tensorboardX", "torch"} & modules

@@ -5,14 +5,10 @@ import json
 import math
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
+from reid_jax.runs.events import EventsWriter
 from reid_jax.runtime.files import write_text_atomically
 
 NAME = "metrics.jsonl"
@@ -44,7 +40,10 @@ class MetricsWriter:
         kept = [record for record in records if record["step"] <= resume_step]
         with _naming(path):
             write_text_atomically(path, "".join(map(_as_line, kept)))
-        self._events = _Events(path.with_name("tensorboard"), resume_step)
+        self._folder = path.with_name("tensorboard")
+        with _naming(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(self._folder, resume_step + 1 if resume_step > 0 else 0)
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsWriter":
@@ -71,43 +70,13 @@ class MetricsWriter:
             OSError: a file cannot be written. The message names it.
         """
         values = {name: float(value) for name, value in scalars.items()}
-        self._events.write(int(step), {f"{kind}/{name}": value for name, value in values.items()})
+        with _naming(self._folder):
+            tagged = {f"{kind}/{name}": value for name, value in values.items()}
+            self._events.write(int(step), tagged)
         with _naming(self._file.name):
             self._file.write(_as_line({"step": int(step), "kind": kind} | values))
             self._file.flush()
             os.fsync(self._file.fileno())
-
-
-class _Events:
-    """The file of one start in `tensorboard/`. Every event is in it once `write` returns.
-
-    tensorboardX's own `SummaryWriter` writes in a thread: a kill loses the events in its queue, and
-    on a full disk the thread ends silently and the run waits for it forever.
-    """
-
-    def __init__(self, folder: pathlib.Path, resume_step: int):
-        self._path = folder
-        with _naming(folder):
-            folder.mkdir(exist_ok=True)
-            # The default name only has whole seconds, and a file of the same name is overwritten.
-            self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-            # Hide reports of earlier starts from this step on.
-            purge_step = resume_step + 1 if resume_step > 0 else 0
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=purge_step, session_log=start))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        with _naming(self._path):
-            self._write(*(Event(step=step, summary=scalar(*item)) for item in scalars.items()))
-
-    def _write(self, *events: Event) -> None:
-        for event in events:
-            event.wall_time = time.time()
-            self._writer.write_event(event)
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from reid_jax import visualize
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.interval import Interval
 from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
@@ -131,6 +130,8 @@ class Record:
     def draw(self) -> None:
         """Draw the curves of all metrics so far."""
         if self._checkpoints is not None:
+            from reid_jax import visualize  # Here, because Matplotlib would delay the first step.
+
             curves = visualize.curves_figure(read_metrics(self._workdir))
             visualize.save(curves, self._workdir / CURVES)
 
