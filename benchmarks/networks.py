@@ -42,11 +42,11 @@ from reid_jax.models.hbfp import LEVELS
 from reid_jax.models.pooling import generalized_pool
 from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.collectives import AXIS
-from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.devices import choose_devices, place
 from reid_jax.runtime.messages import clear_errors
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import TrainState, create_state
-from reid_jax.training.step import make_step, place, pmap_step, shard
+from reid_jax.training.step import make_step, pmap_step, shard
 
 IDENTITIES = 751  # Market-1501's training identities
 

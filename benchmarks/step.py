@@ -69,11 +69,10 @@ from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.runtime.allocator import keep_freed_memory
-from reid_jax.runtime.devices import choose_devices
+from reid_jax.runtime.devices import choose_devices, place
 from reid_jax.runtime.messages import clear_errors
 from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState
-from reid_jax.training.step import place
 
 # How a step of PyTorch runs: eagerly or compiled; `autocast` computes in bfloat16.
 TORCH_FORMS = ("eager", "compiled", "autocast", "compiled+autocast")

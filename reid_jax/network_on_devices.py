@@ -1,5 +1,6 @@
 """The machinery below `Model`: a network on the devices of this process, compiled for batches."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from reid_jax import models
 from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
 from reid_jax.recipe import RecipeConfig
+from reid_jax.runtime.devices import place
 from reid_jax.runtime.progress import Progress
-from reid_jax.training.step import place
 
 # Images per batch on a CPU at most: larger batches are no faster there.
 _CPU_BATCH = 8
@@ -70,8 +71,12 @@ class NetworkOnDevices:
         )
         self._gradcam = pmap_face(network, devices, "gradcams")
         self._class_activations = pmap_face(network, devices, "class_activations")
-        self.dim = self._shape("__call__")[0]
         self.stage_names = network.stage_names if network.classifies else ()
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """Numbers in a descriptor."""
+        return self._shape("__call__")[0]  # Traces the network, so only on demand.
 
     def _apply(
         self, face: Callable, method: str, images: ImagesLike, progress: Progress, classes=None

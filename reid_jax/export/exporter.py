@@ -16,6 +16,7 @@ from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_function
 from reid_jax.export import onnx, stablehlo
+from reid_jax.models.folding import folded
 from reid_jax.recipe import typed
 from reid_jax.runs.workdir import version
 from reid_jax.runtime.files import new_folder
@@ -63,7 +64,9 @@ def export_run(
                 network, flip=model.config.eval.flip, unit_length=model.config.eval.normalize
             )
             describe = functools.partial(face, variables)
-            content, facts = _convert(name, describe, size)
+            # Rounded to bfloat16, folded weights would differ.
+            fast = folded(face, variables) if dtype == "float32" else describe
+            content, facts = _convert(name, fast, describe, size)
             (folder / f"descriptor.{name}").write_bytes(content)
             files[f"descriptor.{name}"] = {
                 "bytes": len(content),
@@ -106,9 +109,11 @@ def _network(name: str, model: "reid_jax.Model") -> tuple[models.Network, str]:
     return model.network, dtype
 
 
-def _convert(name: str, describe: Callable, size: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:
-    """Convert to the format, run the result and compare it with the function."""
-    content, facts = FORMATS[name].convert(describe, size)
+def _convert(
+    name: str, fast: Callable, describe: Callable, size: tuple[int, int]
+) -> tuple[bytes, dict[str, Any]]:
+    """Convert `fast` to the format, run the result and compare it with `describe`."""
+    content, facts = FORMATS[name].convert(fast, size)
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     want = np.asarray(jax.jit(describe)(images))
     error = np.linalg.norm(FORMATS[name].run(content, images) - want) / np.linalg.norm(want)

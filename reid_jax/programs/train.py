@@ -26,7 +26,13 @@ from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import check_workdir, report_skipped
 from reid_jax.runtime import hosts
 from reid_jax.runtime.collectives import AXIS
-from reid_jax.runtime.devices import check_divides, choose_devices, memory_set_by, own_devices
+from reid_jax.runtime.devices import (
+    check_divides,
+    choose_devices,
+    memory_set_by,
+    own_devices,
+    place,
+)
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, say
 from reid_jax.runtime.preemption import Preemption
@@ -36,7 +42,7 @@ from reid_jax.training.feed import feed
 from reid_jax.training.loop import Loop
 from reid_jax.training.optimizer import create_optimizer
 from reid_jax.training.state import TrainState, create_state
-from reid_jax.training.step import make_step, place, pmap_step
+from reid_jax.training.step import make_step, pmap_step
 from reid_jax.weights.initial import initial_trunk
 
 # Leaves that may change when a run is resumed, because they do not affect earlier results.

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from reid_jax import visualize
 from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.interval import Interval
@@ -130,6 +129,8 @@ class Record:
     def draw(self) -> None:
         """Draw the curves of all metrics so far."""
         if self._checkpoints is not None:
+            from reid_jax import visualize  # Here, because Matplotlib would delay the first step.
+
             curves = visualize.curves_figure(read_metrics(self._workdir))
             visualize.save(curves, self._workdir / CURVES)
 

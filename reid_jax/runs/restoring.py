@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from reid_jax.models import Network
 from reid_jax.runs import packed_file
-from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import shown
@@ -45,6 +44,9 @@ def restore_variables(
             return 0, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         if packed_file.is_packed(workdir):
             return _from_packed(workdir, shapes, checkpoint)
+        # Here, because a packed file does not need Orbax, which takes half a second to import.
+        from reid_jax.runs.checkpoints import Checkpoints
+
         with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
             step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
             return step, checkpoints.restore_model(shapes, step)

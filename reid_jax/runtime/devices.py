@@ -3,9 +3,12 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 
+from reid_jax.runtime.collectives import AXIS
 from reid_jax.runtime.messages import counted
 
 
@@ -86,3 +89,16 @@ def check_divides(devices: list[jax.Device], batch_size: int, leaves: str) -> No
             f"{counted(len(devices), 'device')}: "
             f"change {leaves}, or take fewer --config.devices"
         )
+
+
+def place(state: Any, devices: list[jax.Device]) -> Any:
+    """Put a tree of arrays, such as the state, on `devices` with the placement of the step's
+    result.
+
+    With another placement the step would be compiled twice: for the first call, and for all later
+    ones.
+    """
+    identity = jax.pmap(
+        lambda state, _: state, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
+    )
+    return identity(state, np.zeros(len(own_devices(devices)), np.int32))

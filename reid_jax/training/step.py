@@ -1,11 +1,9 @@
 """One training step: a pure function of state and batch, per-device code under `jax.pmap`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from reid_jax import losses
@@ -15,7 +13,6 @@ from reid_jax.models.heads import unit_length
 from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime import collectives
 from reid_jax.runtime.collectives import AXIS
-from reid_jax.runtime.devices import own_devices
 from reid_jax.training.state import TrainState, stream_key
 
 
@@ -126,19 +123,6 @@ def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
         devices=devices,
         donate_argnums=0,
     )
-
-
-def place(state: Any, devices: list[jax.Device]) -> Any:
-    """Put a tree of arrays, such as the state, on `devices` with the placement of the step's
-    result.
-
-    With another placement the step would be compiled twice: for the first call, and for all later
-    ones.
-    """
-    identity = jax.pmap(
-        lambda state, _: state, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
-    )
-    return identity(state, np.zeros(len(own_devices(devices)), np.int32))
 
 
 def shard(batch, count: int):

@@ -1,4 +1,6 @@
 import json
+import time
+import types
 
 import numpy as np
 import pytest
@@ -12,13 +14,17 @@ ROW = {"network": str, "count": {int}, "form": str, **FIGURES}
 EMBED = {**ROW, "embed_over_best_fixed": {float}, "embed_over_peers": ({float}, None)}
 
 
-def test_what_is_written_and_printed(tmp_path, capsys):
+def test_what_is_written_and_printed(tmp_path, capsys, monkeypatch):
+    pauses = []
+    clock = types.SimpleNamespace(sleep=pauses.append, perf_counter=time.perf_counter)
+    monkeypatch.setattr(inference, "time", clock)
     path = tmp_path / "inference.json"
     options = ["--networks=baseline", "--counts=1,3", "--rounds=1", "--small"]
     inference.main([*options, f"--output={path}"])
     content = json.loads(path.read_text())
     schema.check_record(content, SETTINGS, (ROW, EMBED))
     assert content["command"].endswith(" ".join(options))
+    assert pauses == [inference._PAUSE] * 2 * len(content["results"])
     for count in (1, 3):
         forms = [row["form"] for row in content["results"] if row["count"] == count]
         assert forms[:4] == ["embed", "fixed 1", "fixed 8", "fixed 16"]

@@ -125,6 +125,13 @@ def check_descriptors(root, expected, kind):
             assert near.size - near.sum() <= (2 if name == "hbfp" else 0), name
 
 
+def test_files_have_no_batch_norms(exported):
+    content = (exported[0] / "pmm" / "descriptor.stablehlo").read_bytes()
+    program = jax.export.deserialize(bytearray(content)).mlir_module()
+    assert "stablehlo.convolution" in program
+    assert "rsqrt" not in program
+
+
 def test_stablehlo_says_what_the_network_says_where_there_is_jax_alone(exported):
     root, expected = exported
     refused = away(root, "stablehlo", LOAD_STABLEHLO)

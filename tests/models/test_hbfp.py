@@ -10,9 +10,10 @@ import pytest
 from reid_jax import models, schedules
 from reid_jax.configs import common
 from reid_jax.models import HBFP, ResNet
+from reid_jax.runtime.devices import place
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
-from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
+from reid_jax.training.step import AXIS, make_step, pmap_step, shard
 from tests import reference
 
 SIZE = (96, 64)  # maps of 6x4 cells

@@ -9,10 +9,11 @@ from reid_jax import schedules
 from reid_jax.configs import common
 from reid_jax.models import Baseline, ResNet
 from reid_jax.runtime.collectives import AXIS
+from reid_jax.runtime.devices import place
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState
-from reid_jax.training.step import make_step, place, pmap_step
+from reid_jax.training.step import make_step, pmap_step
 from tests import reference
 
 SIZE = (96, 64)  # maps have 6x4 cells

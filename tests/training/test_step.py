@@ -15,10 +15,11 @@ from reid_jax.data.pipeline import train_batches
 from reid_jax.data.sampler import IdentitySampler
 from reid_jax.mixing import Mixture
 from reid_jax.models import PMM, ResNet, StageOutput
+from reid_jax.runtime.devices import place
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState, create_state
-from reid_jax.training.step import AXIS, make_step, place, pmap_step, shard
+from reid_jax.training.step import AXIS, make_step, pmap_step, shard
 from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
