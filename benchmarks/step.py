@@ -79,7 +79,7 @@ TORCH_FORMS = ("eager", "compiled", "autocast", "compiled+autocast")
 # Compiled with a search over many kernels, and replayed as CUDA graphs: takes minutes, so optional.
 SLOW_TORCH_FORMS = ("tuned", "tuned+autocast")
 # Ways to hold the images, the values of `data.loader`.
-LOADERS = ("device", "memory", "tfdata")
+LOADERS = ("device", "memory", "disk", "tfdata")
 # Uncounted steps of the loop, at least as many as there are batches read ahead: tf.data holds two,
 # resizes two more and decodes others, and the transfer has one.
 LEAD = 7

@@ -1,4 +1,4 @@
-"""The plain baseline and PMM in PyTorch, for `benchmarks/step.py` to measure our steps against.
+"""Our networks in PyTorch, for `benchmarks/step.py` to measure our steps against.
 
 They are the same networks, losses and optimizer, written for speed in PyTorch: channels_last, a
 fused Adam, and Grad-CAM only through a stage's head, without the second pass through the trunk of
@@ -16,8 +16,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from reid_jax.choices import LEVELS, PAIRS
 from reid_jax.data.augment import MEAN, STD
-from reid_jax.models import resnet
 
 try:
     import torch
@@ -29,103 +29,14 @@ except ImportError as error:
 from torch import nn
 from torch.nn import functional as F
 
-EXPANSION = resnet.Bottleneck.expansion
-
-
-class Bottleneck(nn.Module):
-    """`reid_jax.models.resnet.Bottleneck`."""
-
-    def __init__(self, channels: int, features: int, stride: int = 1):
-        super().__init__()
-        width = features * EXPANSION
-        self.conv1 = nn.Conv2d(channels, features, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(features)
-        self.conv2 = nn.Conv2d(features, features, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(features)
-        self.conv3 = nn.Conv2d(features, width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.projects = stride != 1 or channels != width
-        if self.projects:
-            self.downsample_conv = nn.Conv2d(channels, width, 1, stride, bias=False)
-            self.downsample_bn = nn.BatchNorm2d(width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) to (B, 4 features, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        y = self.bn3(self.conv3(y))
-        if self.projects:
-            x = self.downsample_bn(self.downsample_conv(x))
-        return F.relu(y.add_(x), inplace=True)
-
-
-class Trunk(nn.Module):
-    """`reid_jax.models.ResNet` with plain bottlenecks, up to its last map."""
-
-    def __init__(self, config: ConfigDict):
-        super().__init__()
-        width = config.width
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.blocks = nn.ModuleDict()
-        channels = width
-        stages = zip(config.depths, config.strides, strict=True)
-        for stage, (depth, stride) in enumerate(stages):
-            features = width * 2**stage
-            for block in range(depth):
-                self.blocks[f"layer{stage + 1}_{block}"] = Bottleneck(
-                    channels, features, stride if block == 0 else 1
-                )
-                channels = features * EXPANSION
-        self.features = channels
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) to (B, C, h, w)."""
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.max_pool2d(x, 3, 2, padding=1)
-        for block in self.blocks.values():
-            x = block(x)
-        return x
-
-
-class PooledHead(nn.Module):
-    """`reid_jax.models.heads.PooledHead` with average pooling and a classifier."""
-
-    def __init__(self, channels: int, num_classes: int):
-        super().__init__()
-        self.classifier = nn.Linear(channels, num_classes)
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, h, w) to embedding and logits."""
-        embedding = features.mean((2, 3))
-        return embedding, self.classifier(embedding)
-
-
-class StageHead(nn.Module):
-    """`reid_jax.models.heads.StageHead`."""
-
-    def __init__(self, pooling: str, channels: int, embedding_dim: int, num_classes: int):
-        super().__init__()
-        self.pool = {"average": torch.mean, "max": torch.amax}[pooling]
-        self.reduction = nn.Linear(channels, embedding_dim)
-        self.bn = nn.BatchNorm1d(embedding_dim)
-        self.classifier = nn.Linear(embedding_dim, num_classes)
-
-    def forward(
-        self, features: torch.Tensor, record: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, h, w) to embedding and logits.
-
-        Without `record`, batch norm uses the batch's statistics, as in training, but does not store
-        them.
-        """
-        x = self.reduction(self.pool(features, (2, 3)))
-        if record:
-            x = self.bn(x)
-        else:
-            x = F.batch_norm(x, None, None, self.bn.weight, self.bn.bias, True, eps=self.bn.eps)
-        embedding = F.relu(x)
-        return embedding, self.classifier(embedding)
+from benchmarks.torch_layers import (
+    BFP,
+    EXPANSION,
+    Bottleneck,
+    PooledHead,
+    StageHead,
+    Trunk,
+)
 
 
 class Baseline(nn.Module):
@@ -143,6 +54,96 @@ class Baseline(nn.Module):
     def stages(self, images: torch.Tensor, labels: torch.Tensor) -> list[tuple]:
         """Training: embedding and logits."""
         return [self.heads[0](self.trunk(images))]
+
+
+class BDB(nn.Module):
+    """`reid_jax.models.BDB`."""
+
+    def __init__(self, config: ConfigDict, num_classes: int):
+        super().__init__()
+        self.drop = config.drop_height, config.drop_width
+        self.trunk = Trunk(config.trunk)
+        channels = self.trunk.features
+        self.extra = Bottleneck(channels, channels // EXPANSION)
+        self.heads = nn.ModuleList(
+            StageHead(pooling, channels, dim, num_classes)
+            for pooling, dim in (("average", config.global_dim), ("max", config.part_dim))
+        )
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The maps of the global and of the part branch."""
+        features = self.trunk(images)
+        return [features, self.extra(features)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Inference: normalised images (B, 3, H, W) to descriptors (B, D)."""
+        outputs = [head(x) for head, x in zip(self.heads, self.maps(images), strict=True)]
+        return torch.cat([embedding for embedding, _ in outputs], dim=1)
+
+    def stages(self, images: torch.Tensor, labels: torch.Tensor) -> list[tuple]:
+        """Training: embedding and logits of each branch."""
+        whole, part = self.maps(images)
+        size = part.shape[2:]
+        extents = [round(share * length) for share, length in zip(self.drop, size, strict=True)]
+        kept = ~dropped(size, extents, part.device)
+        return [self.heads[0](whole), self.heads[1](part * kept)]
+
+
+class HBFP(nn.Module):
+    """`reid_jax.models.HBFP` without a neck."""
+
+    def __init__(self, config: ConfigDict, num_classes: int):
+        super().__init__()
+        self.levels, self.pairs = tuple(config.levels), tuple(config.pairs)
+        self.hierarchy = config.hierarchy
+        self.trunk = Trunk(config.trunk)
+        high = self.trunk.features
+        channels = {"low": high // 2, "middle": high // 2, "high": high}
+        dims = config.correlation_dim, config.perception_dim
+        for pair in self.pairs:
+            both = tuple(channels[level] for level in PAIRS[pair])
+            setattr(self, f"bfp_{pair.replace('&', '_')}", BFP(both, *dims))
+        if self.hierarchy:
+            middle, depths = high // 2, config.trunk.depths
+            self.second_res4 = nn.ModuleList(
+                Bottleneck(middle, middle // EXPANSION) for _ in range(1, depths[2])
+            )
+            self.second_res5 = nn.ModuleList(
+                Bottleneck(high if block else middle, high // EXPANSION)
+                for block in range(depths[3])
+            )
+        pooling = config.lambdas, config.reduction == "mean"
+        self.heads = nn.ModuleList(
+            PooledHead(channels[level], num_classes, *pooling) for level in self.levels
+        )
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The map that is pooled for each level."""
+        plain = dict(zip(LEVELS, self.trunk.levels(images), strict=True))
+        informed: dict[str, torch.Tensor] = {}
+        for pair in self.pairs:
+            module = getattr(self, f"bfp_{pair.replace('&', '_')}")
+            outputs = module(*(plain[level] for level in PAIRS[pair]))
+            for level, features in zip(PAIRS[pair], outputs, strict=True):
+                informed[level] = informed[level] + features if level in informed else features
+        maps = plain | informed
+        if self.hierarchy:
+            x = maps["low"]
+            for block in self.second_res4:
+                x = block(x)
+            x = maps["middle"] = x + maps["middle"]
+            for block in self.second_res5:
+                x = block(x)
+            maps["high"] = x + maps["high"]
+        return [maps[level] for level in self.levels]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Inference: normalised images (B, 3, H, W) to descriptors (B, D)."""
+        return torch.cat([embedding for embedding, _ in self.stages(images, None)], dim=1)
+
+    def stages(self, images: torch.Tensor, labels: torch.Tensor | None) -> list[tuple]:
+        """Training: embedding and logits of each level."""
+        return [head(x) for head, x in zip(self.heads, self.maps(images), strict=True)]
 
 
 class PMM(nn.Module):
@@ -186,7 +187,17 @@ class PMM(nn.Module):
         return outputs
 
 
-NETWORKS = {"baseline": Baseline, "pmm": PMM}
+NETWORKS = {"baseline": Baseline, "bdb": BDB, "pmm": PMM, "hbfp": HBFP}
+
+
+def dropped(size: tuple[int, int], extents: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """`reid_jax.models.bdb.batch_drop`'s rectangle, at a random place: (H, W) bool."""
+    inside = []
+    for length, extent in zip(size, extents, strict=True):
+        first = torch.randint(length - extent + 1, (), device=device)
+        cells = torch.arange(length, device=device)
+        inside.append((cells >= first) & (cells < first + extent))
+    return inside[0][:, None] & inside[1]
 
 
 def gradcam(head: StageHead, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -299,8 +310,8 @@ def create(config: ConfigDict, variables: dict) -> nn.Module:
     """Create the network that `config`, a recipe's `model`, describes, with our variables.
 
     Args:
-        config: a baseline with a classifier, or a PMM with three stages and Hard-Mix; with a trunk
-            of plain bottlenecks.
+        config: a baseline with a classifier, a BDB, a PMM with three stages and Hard-Mix, or an
+            HBFP-Net without a neck; with a trunk of plain bottlenecks.
         variables: `params` and `batch_stats` of our network, NumPy.
 
     Returns:
@@ -331,7 +342,9 @@ def create(config: ConfigDict, variables: dict) -> nn.Module:
 def _name(path: tuple[str, ...]) -> str:
     leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     name = ".".join((*path[:-1], leaves.get(path[-1], path[-1])))
-    return name.replace("heads_", "heads.").replace("trunk.layer", "trunk.blocks.layer")
+    for lists in ("heads", "second_res4", "second_res5"):
+        name = name.replace(f"{lists}_", f"{lists}.")
+    return name.replace("trunk.layer", "trunk.blocks.layer")
 
 
 def _value(path: tuple[str, ...], leaf: np.ndarray) -> torch.Tensor:

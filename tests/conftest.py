@@ -2,8 +2,6 @@
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
 pyproject.toml). Code is generated with little optimisation, because most of it runs once or twice.
-Optimisation is not off (level 0): with it, the CPU compiler of jaxlib 0.10.2 computes a different,
-non-finite Grad-CAM.
 """
 
 import atexit

@@ -15,7 +15,32 @@ def average_pool(features: jax.Array) -> jax.Array:
 
 def max_pool(features: jax.Array) -> jax.Array:
     """The largest value over all locations: (B, H, W, C) to (B, C). Ties share the gradient."""
-    return features.max(axis=(1, 2))
+    batch, height, width, channels = features.shape
+    return _largest(features.reshape(batch, height * width, channels))
+
+
+@jax.custom_vjp
+def _largest(rows: jax.Array) -> jax.Array:
+    """The largest value over all locations: (B, N, C) to (B, C)."""
+    return rows.max(axis=1)
+
+
+def _largest_forward(rows):
+    # Store the location now, as `stem_pool` does. The gradient of `max` searches for the value: if
+    # XLA computes `rows` a second time there, and rounds it differently, it finds none.
+    largest = rows.max(axis=1)
+    return largest, (rows, largest, rows.argmax(axis=1))
+
+
+def _largest_backward(residuals, dy):
+    rows, largest, location = residuals
+    locations = jax.lax.broadcasted_iota(location.dtype, rows.shape, 1)
+    here = (locations == location[:, None]) | (rows == largest[:, None])
+    share = dy / here.sum(axis=1, dtype=dy.dtype)
+    return (jnp.where(here, share[:, None], jnp.zeros_like(rows)),)
+
+
+_largest.defvjp(_largest_forward, _largest_backward)
 
 
 POOLINGS = {"average": average_pool, "max": max_pool}

@@ -115,7 +115,10 @@ def test_table_and_progress(output):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--loaders=disk", r"unknown 'disk' in --loaders: choose from \['tfdata', 'memory'\]"),
+        (
+            "--loaders=disc",
+            r"unknown 'disc' in --loaders: choose from \['tfdata', 'memory', 'disk'\]",
+        ),
         ("--pil=threads", r"unknown 'threads' in --pil: choose from \['processes', 'dataloader'\]"),
         ("--workers=0", "--workers is 0; it must be at least 1"),
         ("--files=63", "--files is 63; it must be at least --batch, 64"),

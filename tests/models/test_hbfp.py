@@ -117,6 +117,28 @@ def test_training_equals_numpy_in_float64(variables, images):
     )
 
 
+def test_gradients_do_not_depend_on_optimisation(variables, images):
+    """Where a program computes a map twice, it may round it in two ways."""
+    network = tiny(lambdas=(1.0,))  # max pooling
+
+    def loss(params):
+        state = {"params": params, "batch_stats": variables["batch_stats"]}
+        labels, key = jnp.arange(len(images)), jax.random.key(0)
+        outputs, _ = network.apply(
+            state, images, labels, key, method="training", mutable=["batch_stats"]
+        )
+        return sum(jnp.square(output.embedding - 1).sum() for output in outputs)
+
+    lowered = jax.jit(jax.grad(loss)).lower(variables["params"])
+    little, much = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(compiled(variables["params"]))])
+        for compiled in (
+            lowered.compile({"xla_backend_optimization_level": level}) for level in (0, 3)
+        )
+    )
+    assert np.linalg.norm(little - much) < 1e-4 * np.linalg.norm(much)
+
+
 def test_inference_equals_numpy_in_float64(variables, images):
     _, _, maps = wanted(variables, images, train=False)
     got = jax.jit(tiny().apply)(variables, images)
