@@ -54,6 +54,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +195,11 @@ def open_blurs(config: ConfigDict, loader: str, device: jax.Device) -> tuple[Ima
     per_identity = config.data.images_per_identity
     labels = np.repeat(np.arange(4 * config.data.identities_per_batch), per_identity)
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        # The loader `disk` must leave nothing in the user's cache.
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=folder),
+    ):
         paths = [f"{folder}/{i}.jpg" for i in range(len(labels))]
         for path in paths:
             blobs = Image.fromarray(rng.integers(0, 256, (16, 8, 3), np.uint8))

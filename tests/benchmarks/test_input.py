@@ -117,7 +117,7 @@ def test_table_and_progress(output):
     [
         (
             "--loaders=disc",
-            r"unknown 'disc' in --loaders: choose from \['tfdata', 'memory', 'disk'\]",
+            r"unknown 'disc' in --loaders: choose from \['tfdata', ",
         ),
         ("--pil=threads", r"unknown 'threads' in --pil: choose from \['processes', 'dataloader'\]"),
         ("--workers=0", "--workers is 0; it must be at least 1"),

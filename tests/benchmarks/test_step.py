@@ -172,8 +172,8 @@ def test_table_and_progress(output):
         ("--networks=resnext", r"unknown 'resnext' in --networks: choose from \['baseline', 'bdb'"),
         ("--dtypes=float32,float16", "unknown 'float16' in --dtypes: choose from"),
         (
-            "--loaders=disk",
-            r"unknown 'disk' in --loaders: choose from \['device', 'memory', 'tfdata'\]",
+            "--loaders=disc",
+            r"unknown 'disc' in --loaders: choose from",
         ),
         ("--torch=fast", r"unknown 'fast' in --torch: choose from \['eager', 'compiled'"),
         ("--batch=6", "--batch is 6; it must be two identities or more, 4 images of each"),

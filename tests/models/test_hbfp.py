@@ -118,7 +118,7 @@ def test_training_equals_numpy_in_float64(variables, images):
 
 
 def test_gradients_do_not_depend_on_optimisation(variables, images):
-    """Where a program computes a map twice, it may round it in two ways."""
+    """A program that computes a map twice may round it in two ways."""
     network = tiny(lambdas=(1.0,))  # max pooling
 
     def loss(params):
