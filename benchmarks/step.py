@@ -197,7 +197,7 @@ def open_blurs(config: ConfigDict, loader: str, device: jax.Device) -> tuple[Ima
     rng = np.random.default_rng(0)
     with (
         tempfile.TemporaryDirectory() as folder,
-        # The loader `disk` must leave nothing in the user's cache.
+        # The loader `disk` keeps its file in this cache folder, not in the user's.
         mock.patch.dict(os.environ, XDG_CACHE_HOME=folder),
     ):
         paths = [f"{folder}/{i}.jpg" for i in range(len(labels))]
