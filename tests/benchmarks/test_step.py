@@ -91,7 +91,7 @@ def test_json(output):
     schema.check_record(content, SETTINGS, ROWS, versions)
     assert content["command"] == (
         "python benchmarks/step.py --networks=pmm --batch=8 --steps=1 --burst=1 --small "
-        f"--dtypes=float32 --loaders=device,memory,tfdata --torch={TORCH} --profile"
+        f"--dtypes=float32 --loaders=device,memory,disk,tfdata --torch={TORCH} --profile"
     )
     forms = ["step", *(f"loop:{loader}" for loader in step.LOADERS)]
     forms += ["eager"] if TORCH != "none" else []

@@ -10,8 +10,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 # Memory growth per step. A batch of the run has 18 KiB; TensorStore 0.1.86 loses 0.25 KiB whenever
-# Orbax requests a description of an array (`Spec.to_json`), about 0.2 KiB per step here.
-MOST_BYTES = 8192
+# Orbax requests a description of an array (`Spec.to_json`), about 0.2 KiB per step here. Alone on a
+# machine, the process grows by 2 KiB a step, beside other tests by up to 8.
+MOST_BYTES = 16384
 
 # Trains, and records the memory of the process every 100 steps, after it has returned freed memory.
 RUN = """
