@@ -43,11 +43,10 @@ def test_a_part_that_takes_too_long_keeps_what_it_wrote(program, tmp_path):
     assert row["seconds"] < 30
 
 
-def test_all_options_are_known(tmp_path):
+def test_every_part_has_a_name_and_a_script():
     for torch in (True, False):
         parts = gpu.parts(small=False, torch=torch, stablehlo="folder")
         assert len({part.name for part in parts}) == len(parts)
-        # An unknown word of an option is an error before anything is measured.
         for part in parts:
             assert (gpu.ROOT / "benchmarks" / part.script).is_file()
 

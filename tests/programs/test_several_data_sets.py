@@ -22,7 +22,7 @@ from reid_jax.runtime.messages import Preempted
 from tests.events import shown
 from tests.programs.test_train import arrays, simplest, traced_step
 from tests.programs.test_trajectories import assert_same_trajectory
-from tests.runtime.test_hosts import free_port, start_two
+from tests.runtime.test_hosts import finish, free_port, start_two
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -270,14 +270,7 @@ def test_two_hosts_do_what_one_does(roots, tmp_path):
             f"--config.data.also=people:{people}",
         ]
 
-    processes = start_two(2, command)
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
+    finish(start_two(2, command))
     records, expected = (read_metrics(tmp_path / name) for name in ("two", "one"))
     assert [r["kind"] for r in records].count("eval/people") == 2
     assert_same_trajectory(records, expected)

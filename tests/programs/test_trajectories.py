@@ -13,7 +13,7 @@ from reid_jax.configs import pmm_synthetic
 from reid_jax.data import synthetic
 from reid_jax.programs import train
 from reid_jax.runs.metrics import read_metrics
-from tests.runtime.test_hosts import free_port, start_two
+from tests.runtime.test_hosts import finish, free_port, start_two
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -78,13 +78,7 @@ def train_on_two_hosts(data, workdir, steps):
             "--config.data.loader=tfdata",
         ],
     )
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
+    outputs = finish(processes)
     assert "on 4 cpu devices of 2 hosts" in outputs[0][0]
     return outputs
 

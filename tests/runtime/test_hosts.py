@@ -40,6 +40,18 @@ def start_two(devices, arguments):
     ]
 
 
+def finish(processes):
+    """Wait for processes that must succeed, and return the output and the errors of each."""
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    return outputs
+
+
 def test_two_hosts_talk_stop_together_and_do_not_wait_for_the_dead(tmp_path):
     port = free_port()
     first, second = start_two(
