@@ -23,10 +23,11 @@ def run(tmp_path_factory):
     return workdir
 
 
-def imported(program, *arguments):
-    """The modules that a program has imported at its end."""
+def imported(program, *arguments, path=""):
+    """The modules that a program has imported at its end; it finds those in `path` first."""
+    program = f"import sys\nsys.path.insert(1, {str(path)!r})\n{program}\nprint(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{program}\nprint(*sys.modules)", *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=pathlib.Path(reid_jax.__file__).parents[1],
         capture_output=True,
         text=True,
@@ -53,7 +54,11 @@ def test_describing_imports_only_what_it_uses(run, packed, tmp_path):
     assert ("orbax.checkpoint" in modules) == (not packed)
 
 
-def test_training_imports_only_what_the_first_step_uses():
-    modules = imported("import reid_jax.programs.train")
-    assert "orbax.checkpoint" in modules
-    assert not {"matplotlib", "tensorflow"} & modules
+def test_training_imports_only_what_the_first_step_uses(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "Tensor = object"
+    )  # tensorboardX imports PyTorch if it is installed.
+    modules = imported("import reid_jax.programs.train", path=tmp_path)
+    assert {"orbax.checkpoint", "tensorboardX"} <= modules
+    assert not {"matplotlib", "tensorflow", "torch"} & modules
+    assert "torch" in imported("import reid_jax.programs.train, torch", path=tmp_path)

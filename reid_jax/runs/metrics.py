@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.imports import hidden
+
+with hidden("torch"):  # tensorboardX imports it for a type only, which takes seconds.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 NAME = "metrics.jsonl"
 
