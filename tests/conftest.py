@@ -1,7 +1,7 @@
 """Strict settings for every test: problems that pass silently elsewhere are errors here.
 
 Four CPU devices, strict dtype promotion, rank promotion raises, warnings are errors (see
-pyproject.toml). Code is generated with little optimisation, because most of it runs once or twice.
+pyproject.toml). Code is generated without optimisation, because most of it runs once or twice.
 """
 
 import atexit
@@ -13,7 +13,7 @@ import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
+    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

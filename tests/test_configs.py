@@ -48,6 +48,16 @@ STRINGS = {
     "strong_synthetic": ["", "small"],
 }
 RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
+# Without a mark: each network at full size, at half width, and for synthetic data.
+STEPS = [
+    pytest.param(
+        *(name, string),
+        marks=[]
+        if name.endswith(("_market", "_synthetic")) and string in ("", "half")
+        else [pytest.mark.slow],
+    )
+    for name, string in RECIPES
+]
 # Tracing a trunk takes seconds at its full depth, which one recipe of each network keeps.
 SHALLOW = (1, 1, 2, 1)
 
@@ -107,7 +117,7 @@ def trace_step(config, size, count):
     return network, state, after, made
 
 
-@pytest.mark.parametrize(("name", "string"), RECIPES)
+@pytest.mark.parametrize(("name", "string"), STEPS)
 def test_a_step_of_every_recipe_has_shapes(name, string, traced, standard_promotion):
     config = load(name, string)
     check(config)

@@ -66,8 +66,8 @@ def our_step(name):
     params, batch_stats = before["params"], before["batch_stats"]
     state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
     batch = {"image": pixels(), "label": LABELS}
-    # Compile the trunk's gradients as training does. The rest runs once, so optimise it little.
-    options = {"xla_backend_optimization_level": 0} if name == "pmm" else None
+    # Fixed, because other roundings may move a value across a kink, which changes gradients.
+    options = {"xla_backend_optimization_level": 0 if name == "pmm" else 1}
     state, metrics = jax.jit(step).lower(state, batch).compile(options)(state, batch)
     gradients = jax.tree.map(lambda old, new: old - np.asarray(new), params, state.params)
     return gradients, state.batch_stats, metrics

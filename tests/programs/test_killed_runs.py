@@ -30,6 +30,7 @@ LEAVES = {
     "devices": 1,
     "epochs": STEPS,  # of one step each
     "eval.every_epochs": 5,
+    "eval.batch_size": 4,
     "checkpoint.every_epochs": 1,
     "log.every_steps": 1,
 }

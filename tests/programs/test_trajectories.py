@@ -36,6 +36,7 @@ def leaves(data, steps):
         "max_steps": steps,
         "log.every_steps": 1,
         "eval.every_epochs": STEPS,
+        "eval.batch_size": 8,  # one program for each number of devices
         "model.stages": 2,  # enough for one that mixes
     }
 
@@ -54,7 +55,7 @@ def command(data, workdir, steps):
 
 
 def train_on_eight(data, workdir, steps):
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, *command(data, workdir, steps)],
         cwd=ROOT,

@@ -25,7 +25,7 @@ def free_port():
 def start_two(devices, arguments):
     """Start two processes with `devices` CPU devices each; `arguments` is a function of the
     index."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return [
         subprocess.Popen(
