@@ -31,6 +31,8 @@ Rescore = Callable[[int], tuple[float, np.ndarray]]
 
 # The matrix product's tile, (queries, gallery images): the fastest for XLA's product on CPUs.
 _TILE = (256, 1024)
+# For one query there is no product, and more images at a time mean fewer calls.
+_TILE_OF_ONE = 4096
 
 # Bound on the error of a float32 score, in units of 2^-24 (|q| + |g|)^2 with the centre at the
 # origin. 8 units cover the centring, the squared norm and the rounding of the threshold; the other
@@ -249,7 +251,7 @@ def prepare(
         query_norms,
         gallery.pids != JUNK,
         block_size,
-        (queries, min(_TILE[1], block_size)),
+        (queries, min(_TILE_OF_ONE if queries == 1 else _TILE[1], block_size)),
         rescore,
     )
 
@@ -270,8 +272,8 @@ def take_orders(
 def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (gallery slice, writable float32 (queries, gallery images) scores).
 
-    The scores of invalid images are infinite, and are not computed. All calls of the compiled
-    product have the same shape: the last tile of a block is padded.
+    The scores of invalid images are infinite, and are not computed. The calls of the compiled
+    function have few shapes: the last tile of a block is padded.
     """
     tile = search.tile[1]
     queries = slice(orders[0].query, orders[-1].query + 1)
@@ -284,7 +286,7 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
             tiles = [np.empty((search.tile[0], 0), np.float32)] + [
                 _scores(
                     query,
-                    _padded(features[part if chosen is None else chosen[part]], tile),
+                    _padded_tile(features[part if chosen is None else chosen[part]], tile),
                     search.centre,
                 )
                 for part in _slices(0, count, tile)
@@ -307,6 +309,8 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
 def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Array:
     """Return |g|^2 - 2 q.g about a centre: the squared distance less |q|^2, float32 (Q, G)."""
     query, gallery = query - centre[None], gallery - centre[None]
+    if len(query) == 1:  # Read each image once: a product would read it again.
+        return jnp.sum(gallery * (gallery - 2.0 * query), axis=1)[None]
     # Without HIGHEST, GPUs and TPUs may multiply with less than float32 precision.
     products = jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(gallery * gallery, axis=1)[None] - 2.0 * products
@@ -332,6 +336,10 @@ def mask(row: np.ndarray, indices: np.ndarray, columns: slice) -> None:
     """Set the scores of those ascending gallery indices that lie in the block to infinity."""
     first, last = np.searchsorted(indices, [columns.start, columns.stop])
     row[indices[first:last] - columns.start] = np.inf
+
+
+def _padded_tile(rows: np.ndarray, tile: int) -> np.ndarray:
+    return _padded(rows, tile if len(rows) > _TILE[1] else min(_TILE[1], tile))
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:
