@@ -188,6 +188,11 @@ class MilvusImages:
         places = list(range(len(keys)))
         for part in batches(places):
             rows = self._store.get([keys[i] for i in part], vectors="vector" not in columns)
+            if missing := len(part) - len(rows):
+                raise OSError(
+                    f"{self._store.place}: another program replaces or removed "
+                    f"{counted(missing, 'image')} of this call: repeat it"
+                )
             self._store.upsert(
                 [
                     rows[keys[i]]

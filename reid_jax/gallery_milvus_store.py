@@ -27,6 +27,8 @@ MOST = 16384
 _PAGE = 10_000
 # Queries of one request.
 _QUERIES = 64
+# Searches until none of the images found is replaced meanwhile.
+_TRIES = 20
 # Requests at the same time: most of a server's answer is waiting for its latest changes.
 _THREADS = 8
 # The numbers of one message, 16 MiB: a server sends and takes up to 64 MiB by default. A row
@@ -179,14 +181,27 @@ class Store:
         if len(queries) > size:
             parts = (queries[i : i + size] for i in range(0, len(queries), size))
             return [rows for part in parts for rows in self.search(part, limit, expression)]
+        for _ in range(_TRIES):
+            with one_line(self.place):
+                found = self._candidates(queries, limit, expression)
+            if found is not None:
+                return found
+        raise OSError(f"{self.place}: its images are being replaced all the time: search again")
+
+    def _candidates(
+        self, queries: np.ndarray, limit: int, expression: str
+    ) -> list[list[dict]] | None:
+        """Search once; None if images that were found were replaced or removed meanwhile."""
+        from pymilvus.exceptions import MilvusException
+
         params, separate = dict(self.index.search), limit > self._rows
         if self.index.kind == "HNSW":
             params["ef"] = max(limit, params.get("ef", 64))
-        with one_line(self.place):
-            if self._embedded and self._unindexed >= BATCH:
-                # It converts rows that are not yet in a segment one by one for each search.
-                self._client.flush(self._collection)
-                self._unindexed = 0
+        if self._embedded and self._unindexed >= BATCH:
+            # It converts rows that are not yet in a segment one by one for each search.
+            self._client.flush(self._collection)
+            self._unindexed = 0
+        try:
             found = self._client.search(
                 self._collection,
                 data=list(queries),
@@ -196,10 +211,16 @@ class Store:
                 search_params={"metric_type": self.index.metric, "params": params},
                 consistency_level="Strong",
             )
+        except MilvusException as error:
+            # A server looks up the vectors after the search.
+            if "incomplete query result" in error.message:
+                return None
+            raise
         if not separate:
             return [[hit["entity"] for hit in hits] for hits in found]
         keys = [[hit["entity"]["key"] for hit in hits] for hits in found]
-        return [list(self.get(some, vectors=True).values()) for some in keys]
+        rows = [list(self.get(some, vectors=True).values()) for some in keys]
+        return rows if [*map(len, rows)] == [*map(len, keys)] else None
 
     def _query(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         return self._client.query(
@@ -227,18 +248,20 @@ class Store:
             index = self._client.describe_index(self._collection, "vector")
         kind, metric = index["index_type"], index["metric_type"]
         origin = described.get("properties", {}).get("origin", described["description"])
-        for name, asked, own in (
-            ("index", self.index.kind, kind),
-            ("metric", self.index.metric, metric),
-            ("origin", self.origin, origin),
-        ):
-            if asked and own and asked != own:
-                raise ValueError(
-                    f"{self.place} has the {name} {own!r}, not {asked!r}: leave {name} out, or "
-                    "name another collection"
-                )
+        asked = {"index": self.index.kind, "metric": self.index.metric, "origin": self.origin}
+        _check_asked(self.place, asked, {"index": kind, "metric": metric, "origin": origin})
         self.index = self.index._replace(kind=kind, metric=metric)
         self._dim, self.origin = int(fields["vector"]["dim"]), origin or self.origin
+
+
+def _check_asked(place: str, asked: dict[str, str | None], own: dict[str, str]) -> None:
+    """Raise ValueError if an existing collection has something else than what was asked for."""
+    for name, wanted in asked.items():
+        if wanted and own[name] and wanted != own[name]:
+            raise ValueError(
+                f"{place} has the {name} {own[name]!r}, not {wanted!r}: leave {name} out, or "
+                "name another collection"
+            )
 
 
 def key_of(name: str) -> str:

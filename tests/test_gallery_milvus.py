@@ -163,12 +163,16 @@ def test_threads_search_while_others_change(make):
         hits = gallery.search(np.eye(3), 1, identities=range(1, 4))
         assert hits.names == (("a",), ("b",), ("c",))
 
+    def search_all():
+        assert gallery.search([1, 0, 0], 8).names[0][0] == "a"
+
     def change():
         gallery.add(np.ones((5, 3)), names=list("vwxyz"), pids=9)
         gallery.update([[5, 5, 5]], names=["v"])
         assert gallery.remove(identities=9) == 5
 
-    threads = [threading.Thread(target=repeat, args=(job,)) for job in (search, search, change)]
+    jobs = search, search, search_all, search_all, change
+    threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -143,3 +143,51 @@ def test_a_creation_that_was_stopped_is_completed(database, monkeypatch):
             gallery.add([1.0, 2], names=[str(images)])
             assert gallery._store.index.kind == "HNSW"
         gallery.close()
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_search_is_repeated_if_its_images_are_replaced(database, monkeypatch, separate):
+    """A server has no vectors of images that are replaced between finding and answering."""
+    from pymilvus.exceptions import MilvusException
+
+    gallery, tried = reid_jax.MilvusGallery(database, f"replaced_{separate}"), []
+    gallery.add(np.eye(3), names=list("abc"))
+    client, replaced = gallery._store._client, 2
+    search, query = client.search, client.query
+
+    def searching(*arguments, **options):
+        tried.append(options["output_fields"] == ["key"])
+        if not separate and len(tried) <= replaced:
+            raise MilvusException(message="incomplete query result, missing id 1")
+        return search(*arguments, **options)
+
+    def querying(*arguments, **options):
+        return query(*arguments, **options)[len(tried) <= replaced :]
+
+    monkeypatch.setattr(client, "search", searching)
+    monkeypatch.setattr(client, "query", querying)
+    if separate:
+        monkeypatch.setattr(gallery_milvus_store, "_MESSAGE", 1)
+    assert gallery.search(np.eye(3)[1], 2).names[0][0] == "b"
+    assert tried == [separate] * 3
+    replaced = 100
+    with pytest.raises(OSError, match=r"^collection 'replaced_.* of .*: its images are being"):
+        gallery.search(np.eye(3)[1], 2)
+    gallery.close()
+
+
+def test_changes_of_images_that_another_program_removes_are_one_line(database, monkeypatch):
+    gallery = reid_jax.MilvusGallery(database, "gone")
+    gallery.add(np.eye(3), names=list("abc"), pids=1)
+    keys = gallery._keys
+
+    def late(names, once):
+        found = keys(names, once=once)
+        gallery._store.delete("name == 'b'")
+        return found
+
+    monkeypatch.setattr(gallery, "_keys", late)
+    with pytest.raises(OSError, match=r"replaces or removed 1 image of this call: repeat it$"):
+        gallery.update(np.ones((2, 3)), names=["a", "b"])
+    assert gallery.names == ("a", "c")
+    gallery.close()
