@@ -27,7 +27,7 @@ MOST = 16384
 _PAGE = 10_000
 # Queries of one request.
 _QUERIES = 64
-# Searches until none of the images found is replaced meanwhile.
+# How often a search is sent while its images are being replaced.
 _TRIES = 20
 # Requests at the same time: most of a server's answer is waiting for its latest changes.
 _THREADS = 8
