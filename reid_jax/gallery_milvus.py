@@ -10,6 +10,10 @@ Milvus finds candidates; their distances are then computed from the stored float
 ordered, as by `Gallery`.
 """
 
+import collections
+import concurrent.futures
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -96,14 +100,20 @@ class MilvusGallery(MilvusImages):
         found: list[list[dict]] = [[] for _ in rows]
         wanted = max(k, candidates) if rerank else k
         size = self._store.queries if self.dim else 1
-        for expression, members in groups.items() if self.dim else ():
-            for first in range(0, len(members), size):
-                part = members[first : first + size]
-                for i, hits in zip(
-                    part, self._nearest(rows[part], wanted, expression), strict=True
-                ):
-                    found[i] = hits
-        return _hits(rows, found, k, rerank)
+        jobs = [
+            (members[first : first + size], expression)
+            for expression, members in (groups if self.dim else {}).items()
+            for first in range(0, len(members), size)
+        ]
+
+        def answer(job: tuple[list[int], str]) -> None:
+            part, expression = job
+            for i, near in zip(part, self._nearest(rows[part], wanted, expression), strict=True):
+                found[i] = _ordered(rows[i], near, rerank)[:k]
+
+        with concurrent.futures.ThreadPoolExecutor(self._store.threads) as pool:
+            collections.deque(pool.map(answer, jobs), maxlen=0)
+        return _hits(found, k)
 
     def _nearest(self, queries: np.ndarray, k: int, expression: str) -> list[list[dict]]:
         """Return rows of each query's k nearest images, ordered by float64 distances."""
@@ -128,16 +138,21 @@ class MilvusGallery(MilvusImages):
             limit = min(4 * limit, MOST)
 
 
-def _hits(queries: np.ndarray, found: list[list[dict]], k: int, rerank: bool) -> Hits:
-    """The first k rows of each query, after re-ranking if that is asked for."""
-    shape = len(queries), k
+def _ordered(query: np.ndarray, rows: list[dict], rerank: bool) -> list[dict]:
+    """One query's rows without vectors, re-ranked if that is asked for."""
+    order: Iterable[int] = range(len(rows))
+    if rerank and rows:
+        order = reranked(query, np.array([row["vector"] for row in rows], np.float32))
+    fields = ("row", "pid", "camid", "name", "squared")
+    return [{field: rows[place][field] for field in fields} for place in order]
+
+
+def _hits(found: list[list[dict]], k: int) -> Hits:
+    """The hits of at most k rows of each query."""
+    shape = len(found), k
     indices, pids, camids = (np.full(shape, -1, np.int64) for _ in range(3))
     distances, names = np.full(shape, np.inf, np.float32), []
     for i, rows in enumerate(found):
-        if rerank and rows:
-            vectors = np.array([row["vector"] for row in rows], np.float32)
-            rows = [rows[place] for place in reranked(queries[i], vectors)]
-        rows = rows[:k]
         for array, field in ((indices, "row"), (pids, "pid"), (camids, "camid")):
             array[i, : len(rows)] = [row[field] for row in rows]
         distances[i, : len(rows)] = np.sqrt([row["squared"] for row in rows])

@@ -76,7 +76,7 @@ class MilvusImages:
         camids: Integers | None = None,
         names: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
-        """Add images, or replace those with the same names, in batches of 1,000.
+        """Add images, or replace those with the same names, in batches of up to 1,000.
 
         Arguments and errors are those of `Gallery.add`. After a ValueError, the gallery is
         unchanged; after an OSError, a whole number of batches is stored: repeat the call.
@@ -87,9 +87,9 @@ class MilvusImages:
         _check_texts(texts)
         labels = per_image(pids, len(rows), "pids"), per_image(camids, len(rows), "camids")
         with self._lock:
-            self._check_dim(rows, "descriptors")
             if len(rows) and not self.dim:
                 self._store.create(rows.shape[1])
+            self._check_dim(rows, "descriptors")
             keys = [key_of(text) for text in texts]
             for first in range(0, len(rows), BATCH):
                 part = range(first, min(first + BATCH, len(rows)))
@@ -188,6 +188,11 @@ class MilvusImages:
         places = list(range(len(keys)))
         for part in batches(places):
             rows = self._store.get([keys[i] for i in part], vectors="vector" not in columns)
+            if missing := len(part) - len(rows):
+                raise OSError(
+                    f"{self._store.place}: another program replaces or removed "
+                    f"{counted(missing, 'image')} of this call: repeat it"
+                )
             self._store.upsert(
                 [
                     rows[keys[i]]

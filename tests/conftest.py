@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
@@ -56,6 +57,31 @@ def milvus():
     """
     for name in ("milvus_lite", "pymilvus"):
         pytest.importorskip(name, reason="the extra `milvus` is not installed")
+
+
+@pytest.fixture(scope="module")
+def database(milvus, tmp_path_factory):
+    """The address of an empty Milvus database, for MilvusGallery.
+
+    It is the path of an embedded one, or if REID_JAX_MILVUS is the address of a server, a new
+    database of that server, which is dropped at the end.
+    """
+    server = os.environ.get("REID_JAX_MILVUS", "").rstrip("/")
+    if not server:
+        yield str(tmp_path_factory.mktemp("milvus") / "new" / "all.db")
+        return
+    from pymilvus import MilvusClient
+
+    name = f"reid_jax_{uuid.uuid4().hex}"
+    client = MilvusClient(server)
+    client.create_database(name)
+    yield f"{server}/{name}"
+    inside = MilvusClient(f"{server}/{name}")
+    for collection in inside.list_collections():
+        inside.drop_collection(collection)
+    inside.close()
+    client.drop_database(name)
+    client.close()
 
 
 @pytest.fixture

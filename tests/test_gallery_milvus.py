@@ -1,24 +1,20 @@
-"""A gallery in Milvus finds the same images as one in memory; and errors of its database."""
+"""A gallery in Milvus finds the same images as one in memory.
 
-import pathlib
-import socket
-import subprocess
-import sys
+    REID_JAX_MILVUS=http://localhost:19530 pytest tests/test_gallery_milvus*.py
+
+runs the same tests on a server, in a database of their own.
+"""
+
 import threading
 
 import numpy as np
 import pytest
 
 import reid_jax
-from reid_jax import gallery_milvus, gallery_milvus_images, gallery_milvus_store
+from reid_jax import gallery_milvus, gallery_milvus_images
 
 # grpc, pandas and the embedded database.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("milvus")]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return tmp_path_factory.mktemp("milvus") / "all.db"
 
 
 @pytest.fixture(params=["memory", "milvus"])
@@ -167,12 +163,16 @@ def test_threads_search_while_others_change(make):
         hits = gallery.search(np.eye(3), 1, identities=range(1, 4))
         assert hits.names == (("a",), ("b",), ("c",))
 
+    def search_all():
+        assert gallery.search([1, 0, 0], 8).names[0][0] == "a"
+
     def change():
         gallery.add(np.ones((5, 3)), names=list("vwxyz"), pids=9)
         gallery.update([[5, 5, 5]], names=["v"])
         assert gallery.remove(identities=9) == 5
 
-    threads = [threading.Thread(target=repeat, args=(job,)) for job in (search, search, change)]
+    jobs = search, search, search_all, search_all, change
+    threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -208,15 +208,14 @@ def test_an_addition_that_was_stopped_is_repeated(database, rng, monkeypatch):
     gallery.close()
 
 
-def test_a_database_keeps_its_images(tmp_path, rng):
-    path = tmp_path / "new" / "people.db"
-    gallery = reid_jax.MilvusGallery(path, "people", index="HNSW", metric="IP", origin="pmm")
+def test_a_database_keeps_its_images(database, rng):
+    gallery = reid_jax.MilvusGallery(database, "people", index="HNSW", metric="IP", origin="pmm")
     features, _, _, names = fill(gallery, rng, 50, integers=False)
     assert repr(gallery) == (
-        f"<MilvusGallery of 50 images, 4 numbers each, in collection 'people' of '{path}'>"
+        f"<MilvusGallery of 50 images, 4 numbers each, in collection 'people' of '{database}'>"
     )
     gallery.close()
-    gallery = reid_jax.MilvusGallery(path, "people")
+    gallery = reid_jax.MilvusGallery(database, "people")
     assert (gallery.dim, gallery.origin, gallery.names) == (4, "pmm", tuple(names))
     assert gallery._store.index[:2] == ("HNSW", "IP")
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -229,7 +228,7 @@ def test_a_database_keeps_its_images(tmp_path, rng):
         ({"origin": "bdb"}, "has the origin 'pmm', not 'bdb'"),
     ):
         with pytest.raises(ValueError, match=f"collection 'people' of '.*' {message}: leave"):
-            reid_jax.MilvusGallery(path, "people", **options)
+            reid_jax.MilvusGallery(database, "people", **options)
     gallery.close()
 
 
@@ -275,61 +274,6 @@ def test_a_collection_of_another_program_is_refused(database):
     client.close()
 
 
-def one_line(error, message):
-    assert message in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, capfd):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ConnectionError) as error:
-            reid_jax.MilvusGallery(address)
-    one_line(error, f"no Milvus server at '{address}': ")
-    with pytest.raises(ValueError, match="'people' is neither the address of a server, such as"):
-        reid_jax.MilvusGallery("people")
-    (tmp_path / "file.db").write_text("text")
-    with pytest.raises(OSError, match="is no Milvus database") as error:
-        reid_jax.MilvusGallery(tmp_path / "file.db")
-    one_line(error, "file.db' is no Milvus database: ")
-    assert capfd.readouterr().err == ""
-
-
-def test_a_database_that_another_process_holds_is_one_line(tmp_path):
-    path = tmp_path / "held.db"
-    program = (
-        "import sys, pymilvus; c = pymilvus.MilvusClient(sys.argv[1])\n"
-        "print('open', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline() == b"open\n"
-        with pytest.raises(OSError, match="another process holds") as error:
-            reid_jax.MilvusGallery(path)
-        one_line(error, f"another process holds the Milvus database '{path}': close it there, or")
-        other.communicate()
-    first, second = (reid_jax.MilvusGallery(path, name) for name in ("first", "second"))
-    first.add([1.0, 2], names=["a"])
-    first.close()
-    first.close()
-    second.add([1.0, 2, 3], names=["b"])  # It is still open.
-    with pytest.raises(ValueError, match="has the index"):
-        reid_jax.MilvusGallery(path, "second", index="HNSW")
-    second.close()
-    program = program.replace("sys.stdin.read()", "print(c.list_collections())")
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True)
-    assert done.stdout == b"open\n['first', 'second']\n"
-
-
-def test_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "milvus_lite", None)
-    with pytest.raises(ImportError, match=r"^MilvusGallery needs milvus_lite: .*\[milvus\]"):
-        reid_jax.MilvusGallery("people.db")
-    assert not pathlib.Path("people.db").exists()
-
-
 def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch):
     gallery = reid_jax.MilvusGallery(database, "ties")
     gallery.add(np.ones((300, 2)), names=[str(i) for i in range(300)])
@@ -345,45 +289,4 @@ def test_more_candidates_are_taken_until_ties_are_decided(database, monkeypatch)
     assert limits == [3 + gallery_milvus._MORE, 140, 560]
     gallery.add(np.ones((1, 2)), names=["0"])  # It keeps its place.
     assert gallery.search([0.0, 0], 3).names == (("0", "1", "2"),)
-    gallery.close()
-
-
-def test_requests_are_small_enough_for_the_memory(database, rng, monkeypatch):
-    gallery = reid_jax.MilvusGallery(database, "requests")
-    gallery.add(rng.standard_normal((100, 8)))
-    sizes, search = [], gallery._store._client.search
-
-    def counted(*arguments, data, **options):
-        sizes.append(len(data))
-        return search(*arguments, data=data, **options)
-
-    monkeypatch.setattr(gallery._store._client, "search", counted)
-    queries = rng.standard_normal((5, 8))
-    expected = gallery.search(queries, 3)
-    assert sizes == [5]
-    # One number less than three queries need, and less than one needs.
-    for numbers, parts in ((3 * 100 * 8 - 1, [2, 2, 1]), (1, [1] * 5)):
-        sizes.clear()
-        monkeypatch.setattr(gallery_milvus_store, "_NUMBERS", numbers)
-        np.testing.assert_array_equal(gallery.search(queries, 3).indices, expected.indices)
-        assert sizes == parts
-    gallery.close()
-
-
-def test_the_first_search_writes_many_new_images_into_the_index(tmp_path, rng):
-    """Searches of the embedded database are slow over images that it has in its log only."""
-    gallery = reid_jax.MilvusGallery(tmp_path / "new.db")
-    features, most = rng.standard_normal((1500, 4)), gallery_milvus_store.BATCH
-
-    def written():
-        return sum(1 for _ in tmp_path.rglob("data_*.parquet"))
-
-    gallery.add(features[: most - 1])
-    gallery.search(features[0])
-    assert written() == 0
-    gallery.add(features[most - 1 :])
-    assert written() == 0
-    for _ in range(2):
-        assert gallery.search(features[1499], 1).distances[0, 0] == 0
-        assert written() == 1
     gallery.close()

@@ -23,7 +23,8 @@ FLOORS = (
         ("inference", "network_on_devices"),
         (
             *("gallery", "gallery_images", "gallery_rows", "gallery_hits", "gallery_file"),
-            *("gallery_milvus", "gallery_milvus_images", "gallery_milvus_store"),
+            *("gallery_milvus", "gallery_milvus_images"),
+            *("gallery_milvus_store", "gallery_milvus_connection"),
         ),
     ),
     (("programs",),),

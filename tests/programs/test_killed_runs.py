@@ -167,7 +167,8 @@ def unbroken(shared):
 
 def assert_same_end(run, unbroken):
     """Check every bit of the state, every metric, and that each step is recorded once."""
-    left, expected = (arrays(r.workdir / CHECKPOINTS / str(STEPS)) for r in (run, unbroken))
+    last = str(unbroken.steps()[-1])
+    left, expected = (arrays(r.workdir / CHECKPOINTS / last) for r in (run, unbroken))
     assert left.keys() == expected.keys()
     assert any("opt_state" in name for name in left)
     assert any("batch_stats" in name for name in left)
@@ -176,7 +177,7 @@ def assert_same_end(run, unbroken):
 
     assert metrics(run) == metrics(unbroken)
     assert curves(run) == curves(unbroken)
-    scores = (r.workdir / CHECKPOINTS / str(STEPS) / "evaluation/metadata" for r in (run, unbroken))
+    scores = (r.workdir / CHECKPOINTS / last / "evaluation/metadata" for r in (run, unbroken))
     assert len({path.read_text() for path in scores}) == 1
     assert not list(run.workdir.glob("*.tmp"))
 
@@ -222,6 +223,31 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
         assert sorted(os.listdir(run.workdir / CHECKPOINTS)) == sorted(
             os.listdir(unbroken.workdir / CHECKPOINTS)
         )
+
+
+def test_a_killed_run_on_two_data_sets_ends_as_the_one_nobody_killed(shared):
+    contents = synthetic.Contents(seed=7, train_identities=4, test_identities=3)
+    synthetic.write_market1501(shared / "others", contents, None)
+    leaves = {
+        "data__also": f"('market1501:{shared / 'others'}',)",
+        "data__identities_per_batch": 4,
+        "epochs": 2,  # of three steps each
+        "eval__every_epochs": 2,
+    }
+    with Run(shared, "two", **leaves) as unbroken, Run(shared, "two_killed", **leaves) as run:
+        unbroken.start()  # Meanwhile, the other one is killed twice.
+        run.start()
+        run.wait_for(run.has_said(r"step +2/"))  # Within the first epoch.
+        assert run.end(signal.SIGKILL) == -signal.SIGKILL, run.said
+        before = run.half_written()
+        run.start()
+        run.wait_for(lambda: run.half_written() - before)
+        assert run.end(signal.SIGKILL) == -signal.SIGKILL, run.said
+        run.start()
+        for each in (run, unbroken):
+            assert each.end() == 0, each.said
+    assert unbroken.steps()[-1] == 6
+    assert_same_end(run, unbroken)
 
 
 def test_sigterm_and_ctrl_c_end_a_run_that_goes_on_to_the_same_end(shared, unbroken):
