@@ -36,7 +36,7 @@ class Connection:
 
     def __init__(self, uri: str, token: str):
         self.embedded = "://" not in uri
-        self.shown = shown(uri if self.embedded else re.sub(r"//[^/]*@", "//", uri))
+        self.shown = shown(without_password(uri))
         self._path: str | None = None
         _import(self.embedded)
         with _lock:
@@ -58,6 +58,11 @@ class Connection:
                     from milvus_lite.server_manager import server_manager_instance
 
                     server_manager_instance.release_server(path)
+
+
+def without_password(address: str) -> str:
+    """An address without user and password, for messages; a path stays."""
+    return re.sub(r"://[^/]*@", "://", address)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.gallery import Gallery, Hits
 from reid_jax.gallery_hits import write_rows
 from reid_jax.gallery_milvus import MilvusGallery
+from reid_jax.gallery_milvus_connection import without_password
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import counted, printable, say, shown
 from reid_jax.search.labels import Labels, StoredLabels
@@ -185,7 +186,8 @@ def _opened(path: str) -> Gallery | MilvusGallery:
     gallery = MilvusGallery(uri, *([collection] if collection else []))
     if not gallery.dim:
         gallery.close()
-        raise ValueError(f"--gallery {shown(path)} names no collection of images: write #NAME")
+        named = shown(without_password(path))
+        raise ValueError(f"--gallery {named} names no collection of images: write #NAME")
     return gallery
 
 

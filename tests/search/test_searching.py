@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -530,3 +531,10 @@ def test_the_picture_is_drawn_before_hits_are_printed(here, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run("--query", queries()[0])
     assert pathlib.Path("search.png").exists()
+
+
+def test_a_password_in_an_address_is_not_shown(monkeypatch):
+    empty = types.SimpleNamespace(dim=0, close=lambda: None)
+    monkeypatch.setattr(searching, "MilvusGallery", lambda *unused: empty)
+    with pytest.raises(ValueError, match="'milvus:http://host:19530#x' names no collection"):
+        searching._opened("milvus:http://me:secret@host:19530#x")
