@@ -16,13 +16,15 @@ RESULTS = output.ROOT / "benchmarks" / "results"
 
 _STEP = ["reid_jax/models", "reid_jax/training", "reid_jax/losses.py", "reid_jax/data/augment.py"]
 _TRIALS = ["reid_jax/models", "reid_jax/training", "reid_jax/data", "reid_jax/losses.py", "configs"]
+_GALLERIES = ["reid_jax/gallery*.py", "reid_jax/evaluation", "benchmarks/engines.py"]
 #: The code that each JSON measures, in addition to the script of its name.
 MEASURED = {
     "cuhk03_h100": _TRIALS,
     "cuhk03_half": _TRIALS,
     "cuhk03_half_evaluations": [*_TRIALS, "reid_jax/evaluation"],
-    "gallery": ["reid_jax/gallery*.py", "benchmarks/engines.py"],
-    "gallery_milvus": ["reid_jax/gallery*.py", "benchmarks/gallery.py", "benchmarks/engines.py"],
+    "gallery": _GALLERIES,
+    "gallery_milvus": [*_GALLERIES, "benchmarks/gallery.py"],
+    "gallery_server": [*_GALLERIES, "benchmarks/gallery.py"],
     "inference": [
         *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
         *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),

@@ -1,12 +1,14 @@
-"""What `gallery.py` measures: `Gallery`, `MilvusGallery` with an embedded database, and FAISS.
+"""What `gallery.py` measures: `Gallery`, `MilvusGallery` embedded and on a server, and FAISS.
 
 Each engine adds descriptors with their numbers, and finds the numbers of the nearest ones. It keeps
 its files in a folder of its own.
 """
 
 import importlib.util
+import os
 import pathlib
 import time
+import uuid
 
 import numpy as np
 
@@ -15,6 +17,8 @@ import reid_jax
 CAMERAS = 7
 # Cells of FAISS' inverted file, those that a search reads, and descriptors per cell to train on.
 CELLS, PROBES, TRAINED = 1024, 16, 40
+# The variable with the address of a Milvus server.
+SERVER = "REID_JAX_MILVUS"
 
 
 class Exact:
@@ -45,6 +49,9 @@ class Exact:
     def load(self) -> None:
         """Read the files."""
         self.gallery = reid_jax.Gallery.load(self.path)
+
+    def end(self) -> None:
+        """Release what outlives the folder."""
 
 
 class Milvus(Exact):
@@ -77,11 +84,50 @@ class Milvus(Exact):
         """Open the database."""
         self.gallery = reid_jax.MilvusGallery(self.path, index=self.kind)
 
+    def end(self) -> None:
+        """Close the database, which would stay open until the process ends."""
+        self.gallery.close()
+
 
 class MilvusCells(Milvus):
     """The same with an inverted file for each segment: 128 cells, of which 10 are read."""
 
     kind = "IVF_FLAT"
+
+
+class MilvusServer(Milvus):
+    """`reid_jax.MilvusGallery` on a server, in a collection that is dropped at the end."""
+
+    needs = ("pymilvus", SERVER)
+
+    def __init__(self, folder: pathlib.Path, images: int, dim: int):
+        import pymilvus
+
+        self.address, self.collection = os.environ[SERVER], f"benchmark_{uuid.uuid4().hex}"
+        self.client = pymilvus.MilvusClient(self.address)
+        self.load()
+
+    def index(self) -> None:
+        """Wait until the server has indexed all images."""
+        self.client.flush(self.collection)
+        (name,) = self.client.list_indexes(self.collection, field_name="vector")
+        while self.client.describe_index(self.collection, name)["pending_index_rows"]:
+            time.sleep(0.2)
+
+    def load(self) -> None:
+        """Connect to the server."""
+        self.gallery = reid_jax.MilvusGallery(self.address, self.collection, index=self.kind)
+
+    def end(self) -> None:
+        """Drop the collection."""
+        self.gallery.close()
+        self.client.drop_collection(self.collection)
+
+
+class MilvusServerGraph(MilvusServer):
+    """The same with an index HNSW."""
+
+    kind = "HNSW"
 
 
 class Faiss(Exact):
@@ -144,12 +190,20 @@ ENGINES = {
     "faiss_ivf": FaissCells,
     "milvus_flat": Milvus,
     "milvus_ivf": MilvusCells,
+    "milvus_server": MilvusServer,
+    "milvus_server_hnsw": MilvusServerGraph,
 }
 
 
 def missing(engine: str) -> list[str]:
-    """The libraries of an engine that are not installed."""
-    return [name for name in ENGINES[engine].needs if importlib.util.find_spec(name) is None]
+    """What an engine needs and does not have, as text."""
+    absent = []
+    for name in ENGINES[engine].needs:
+        if name == SERVER and SERVER not in os.environ:
+            absent.append(f"{SERVER} not set")
+        elif name != SERVER and importlib.util.find_spec(name) is None:
+            absent.append(f"{name} not installed")
+    return absent
 
 
 def disk_bytes(folder: pathlib.Path) -> int:

@@ -1,9 +1,10 @@
 """The cost of galleries: `python benchmarks/gallery.py`, from the repository root.
 
 Measures `reid_jax.Gallery` (`exact`), `MilvusGallery` with an embedded database, and FAISS by
-itself, each with all descriptors compared (`flat`) and with an inverted file (`ivf`). Each engine
-runs in a process of its own; one whose library is not installed is left out. Prints a table and
-writes JSON.
+itself, each with all descriptors compared (`flat`) and with an inverted file (`ivf`). If
+REID_JAX_MILVUS is the address of a Milvus server, also `MilvusGallery` there, with all descriptors
+compared and with an index HNSW. Each engine runs in a process of its own; one whose library is not
+installed is left out. Prints a table and writes JSON.
 
 *Descriptors* are clusters, because approximate indexes are meaningless for pure noise. A person is
 a point of a 32-dimensional normal distribution, turned into D numbers. Each has ten images, with
@@ -19,7 +20,8 @@ camera, one of seven; `one camera` searches a seventh of the gallery.
 *Recall* is the share of the nearest `--top` images that an engine finds, as `exact` does.
 
 *Peak* is the most memory that the process has held so far, as counted by the kernel, including the
-gallery and all libraries. *Disk* is the size of all files.
+gallery and all libraries. *Disk* is the size of all files. A server's memory and disk
+are not known.
 """
 
 import argparse
@@ -147,9 +149,9 @@ def measure_engine(name: str, settings: dict) -> tuple[list[dict], np.ndarray]:
                 found = found if filters else numbers
                 note(what, times, count)
         saving = _seconds(engine.save)
-        note("save", [saving], disk_bytes=disk_bytes(pathlib.Path(folder)))
+        note("save", [saving], disk_bytes=disk_bytes(pathlib.Path(folder)) or None)
         note("load", [_seconds(engine.load)])
-        engine.save()  # Milvus wants to be closed.
+        engine.end()
     return rows, found
 
 
@@ -217,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
         engines = []
         for engine in output.words(options, "engines", ENGINES):
             if absent := missing(engine):
-                output.say(f"{engine} is left out: {' and '.join(absent)} not installed")
+                output.say(f"{engine} is left out: {' and '.join(absent)}")
             else:
                 engines.append(engine)
         settings["engines"] = engines

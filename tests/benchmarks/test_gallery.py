@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -69,6 +70,16 @@ def test_other_engines_are_measured_alike(tmp_path, library, flat, cells):
         assert rows(content, engine, "one camera", "queries") == []
 
 
+def test_a_server_is_measured_alike(tmp_path):
+    if "REID_JAX_MILVUS" not in os.environ:
+        pytest.skip("REID_JAX_MILVUS, the address of a Milvus server, is not set")
+    content = run(tmp_path, "--engines=exact,milvus_server,milvus_server_hnsw")
+    assert rows(content, "milvus_server", "search", "recall") == [None, 1.0]
+    (recall,) = filter(None, rows(content, "milvus_server_hnsw", "search", "recall"))
+    assert 0.6 < recall <= 1
+    assert rows(content, "milvus_server", "save", "disk_bytes") == [None]
+
+
 def test_a_part_without_its_library_is_left_out(tmp_path, capsys, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
@@ -76,6 +87,9 @@ def test_a_part_without_its_library_is_left_out(tmp_path, capsys, monkeypatch):
     )
     assert run(tmp_path, "--engines=faiss_ivf,exact")["settings"]["engines"] == ["exact"]
     assert "faiss_ivf is left out: faiss not installed" in capsys.readouterr().err
+    monkeypatch.delenv("REID_JAX_MILVUS", raising=False)
+    assert run(tmp_path, "--engines=milvus_server,exact")["settings"]["engines"] == ["exact"]
+    assert "REID_JAX_MILVUS not set" in capsys.readouterr().err
 
 
 def test_recall_is_the_share_that_was_found():

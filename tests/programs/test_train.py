@@ -48,6 +48,7 @@ def tiny(root, config=None, **leaves):
     config.data.loader = "memory"
     config.epochs = 2
     config.eval.batch_size = 4
+    config.data.image_size = (96, 64)
     if config.optim.schedule == "staircase":
         config.optim.milestones = (120,)  # The longest run has 160 epochs. One program serves all.
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in leaves.items()})
