@@ -110,7 +110,7 @@ def test_descriptors_are_clusters():
     np.testing.assert_array_equal(people.sample(10), images[:10])
 
 
-@pytest.mark.parametrize("name", ["gallery", "gallery_milvus"])
+@pytest.mark.parametrize("name", ["gallery", "gallery_milvus", "gallery_server"])
 def test_published_figures_have_the_schema(name):
     content = json.loads((RESULTS / f"{name}.json").read_text())
     schema.check_record(content, SETTINGS, ROW, VERSIONS)
