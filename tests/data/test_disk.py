@@ -67,7 +67,12 @@ def test_only_the_user_may_read_them(paths, cache):
 
 def test_other_images_or_another_size_are_decoded(paths, monkeypatch):
     DiskImages(paths, SIZE)
-    assert decoded_by(lambda: DiskImages(paths, (7, 5)), monkeypatch) == 5
+    # As many pixels in another form, and files of the same names, sizes and times elsewhere.
+    assert decoded_by(lambda: DiskImages(paths, SIZE[::-1]), monkeypatch) == 5
+    folder = pathlib.Path(paths[0]).parent
+    copies = shutil.copytree(folder, folder.with_name("copies"))
+    elsewhere = [str(copies / pathlib.Path(path).name) for path in paths]
+    assert decoded_by(lambda: DiskImages(elsewhere, SIZE), monkeypatch) == 5
     assert decoded_by(lambda: DiskImages(paths[::-1], SIZE), monkeypatch) == 5
     os.utime(paths[0], (1, 1))
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
