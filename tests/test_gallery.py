@@ -337,6 +337,13 @@ def test_an_array_that_became_too_small_is_let_go(rng):
     assert old() is None
 
 
+def test_jax_reads_descriptors_in_place(rng):
+    gallery = Gallery()
+    for count in (1, 3, 50):
+        gallery.add(rng.standard_normal((count, 16)).astype(np.float32))
+        assert gallery.features.ctypes.data % 64 == 0
+
+
 def test_a_filter_copies_no_descriptors(rng):
     gallery = Gallery()
     gallery.add(rng.standard_normal((40_000, 64)).astype(np.float32), camids=np.arange(40_000) % 2)

@@ -217,6 +217,10 @@ def test_nothing_is_computed_of_images_that_are_not_kept(rng, monkeypatch):
     keep[2000:2040] = True
     nearest(query, gallery, 3, keep=keep, block_size=1024)
     assert rows == [(4, 1024)]  # One tile, with as few queries as a power of two allows.
+    rows.clear()
+    one = Descriptors(query.features[:1], query.pids[:1], query.camids[:1])
+    nearest(one, gallery, 3)
+    assert rows == [(1, 4096), (1, 1024)]  # For one query, tiles are larger, except the last.
 
 
 @pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-12])
