@@ -55,9 +55,8 @@ def test_describing_imports_only_what_it_uses(run, packed, tmp_path):
 
 
 def test_training_imports_only_what_the_first_step_uses(tmp_path):
-    (tmp_path / "torch.py").write_text(
-        "Tensor = object"
-    )  # tensorboardX imports PyTorch if it is installed.
+    # tensorboardX imports PyTorch if it is installed.
+    (tmp_path / "torch.py").write_text("Tensor = object")
     modules = imported("import reid_jax.programs.train", path=tmp_path)
     assert {"orbax.checkpoint", "tensorboardX"} <= modules
     assert not {"matplotlib", "tensorflow", "torch"} & modules

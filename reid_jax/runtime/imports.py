@@ -1,4 +1,4 @@
-"""Imports of libraries that would import more than is of use here."""
+"""Imports libraries without others that they would import and that are not needed here."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hidden(name: str) -> Iterator[None]:
-    """A context in which a module is as good as not installed, unless it is imported already.
+    """Within this context, importing the module fails, unless it is imported already.
 
     with hidden("torch"):
         import tensorboardX
@@ -15,7 +15,7 @@ def hidden(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's mark of a module not to import.
+    sys.modules[name] = None  # type: ignore[assignment]  # Python then refuses to import it.
     try:
         yield
     finally:

@@ -225,7 +225,7 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
         )
 
 
-def test_a_killed_run_on_two_data_sets_ends_as_the_one_nobody_killed(shared):
+def test_two_kills_change_nothing_on_two_data_sets(shared):
     contents = synthetic.Contents(seed=7, train_identities=4, test_identities=3)
     synthetic.write_market1501(shared / "others", contents, None)
     leaves = {
