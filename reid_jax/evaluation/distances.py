@@ -34,17 +34,14 @@ _TILE = (256, 1024)
 # For one query there is no product, and more images at a time mean fewer calls.
 _TILE_OF_ONE = 4096
 
-# Bound on the error of a float32 score, in units of 2^-24 (|q| + |g|)^2 with the centre at the
-# origin. 8 units cover the centring, the squared norm and the rounding of the threshold; the other
-# 40 allow a dot product an error of 80 units of 2^-24 |q| |g|. The largest error seen is 26 with
-# AVX-512 (2,048 dimensions, each descriptor's numbers sorted). For 1,536 heavy-tailed dimensions
-# it is 18, and about twice that with AVX2 and one far outlier. The textbook worst case, one unit
-# per dimension, needs all rounding errors to have the same sign.
-_SLACK = 48 * 2.0**-24
+# The relative error of one rounding in float32.
+_UNIT = 2.0**-24
+# What centring and rounding the threshold add to the error of a score, in units of (|q| + |g|)^2.
+_CENTRED = 8
 
-# The additional error of `rescore`, in units of 2^-24 of each rounded value: weight, product,
-# offset and sum.
-_RESCORE_SLACK = 4 * 2.0**-24
+# The additional error of `rescore`, in units of each rounded value: weight, product, offset and
+# sum.
+_RESCORED = 4
 
 # Offsets in memory at a time, 256 MiB: enough for all queries of a tile up to 131,072 images.
 _OFFSETS = 2**25
@@ -167,13 +164,20 @@ class Search(NamedTuple):
         return np.minimum(self.reach, self.query_norms[order.query] + np.sqrt(squared))
 
     def margin(self, order: Order, reach: np.ndarray | float) -> np.ndarray | float:
-        """Return twice the largest error of a score of images whose norm is at most `reach`."""
-        square = (self.query_norms[order.query] + reach) ** 2
+        """Return a bound on the error of a score of images whose norm is at most `reach`.
+
+        However a device adds D products, their sum errs by at most D units of the sum of their
+        absolute values, which is at most |g|^2 + 2 |q| |g| for both sums of a score. Equal numbers
+        in all dimensions come within a factor of eight of that, because they round alike.
+        """
+        norm, dim = self.query_norms[order.query], len(self.centre)
+        square = (norm + reach) ** 2
         # The last term covers products that underflow the smallest normal float32.
         tiny = np.finfo(np.float32).tiny
-        margin = order.weight * (_SLACK * square + len(self.centre) * tiny)
+        units = dim * reach * (reach + 2 * norm) + _CENTRED * square
+        margin = order.weight * (_UNIT * units + dim * tiny)
         if order.offset is not None:
-            margin += _RESCORE_SLACK * (order.weight * square + order.largest)
+            margin += _RESCORED * _UNIT * (order.weight * square + order.largest)
             margin += tiny * (square + 1)
         return margin
 
