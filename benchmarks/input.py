@@ -6,8 +6,9 @@ do the same work: batches of 64 at 384x128, flipped, normalised and with erased 
 Prints a table and writes JSON.
 
 *The files* are synthetic pedestrians from `reid_jax.data.synthetic`, with the noise of a camera:
-JPEG files of quality 95, with 64x128 pixels as in Market-1501, and with 256x512. They are read
-beforehand, so the disk is not measured.
+JPEG files of quality 95, with 64x128 pixels as in Market-1501, and with 256x512. Beyond 256 files,
+the same pedestrians come again with other noise. The files are read beforehand, so the disk is not
+measured.
 
 *The work*. Our loaders deliver bytes, (64, 384, 128, 3). A program of JAX, part of a training step,
 does the rest: `augmented` is both, the number to compare; `delivered` is only the loader. The
@@ -22,6 +23,10 @@ of JAX, over a batch in memory: no loader is faster with it.
 *Time to open* is the time from the list of files to a loader that is ready: all files are read,
 checked and, for `memory` and `disk`, decoded and resized, once. `disk` keeps them in a temporary
 folder; the system holds what was written in memory, as it does between two runs.
+
+*Memory* is what the process holds without the pages of files, under Linux: how much of it opening
+adds (`opened`), and by how much it grows during the counted batches (`grown`). With more than one
+loader, freed memory of one may serve the next.
 
 *The timing*. All loaders take turns. In each round, every loader delivers `--burst` batches.
 Uncounted batches come before them, as many as are read ahead, and after them, so that no loader
@@ -52,6 +57,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For configs and benchmarks.
 
 from benchmarks import networks, output, pil_loaders, step
+from benchmarks.ranking import memory as process_memory
 from reid_jax.data.augment import augment
 from reid_jax.data.loaders import open_images
 from reid_jax.data.synthetic.capture import draw
@@ -59,6 +65,7 @@ from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.devices import choose_devices
 from reid_jax.runtime.messages import clear_errors
 
+PEOPLE = 256  # different ones
 # Height and width of the files.
 FILE_SIZES = ((128, 64), (512, 256))
 QUALITY = 95
@@ -72,6 +79,7 @@ PIL = ("processes", "dataloader")
 COLUMNS = (
     *("height", "width", "bytes_per_file", "loader", "work", "note"),
     *("milliseconds_per_image", "images_per_second", "speedup_over_pil", "seconds_to_open"),
+    *("opened_bytes", "grown_bytes"),
 )
 
 Stream = Callable[[Iterable[np.ndarray]], Iterator]
@@ -82,16 +90,34 @@ def draw_people(count: int) -> list[Image.Image]:
     return [Image.fromarray(draw(0, 2 * i + 1, 1 + i % 6, 0)) for i in range(count)]
 
 
-def write_files(people: list[Image.Image], shape: tuple[int, int], folder: str) -> list[str]:
-    """Write pictures as JPEG files of (height, width) pixels, and return their paths."""
+def write_files(
+    people: list[Image.Image], count: int, shape: tuple[int, int], folder: str
+) -> list[str]:
+    """Write pictures as different JPEG files of (height, width) pixels, and return their paths."""
     rng = np.random.default_rng(0)
+    height, width = shape
+    # Each file has another part of it, which is faster than new noise.
+    noise = rng.normal(0, NOISE, (4 * height, 4 * width, 3)).astype(np.float32)
     paths = []
-    for i, person in enumerate(people):
-        pixels = np.asarray(person.resize(shape[::-1], Image.Resampling.BICUBIC), np.float64)
-        pixels = np.clip(np.rint(rng.normal(pixels, NOISE)), 0, 255).astype(np.uint8)
-        paths.append(f"{folder}/{shape[0]}x{shape[1]}_{i}.jpg")
+    for i, person in zip(range(count), itertools.cycle(people), strict=False):
+        top, left = rng.integers(3 * height), rng.integers(3 * width)
+        pixels = np.asarray(person.resize((width, height), Image.Resampling.BICUBIC))
+        pixels = pixels + noise[top : top + height, left : left + width]
+        pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        paths.append(f"{folder}/{height}x{width}_{i}.jpg")
         Image.fromarray(pixels).save(paths[-1], quality=QUALITY)
     return paths
+
+
+def private_bytes() -> int | None:
+    """Return what this process holds in memory, without pages of files, or None if unknown."""
+    return process_memory("/proc/self/status", "RssAnon")
+
+
+def growth(before: int | None) -> int | None:
+    """By how much `private_bytes` has grown."""
+    now = private_bytes()
+    return None if now is None or before is None else now - before
 
 
 def index_batches(first: int, files: int, batch: int) -> Iterator[np.ndarray]:
@@ -159,12 +185,13 @@ def our_streams(
         row, streams = {"loader": loader}, (None, None)
         try:
             open_images(paths[:1], config.data.image_size, loader)  # Imports TensorFlow.
-            start = time.perf_counter()
+            start, held = time.perf_counter(), private_bytes()
             images = open_images(paths, config.data.image_size, loader)
         except ImportError as error:
             row["note"] = f"skipped: {error}"
         else:
             row["seconds_to_open"] = time.perf_counter() - start
+            row["opened_bytes"] = growth(held)
             streams = images.batches, augmented(images.batches, program)
         for work, stream in zip(("delivered", "augmented"), streams, strict=True):
             yield row | {"work": work}, stream
@@ -219,13 +246,31 @@ def measure(
     lead = max(7, pil_loaders.AHEAD * settings["workers"] + 1)
     found = [(0, *one) for one in our_streams(paths, program, config, settings)]
     found += [(first, *one) for one in pil]
+    grown = {i: [] for i, (_, _, stream) in enumerate(found) if stream}
+
+    def watched(i, run):
+        def seconds(count):
+            held = private_bytes()
+            duration = run(count)
+            grown[i].append(growth(held))
+            return duration
+
+        return seconds
+
     runs = {
-        i: timed_stream(stream, index_batches(offset, len(paths), settings["batch"]), lead)
+        i: watched(
+            i,
+            timed_stream(stream, index_batches(offset, len(paths), settings["batch"]), lead),
+        )
         for i, (offset, _, stream) in enumerate(found)
         if stream
     }
     output.say(f"{settings['rounds']} rounds, after one to warm up")
     seconds = step.take_turns(runs, settings["rounds"], settings["burst"])
+    for i, (_, row, _) in enumerate(found):
+        if "seconds_to_open" in row:
+            counted = grown[i][1:]
+            row["grown_bytes"] = None if None in counted else sum(counted)
     with Image.open(paths[0]) as image:
         known = {"height": image.height, "width": image.width}
     known["bytes_per_file"] = statistics.fmean(map(os.path.getsize, paths))
@@ -265,8 +310,12 @@ def table(results: list[dict]) -> str:
     def cell(value, form):
         return "-" if value is None else format(value, form)
 
+    def mebibytes(value):
+        return "-" if value is None else f"{value / 2**20:.0f}"
+
     header = ("files", "KB", "loader", "work", "images/s", "minimum", "median", "/ PIL", "open")
-    rows = [("", "", "", "", "", "ms/image", "ms/image", "", "s")]
+    header += ("opened", "grown")
+    rows = [("", "", "", "", "", "ms/image", "ms/image", "", "s", "MiB", "MiB")]
     notes = []
     for row in results:
         times = row["milliseconds_per_image"] or {}
@@ -277,6 +326,7 @@ def table(results: list[dict]) -> str:
                 cell(row["images_per_second"], ".0f"),
                 *(cell(times.get(which), ".3f") for which in ("minimum", "median")),
                 *(cell(row["speedup_over_pil"], ".2f"), cell(row["seconds_to_open"], ".2f")),
+                *(mebibytes(row["opened_bytes"]), mebibytes(row["grown_bytes"])),
             )
         )
         if row["note"]:
@@ -338,12 +388,12 @@ def main(arguments: list[str] | None = None) -> None:
         (device,) = choose_devices(0)[:1]
         config = networks.recipe("pmm", options.small, 64, "float32")
         program = jax.jit(lambda key, images: augment(key, images, config.augment))
-        output.say(f"drawing {options.files} pedestrians")
-        people = draw_people(options.files)
+        output.say(f"writing {options.files} files of each size")
+        people = draw_people(min(PEOPLE, options.files))
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
-            files = [write_files(people, shape, folder) for shape in FILE_SIZES]
+            files = [write_files(people, options.files, shape, folder) for shape in FILE_SIZES]
             pil = start_workers([*itertools.chain(*files)], config, settings, stack)
             results = []
             for i, (shape, paths) in enumerate(zip(FILE_SIZES, files, strict=True)):
