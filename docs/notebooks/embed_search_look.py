@@ -42,10 +42,10 @@ config.data.loader = "memory"
 config.data.synthetic.train_identities = 48
 config.data.synthetic.test_identities = 12
 config.model.trunk.width = 8
-config.epochs = 60
-config.eval.every_epochs = 60
+config.epochs = 40
+config.eval.every_epochs = 40
 config.optim.lr = 1e-3
-config.optim.decay_from, config.optim.decay_until = 45, 60
+config.optim.decay_from, config.optim.decay_until = 30, 40
 train(config, str(folder / "run"))
 
 # %% [markdown]
