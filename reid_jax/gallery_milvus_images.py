@@ -190,7 +190,7 @@ class MilvusImages:
             rows = self._store.get([keys[i] for i in part], vectors="vector" not in columns)
             if missing := len(part) - len(rows):
                 raise OSError(
-                    f"{self._store.place}: another program replaces or removed "
+                    f"{self._store.place}: another program replaced or removed "
                     f"{counted(missing, 'image')} of this call: repeat it"
                 )
             self._store.upsert(

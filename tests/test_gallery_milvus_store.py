@@ -187,7 +187,7 @@ def test_changes_of_images_that_another_program_removes_are_one_line(database, m
         return found
 
     monkeypatch.setattr(gallery, "_keys", late)
-    with pytest.raises(OSError, match=r"replaces or removed 1 image of this call: repeat it$"):
+    with pytest.raises(OSError, match=r"replaced or removed 1 image of this call: repeat it$"):
         gallery.update(np.ones((2, 3)), names=["a", "b"])
     assert gallery.names == ("a", "c")
     gallery.close()
