@@ -48,6 +48,29 @@ def rng():
     return np.random.default_rng(0)
 
 
+# Fixtures that stand for what the extra `test` does not install.
+EXTRAS = frozenset(("milvus", "onnx_converter", "torch"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items):
+    """Give the marker `extras` to tests with one of these fixtures."""
+    for item in items:
+        if EXTRAS.intersection(item.fixturenames):
+            item.add_marker("extras")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.fixture(scope="session")
+def onnx_converter():
+    for name in ("jax2onnx", "onnxruntime"):
+        pytest.importorskip(name, reason="the extra `export` is not installed")
+
+
 @pytest.fixture(scope="session")
 def milvus():
     """For tests of Milvus, which are skipped without it.

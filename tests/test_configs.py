@@ -48,13 +48,11 @@ STRINGS = {
     "strong_synthetic": ["", "small"],
 }
 RECIPES = [(name, string) for name, strings in STRINGS.items() for string in strings]
-# Without a mark: each network at full size, at half width, and for synthetic data.
+# Without a mark: each network at full size.
 STEPS = [
     pytest.param(
         *(name, string),
-        marks=[]
-        if name.endswith(("_market", "_synthetic")) and string in ("", "half")
-        else [pytest.mark.slow],
+        marks=[] if name.endswith("_market") and not string else [pytest.mark.slow],
     )
     for name, string in RECIPES
 ]

@@ -57,6 +57,7 @@ def test_what_is_written_and_printed(tmp_path, capsys):
     ("library", "flat", "cells"),
     [("faiss", "faiss_flat", "faiss_ivf"), ("milvus_lite", "milvus_flat", "milvus_ivf")],
 )
+@pytest.mark.extras
 def test_other_engines_are_measured_alike(tmp_path, library, flat, cells):
     pytest.importorskip(library)
     content = run(tmp_path, f"--engines=exact,{flat},{cells}")

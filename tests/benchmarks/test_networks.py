@@ -107,6 +107,7 @@ def test_table_and_progress(output):
 
 
 # HBFP-Net is counted at full size below.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in models.NETWORKS if name != "hbfp"])
 def test_costs_on_paper(name):
     config = networks.recipe(name, small=True, batch=8, dtype="float32")

@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,10 +65,12 @@ def test_erasing_is_a_rectangle_of_the_share_asked_for(paths):
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (11, 5, 55)
 
 
-@pytest.mark.parametrize("loader", ["processes", "dataloader"])
+@pytest.mark.parametrize(
+    "loader", ["processes", pytest.param("dataloader", marks=pytest.mark.extras)]
+)
 def test_workers_deliver_every_batch_in_order(paths, loader):
-    if loader == "dataloader" and not importlib.util.find_spec("torch"):
-        pytest.skip("PyTorch is not installed")
+    if loader == "dataloader":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
     expected = ours(paths)
     order = [np.array(indices) for indices in ([0, 1], [4, 3], [2, 2], [1, 0], [3, 4], [0, 2])]
     if loader == "processes":

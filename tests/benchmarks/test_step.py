@@ -331,8 +331,6 @@ def test_rates_are_of_work_that_is_done():
 
 @pytest.mark.parametrize("loader", step.LOADERS)
 def test_the_loop_is_fed_whole_batches(loader):
-    if loader == "tfdata":
-        pytest.importorskip("tensorflow")
     config = networks.recipe("pmm", small=True, batch=8, dtype="float32")
     images, labels = step.open_blurs(config, loader, jax.devices()[0])
     assert len(images) == len(labels) == 4 * 8

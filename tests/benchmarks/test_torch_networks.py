@@ -22,7 +22,7 @@ torch = pytest.importorskip(
 
 from benchmarks import torch_layers, torch_networks  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("standard_promotion")]
 
 LABELS = np.arange(8, dtype=np.int32) // 2
 STATISTICS = torch.tensor([MEAN, STD])

@@ -64,6 +64,7 @@ print(resident_bytes() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 def test_encoded_bytes_are_held_once(tmp_path, rng):
     path = str(tmp_path / "a.jpg")

@@ -10,6 +10,8 @@ from tests.docs.pages import ROOT
 
 pytest.importorskip("sybil", reason="the extra `docs` is not installed")
 
+pytestmark = pytest.mark.extras
+
 _BLOCK = re.compile(r"^```(python|diff|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

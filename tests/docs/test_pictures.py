@@ -12,6 +12,8 @@ from tests import random_runs
 
 pytest.importorskip("sybil", reason="the extra `docs` is not installed")
 
+pytestmark = pytest.mark.extras
+
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):

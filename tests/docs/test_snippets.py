@@ -20,6 +20,8 @@ from sybil.parsers.markdown import (
     SkipParser,
 )
 
+pytestmark = pytest.mark.extras
+
 # Pages that begin without the runs of `world`, because they create their own.
 FRESH = ("docs/quickstart.md", "docs/training.md")
 

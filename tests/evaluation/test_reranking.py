@@ -176,6 +176,7 @@ def test_long_searches_say_how_far_they_are(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_no_square_array_is_made():
     query, gallery = random_sets(5, 200, 1800, integers=False, dim=16)
     match_ranks(query, gallery, block_size=512)  # compiles

@@ -107,6 +107,7 @@ def test_equal_to_all_pairs_whatever_the_block(seed, block_size, integers):
     assert_equal_to_all_pairs(query, gallery, block_size=block_size)
 
 
+@pytest.mark.extras
 def test_equal_to_scikit_learn(rng):
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     for integers in (True, False):

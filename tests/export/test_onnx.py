@@ -15,13 +15,8 @@ def describe(images):
     return images.astype(jnp.float32).mean((1, 2)) @ WEIGHTS
 
 
-@pytest.fixture
-def installed():
-    for name in ("jax2onnx", "onnxruntime"):
-        pytest.importorskip(name, reason="the extra `export` is not installed")
-
-
-def test_a_function_comes_back_for_any_batch(installed, rng):
+@pytest.mark.usefixtures("onnx_converter")
+def test_a_function_comes_back_for_any_batch(rng):
     content, facts = onnx.convert(describe, (4, 5))
     for count in (1, 3):
         images = rng.integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
@@ -32,7 +27,8 @@ def test_a_function_comes_back_for_any_batch(installed, rng):
     assert facts["converter"].startswith("jax2onnx ")
 
 
-def test_what_cannot_be_converted_names_the_other_format(installed):
+@pytest.mark.usefixtures("onnx_converter")
+def test_what_cannot_be_converted_names_the_other_format():
     def unknown(images):
         return jnp.linalg.eigvals(images[..., 0].astype(jnp.float32)).real
 
@@ -40,7 +36,8 @@ def test_what_cannot_be_converted_names_the_other_format(installed):
         onnx.convert(unknown, (4, 4))
 
 
-def test_a_damaged_file_is_one_error(installed):
+@pytest.mark.usefixtures("onnx_converter")
+def test_a_damaged_file_is_one_error():
     with pytest.raises(ValueError, match=r"cannot run descriptor\.onnx"):
         onnx.run(b"not a model", np.zeros((1, 4, 5, 3), np.uint8))
 

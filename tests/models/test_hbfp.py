@@ -117,6 +117,7 @@ def test_training_equals_numpy_in_float64(variables, images):
     )
 
 
+@pytest.mark.slow
 def test_gradients_do_not_depend_on_optimisation(variables, images):
     """A program that computes a map twice may round it in two ways."""
     network = tiny(lambdas=(1.0,))  # max pooling
@@ -234,7 +235,14 @@ def parameters_of(variables, network, images):
     return {kind: pick(tree, shapes[kind]) for kind, tree in variables.items()}
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if not ROWS[row][2]])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[pytest.mark.slow] if row.startswith(("low", "bfp_low")) else [])
+        for row in ROWS
+        if not ROWS[row][2]
+    ],
+)
 def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
     """A level without a pair uses the trunk's own map."""
     settings = ablated(row)

@@ -210,7 +210,13 @@ def test_wide_trunks_and_other_stems_have_the_parameters_that_they_should(leaves
     assert trunk.features == high
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "pmm" else [pytest.mark.slow])
+        for name in models.NETWORKS
+    ],
+)
 @of_each_trunk
 def test_every_network_takes_every_trunk(name, leaves):
     """Shapes of descriptor, Grad-CAM and training; the extra block is like one of res5."""

@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+pytestmark = pytest.mark.extras
+
 STRIDES = (1, 2, 2, 1)
 
 

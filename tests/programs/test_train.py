@@ -50,7 +50,7 @@ def tiny(root, config=None, **leaves):
     config.eval.batch_size = 4
     config.data.image_size = (96, 64)
     if config.optim.schedule == "staircase":
-        config.optim.milestones = (120,)  # The longest run has 160 epochs. One program serves all.
+        config.optim.milestones = (90,)  # The longest run has 120 epochs. One program serves all.
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in leaves.items()})
     return config
 
@@ -62,9 +62,9 @@ def simplest(root, **leaves):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """A run of 160 steps: its config, workdir and result."""
+    """A run of 120 steps: its config, workdir and result."""
     workdir = tmp_path_factory.mktemp("run")
-    config = tiny(data, epochs=160, eval__every_epochs=80, checkpoint__every_epochs=80)
+    config = tiny(data, epochs=120, eval__every_epochs=60, checkpoint__every_epochs=60)
     with jax.numpy_dtype_promotion("standard"):
         return config, workdir, train.train(config, str(workdir))
 
@@ -105,14 +105,14 @@ def test_what_a_run_leaves(run):
     assert read_run(workdir)[1] == 8
     records = read_metrics(workdir)
     evaluations = [record for record in records if record["kind"] == "eval"]
-    assert [record["step"] for record in evaluations] == [0, 80, 160]
+    assert [record["step"] for record in evaluations] == [0, 60, 120]
     assert evaluations[-1]["mAP"] == result.mAP
     steps = [record["step"] for record in records if record["kind"] == "train"]
-    assert steps == list(range(2, 161, config.log.every_steps))
+    assert steps == list(range(2, 121, config.log.every_steps))
     assert (workdir / "curves.png").stat().st_size > 1000
     assert list((workdir / "tensorboard").iterdir())
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        assert checkpoints.latest_step == 160
+        assert checkpoints.latest_step == 120
         assert (
             checkpoints.best_step == max(evaluations, key=lambda r: (r["mAP"], r["step"]))["step"]
         )
@@ -127,7 +127,7 @@ def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
     assert again.mAP == pytest.approx(result.mAP, abs=1e-6)
     np.testing.assert_allclose(again.cmc, result.cmc, atol=1e-6)
     report = json.loads((tmp_path / "results.json").read_text())
-    assert report["step"] == 160
+    assert report["step"] == 120
     assert report["mAP"] == again.mAP
     assert report["Rank-1"] == report["cmc"][0]
     for picture in ("gradcam.png", "ranked_lists.png"):
@@ -230,13 +230,13 @@ def test_a_finished_run_is_evaluated_again_and_left_alone(run):
 
 @pytest.mark.parametrize(
     ("epochs", "max_steps", "message"),
-    [(3, 0, "epochs is 3, 3 steps"), (160, 9, "max_steps is 9")],
+    [(3, 0, "epochs is 3, 3 steps"), (120, 9, "max_steps is 9")],
 )
 def test_fewer_steps_than_a_run_has_made_are_an_error(epochs, max_steps, message, data, run):
     _, workdir, _ = run
-    leaves = {"eval__every_epochs": 80, "checkpoint__every_epochs": 80}
+    leaves = {"eval__every_epochs": 60, "checkpoint__every_epochs": 60}
     config = tiny(data, epochs=epochs, max_steps=max_steps, **leaves)
-    with pytest.raises(ValueError, match=rf"{message}, but .* has made 160 steps"):
+    with pytest.raises(ValueError, match=rf"{message}, but .* has made 120 steps"):
         train.train(config, str(workdir))
 
 
@@ -307,7 +307,10 @@ def traced_step(step, devices):
     return call
 
 
-@pytest.mark.parametrize("network", ["pmm", "baseline", "hbfp"])
+@pytest.mark.parametrize(
+    "network",
+    ["pmm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("baseline", "hbfp"))],
+)
 def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         train, "check_workdir", lambda workdir, *unused: tmp_path.mkdir(exist_ok=True)
@@ -437,7 +440,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(data, tmp_path, monke
 
 def test_a_workdir_of_another_network_is_refused(data, run, tmp_path):
     _, workdir, _ = run
-    config = tiny(data, epochs=160, model__embedding_dim=8)
+    config = tiny(data, epochs=120, model__embedding_dim=8)
     with pytest.raises(ValueError, match=r"another run: model\.embedding_dim is 16 there and 8"):
         train.train(config, str(workdir))
 

@@ -31,9 +31,12 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="Chromium and chromedriver are not installed"
-)
+pytestmark = [
+    pytest.mark.extras,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="Chromium and chromedriver are not installed"
+    ),
+]
 
 # No window, no sandbox for containers, and no network traffic of the browser itself.
 FLAGS = (

@@ -68,9 +68,8 @@ def test_descriptors_are_the_original_programs(name, converted):
         ("BDB", {"depths": (1, 1, 1, 1), "width": 4, "dims": (8, 8), "conv": True}, (2, 16)),
     ],
 )
-def test_descriptors_are_pytorchs(kind, settings, shape, tmp_path):
+def test_descriptors_are_pytorchs(kind, settings, shape, torch, tmp_path):
     """From .pth files as the programs save them; PMM at ResNet-50's depths."""
-    torch = pytest.importorskip("torch")
     from tests.weights import in_torch
 
     module = in_torch.by_formula(getattr(in_torch, kind)(**settings))

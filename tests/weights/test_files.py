@@ -16,11 +16,6 @@ from reid_jax.weights import files, read_trunk
 from tests.weights.files import arrays
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def zipped(data):
     """A pickle as in PyTorch's archives."""
     buffer = io.BytesIO()

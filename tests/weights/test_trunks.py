@@ -81,9 +81,8 @@ def test_activations_are_pytorchs(name, tmp_path):
         ("ResNet-50-IBN-a of width 4", {"width": 4, "ibn": True}),
     ],
 )  # fmt: skip
-def test_activations_are_pytorchs_at_real_depths(title, settings, tmp_path):
+def test_activations_are_pytorchs_at_real_depths(title, settings, torch, tmp_path):
     """ResNet-50 at its real width too, from a .pth file."""
-    torch = pytest.importorskip("torch")
     from tests.weights import in_torch
 
     module = in_torch.by_formula(in_torch.ResNet(**settings))
@@ -95,8 +94,8 @@ def test_activations_are_pytorchs_at_real_depths(title, settings, tmp_path):
         assert_near(np.asarray(got), wanted)
 
 
+@pytest.mark.usefixtures("torch")
 def test_the_stored_reference_is_what_pytorch_computes():
-    pytest.importorskip("torch")
     for name, content in make_reference.reference().items():
         assert content["weights"] == REFERENCE[name]["weights"]
         for got, stored in zip(content["outputs"], REFERENCE[name]["outputs"], strict=True):
@@ -122,8 +121,8 @@ def test_the_stored_reference_is_what_pytorch_computes():
         ("ResNet-152 of width 4", {"depths": (3, 8, 36, 3)}),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("torch")
 def test_the_structure_of_every_resnet_is_found(title, settings):
-    pytest.importorskip("torch")
     from tests.weights import in_torch
 
     settings = {"width": 4, **settings}
@@ -298,7 +297,6 @@ def test_counters_of_batch_norm_may_be_missing(narrow):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_halves_become_float32(dtype, narrow, tmp_path):
-    """From both kinds of files, with `module.` before all names and with wrappers."""
     weights, read = narrow
     halves = {name: x if x.ndim == 0 else x.astype(dtype) for name, x in weights.items()}
     want = {name: x.astype(np.float32) for name, x in halves.items()}["layer1.0.conv3.weight"]
@@ -309,12 +307,20 @@ def test_halves_become_float32(dtype, narrow, tmp_path):
     assert {x.dtype for x in jax.tree.leaves(trunk.variables)} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(kernel, want[:, :, 0, 0].T)
 
-    torch = pytest.importorskip("torch")
-    kind = torch.float16 if dtype == np.float16 else torch.bfloat16
-    tensors = {n: torch.tensor(x.astype(np.float32)).to(kind) for n, x in weights.items()}
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_halves_of_pytorch_become_float32(name, narrow, torch, tmp_path):
+    """With `module.` before all names and with wrappers."""
+    weights, read = narrow
+    halves = {n: torch.from_numpy(np.array(x)).to(getattr(torch, name)) for n, x in weights.items()}
+    for n, half in halves.items():
+        weights[n] = half.float().numpy()
+    trunk = read()
+    tensors = {f"module.{n}": half for n, half in halves.items()}
     for wrap in (lambda x: x, lambda x: {"model": x}, lambda x: {"state_dict": {"model": x}}):
         torch.save(wrap(tensors), tmp_path / "weights.pth")
         again = read_trunk(tmp_path / "weights.pth")
+        assert {x.dtype for x in jax.tree.leaves(again.variables)} == {np.dtype(np.float32)}
         jax.tree.map(np.testing.assert_array_equal, again.variables, trunk.variables)
 
 
