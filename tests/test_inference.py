@@ -17,6 +17,7 @@ from PIL import Image
 import reid_jax
 from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
+from reid_jax.evaluation import descriptors
 from tests import random_runs
 from tests.compilations import count_compilations
 
@@ -86,6 +87,7 @@ def test_files_of_any_size_are_resized_as_training_does(model, tmp_path, held, m
 
 
 def test_each_size_of_batch_is_compiled_once(run, crops):
+    descriptors._descriptor_face.cache_clear()  # Earlier tests have used the same network.
     fresh = reid_jax.load(run[0], batch_size=4)
     with count_compilations() as first:
         for count in (1, 2, 4):

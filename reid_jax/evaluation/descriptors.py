@@ -1,6 +1,7 @@
 """From images to descriptors: applies the inference face to whole splits, to every image."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import flax.linen as nn
@@ -33,7 +34,12 @@ def pmap_face(network: nn.Module, devices: list[jax.Device], method: str = "__ca
         W, 3), with B a multiple of the number of devices; `others` are arrays (B, ...) that
         `method` takes after the images.
     """
+    return _pmap_face(network, tuple(devices), method)
 
+
+# Equal networks are traced and compiled once in a process.
+@functools.lru_cache(maxsize=8)
+def _pmap_face(network: nn.Module, devices: tuple[jax.Device, ...], method: str) -> Callable:
     def face(variables, images, *others):
         return network.apply(variables, normalize(images), *others, method=method)
 
@@ -51,6 +57,13 @@ def descriptor_face(
         flip: see `descriptor_function`.
         unit_length: see `descriptor_function`.
     """
+    return _descriptor_face(network, tuple(devices), flip, unit_length)
+
+
+@functools.lru_cache(maxsize=8)
+def _descriptor_face(
+    network: nn.Module, devices: tuple[jax.Device, ...], flip: bool, unit_length: bool
+) -> Callable:
     return _over_devices(descriptor_function(network, flip=flip, unit_length=unit_length), devices)
 
 
@@ -89,7 +102,7 @@ def descriptor_function(
     return face
 
 
-def _over_devices(face: Callable, devices: list[jax.Device]) -> Callable:
+def _over_devices(face: Callable, devices: tuple[jax.Device, ...]) -> Callable:
     mapped = jax.pmap(
         lambda variables, batch: face(variables, *batch),
         axis_name=AXIS,

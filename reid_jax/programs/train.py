@@ -1,13 +1,15 @@
 """A training run, from a recipe to a trained and evaluated network."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from reid_jax import models, schedules
 from reid_jax.data import datasets, unions
@@ -47,6 +49,9 @@ from reid_jax.weights.initial import initial_trunk
 
 # Leaves that may change when a run is resumed, because they do not affect earlier results.
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
+
+# What of a recipe a step depends on, besides the network.
+_OF_STEP = ("seed", "loss", "augment", "optim")
 
 # The leaves whose product is the number of images in a batch.
 _BATCH = "data.identities_per_batch x data.images_per_identity"
@@ -258,10 +263,28 @@ def _create(
     trunk: dict[str, Any] | None,
 ) -> tuple[TrainState, Callable]:
     """The state at step 0, and the step over all devices."""
-    schedule = schedules.create_schedule(config.optim, calendar.steps_per_epoch)
-    optimizer = create_optimizer(config.optim, schedule, calendar.steps_per_epoch)
+    optimizer, step = _make(network, _of_step(config), calendar.steps_per_epoch)
     state = create_state(network, optimizer, config.data.image_size, config.seed, trunk)
-    return state, pmap_step(make_step(network, optimizer, schedule, config), devices)
+    return state, pmap_step(step, devices)
+
+
+def _of_step(config: RecipeConfig) -> FrozenConfigDict:
+    """What a step depends on besides the network. Equal ones have equal hashes."""
+    leaves = config.to_dict()
+    return FrozenConfigDict({name: leaves[name] for name in _OF_STEP})
+
+
+# A later run of this process with the same network and settings has the same step, which is traced
+# and compiled once.
+@functools.lru_cache(maxsize=4)
+def _make(
+    network: models.Network, of_step: FrozenConfigDict, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, Callable]:
+    """The optimizer and the step of one device."""
+    config = typed(of_step)
+    schedule = schedules.create_schedule(config.optim, steps_per_epoch)
+    optimizer = create_optimizer(config.optim, schedule, steps_per_epoch)
+    return optimizer, make_step(network, optimizer, schedule, config)
 
 
 def _opening(

@@ -1,8 +1,9 @@
 """The devices that a run uses, on one host or on several."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -98,7 +99,12 @@ def place(state: Any, devices: list[jax.Device]) -> Any:
     With another placement the step would be compiled twice: for the first call, and for all later
     ones.
     """
-    identity = jax.pmap(
+    identity = _identity(tuple(devices))
+    return identity(state, np.zeros(len(own_devices(devices)), np.int32))
+
+
+@functools.lru_cache(maxsize=4)
+def _identity(devices: tuple[jax.Device, ...]) -> Callable:
+    return jax.pmap(
         lambda state, _: state, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
     )
-    return identity(state, np.zeros(len(own_devices(devices)), np.int32))

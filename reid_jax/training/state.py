@@ -3,6 +3,8 @@
 Random numbers are functions of (seed, stream, step), so the state holds no generator.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -43,6 +45,15 @@ def create_state(
         trunk: {"params", "batch_stats"} of a pretrained trunk, which replace the initial ones.
     """
 
+    create = _creator(network, optimizer, tuple(image_size))
+    return create(stream_key(seed, "init", 0), trunk)
+
+
+# The same network and optimizer are traced and compiled once in a process.
+@functools.lru_cache(maxsize=4)
+def _creator(
+    network: Network, optimizer: optax.GradientTransformation, image_size: tuple[int, int]
+) -> Callable:
     @jax.jit
     def create(key, trunk):
         variables: dict[str, Any] = dict(network.init(key, jnp.zeros((1, *image_size, 3))))
@@ -52,7 +63,7 @@ def create_state(
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
 
-    return create(stream_key(seed, "init", 0), trunk)
+    return create
 
 
 STREAMS = ("init", "augment", "mix")

@@ -1,6 +1,7 @@
 """One training step: a pure function of state and batch, per-device code under `jax.pmap`."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -110,11 +111,17 @@ def _cosine_distances(embeddings: jax.Array, labels: jax.Array, axis_name: str |
 _distances_of = {"euclidean": losses.batch_hard_distances, "cosine": _cosine_distances}
 
 
-def pmap_step(step: Callable, devices: list[jax.Device]) -> Callable:
+def pmap_step(step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Compile the step over `devices`: one donated state, and batches of leaves (devices, b, ...).
 
-    If several hosts share the devices, each host passes the rows of its own devices.
+    If several hosts share the devices, each host passes the rows of its own devices. The same
+    step over the same devices is compiled once in a process.
     """
+    return _pmap_step(step, tuple(devices))
+
+
+@functools.lru_cache(maxsize=4)
+def _pmap_step(step: Callable, devices: tuple[jax.Device, ...]) -> Callable:
     return jax.pmap(
         step,
         axis_name=AXIS,
