@@ -34,6 +34,7 @@ def rows(tmp_path_factory):
     return {row["form"]: row for row in content["results"]}
 
 
+@pytest.mark.slow
 def test_forms(rows):
     assert [form for form in rows if form.startswith("jax")] == [
         *("jax float32", "jax tf32", "jax bfloat16")
@@ -42,6 +43,7 @@ def test_forms(rows):
     assert ("torch eager" in rows) == bool(importlib.util.find_spec("torch"))
 
 
+@pytest.mark.slow
 def test_errors_are_relative_to_float32(rows):
     assert rows["jax float32"]["relative_error"] == 0
     assert rows["jax tf32"]["relative_error"] < 1e-5  # A CPU has no TF32.

@@ -11,6 +11,7 @@ from reid_jax import models
 from reid_jax.models import folding
 from reid_jax.models.normalization import BatchNorm
 from tests import reference
+from tests.slow import quick_only
 from tests.test_configs import load
 
 
@@ -42,7 +43,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("case", NETWORKS)
+@pytest.mark.parametrize("case", quick_only(NETWORKS, "strong", "pmm", "ibn", "strides of v1"))
 def test_descriptors_stay_and_norms_go(case):
     network, variables = network_of(*NETWORKS[case])
     images = np.random.default_rng(1).normal(size=(2, 96, 64, 3)).astype(np.float32)

@@ -15,6 +15,7 @@ from reid_jax.training import optimizer as optimizers
 from reid_jax.training.state import create_state
 from reid_jax.training.step import AXIS, make_step, pmap_step, shard
 from tests import reference
+from tests.slow import quick_only
 
 SIZE = (96, 64)  # maps of 6x4 cells
 LABELS = np.array([0, 0, 1, 1, 2, 2], np.int32)
@@ -236,12 +237,7 @@ def parameters_of(variables, network, images):
 
 
 @pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, marks=[pytest.mark.slow] if row.startswith(("low", "bfp_low")) else [])
-        for row in ROWS
-        if not ROWS[row][2]
-    ],
+    "row", quick_only([row for row in ROWS if not ROWS[row][2]], "middle+high", "bfp_middle_high")
 )
 def test_rows_without_hierarchy_pool_what_bfp_informed(variables, images, row):
     """A level without a pair uses the trunk's own map."""
@@ -367,7 +363,9 @@ def full_size(recipe, row):
     return network, jax.eval_shape(network.init, jax.random.key(0), images)
 
 
-@pytest.mark.parametrize("row", common.HBFP_ROWS)
+@pytest.mark.parametrize(
+    "row", quick_only(common.HBFP_ROWS, "middle+high", "bfp_low_middle_high", "hbfp", "hbfp+gep")
+)
 def test_a_row_of_the_tables_has_its_parameters(row):
     levels, pairs, hierarchy, _ = ROWS[row]
     levels, pairs = levels.split(), pairs.split()

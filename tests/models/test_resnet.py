@@ -7,6 +7,7 @@ from flax.traverse_util import flatten_dict
 from reid_jax import models
 from reid_jax.models.resnet import ResNet, kaiming_fan_out
 from tests import reference
+from tests.slow import quick_only
 from tests.test_configs import load
 
 # Leaves of trunks other than the papers': kinds of blocks, each plain or with IBN-a, wide
@@ -106,14 +107,12 @@ def gradients():
 
 
 @pytest.mark.parametrize(
-    "leaves",
-    [
-        *({"depths": (1, 2, 2, 1), **leaves} for leaves in OTHERS.values()),
-        {"depths": (2, 2, 2, 3), "block": "basic"},
-    ],
-    ids=[*OTHERS, "basic-2-2-2-3"],
+    "name", quick_only([*OTHERS, "basic-2-2-2-3"], "basic-ibn", "bottleneck-ibn", "v1")
 )
-def test_other_trunks_equal_numpy_in_float64(rng, leaves):
+def test_other_trunks_equal_numpy_in_float64(rng, name):
+    leaves = {"depths": (1, 2, 2, 1), **OTHERS.get(name, {})}
+    if name == "basic-2-2-2-3":
+        leaves = {"depths": (2, 2, 2, 3), "block": "basic"}
     """In inference, in training, and in the running statistics after training."""
     trunk = ResNet(width=6, **leaves)
     images = rng.normal(size=(3, 48, 32, 3)).astype(np.float32)
@@ -210,13 +209,7 @@ def test_wide_trunks_and_other_stems_have_the_parameters_that_they_should(leaves
     assert trunk.features == high
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "pmm" else [pytest.mark.slow])
-        for name in models.NETWORKS
-    ],
-)
+@pytest.mark.parametrize("name", quick_only(models.NETWORKS, "pmm"))
 @of_each_trunk
 def test_every_network_takes_every_trunk(name, leaves):
     """Shapes of descriptor, Grad-CAM and training; the extra block is like one of res5."""
@@ -278,8 +271,9 @@ def test_the_last_two_strides_are_settings():
     assert trunk.map_size((64, 32)) == (8, 4)
 
 
-@pytest.mark.parametrize("leaves", [{}, OTHERS["basic-ibn"]], ids=["bottleneck", "basic-ibn"])
-def test_bfloat16_stays_near_float32(standard_promotion, rng, leaves):
+@pytest.mark.parametrize("name", quick_only(["bottleneck", "basic-ibn"], "bottleneck"))
+def test_bfloat16_stays_near_float32(standard_promotion, rng, name):
+    leaves = OTHERS.get(name, {})
     images = jnp.array(rng.normal(size=(4, 48, 32, 3)), jnp.float32)
     trunk = ResNet(depths=(1, 1, 1, 1), width=8, **leaves)
     variables = jax.jit(lambda: trunk.init(jax.random.key(0), images, train=False))()

@@ -15,6 +15,7 @@ from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState
 from reid_jax.training.step import make_step, pmap_step
 from tests import reference
+from tests.slow import quick_only
 
 SIZE = (96, 64)  # maps have 6x4 cells
 LABELS = np.array([0, 0, 1, 1, 2, 2, 4, 4], np.int32)
@@ -78,7 +79,7 @@ def close(got, want):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", quick_only(SETTINGS, *SETTINGS[:2]))
 def test_both_faces_equal_numpy_in_float64(images, settings):
     """Every head has logits; only the whole map's has an embedding, and so a triplet loss."""
     network = tiny(**settings)

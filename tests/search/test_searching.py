@@ -193,6 +193,7 @@ def test_matches_are_written_before_they_are_printed(here, monkeypatch):
     assert float(distance) < NEAR
 
 
+@pytest.mark.slow
 def test_reranked_images_are_in_another_order(here, capsys, drawn):
     plain, hits = (run("--query", *queries(), "-k", 20, *more) for more in ([], ["--rerank"]))
     gallery = Gallery()
