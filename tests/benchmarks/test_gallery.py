@@ -111,13 +111,14 @@ def test_descriptors_are_clusters():
     np.testing.assert_array_equal(people.sample(10), images[:10])
 
 
-@pytest.mark.parametrize("name", ["gallery", "gallery_milvus", "gallery_server"])
+@pytest.mark.parametrize("name", ["gallery", "gallery_milvus", "gallery_million", "gallery_server"])
 def test_published_figures_have_the_schema(name):
     content = json.loads((RESULTS / f"{name}.json").read_text())
     schema.check_record(content, SETTINGS, ROW, VERSIONS)
     assert content["settings"]["images"] >= 200_000
     assert content["settings"]["engines"][0] == "exact"
-    assert (name == "gallery_milvus") == ("milvus_ivf" in content["settings"]["engines"])
+    embedded = name in ("gallery_milvus", "gallery_million")
+    assert embedded == ("milvus_ivf" in content["settings"]["engines"])
 
 
 def test_mistakes_are_named(tmp_path):
