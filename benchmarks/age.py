@@ -24,6 +24,7 @@ MEASURED = {
     "cuhk03_half_evaluations": [*_TRIALS, "reid_jax/evaluation"],
     "gallery": _GALLERIES,
     "gallery_milvus": [*_GALLERIES, "benchmarks/gallery.py"],
+    "gallery_million": [*_GALLERIES, "benchmarks/gallery.py"],
     "gallery_server": [*_GALLERIES, "benchmarks/gallery.py"],
     "inference": [
         *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),

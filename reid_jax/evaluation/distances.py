@@ -34,6 +34,8 @@ _TILE = (256, 1024)
 # For one query there is no product, and more images at a time mean fewer calls.
 _TILE_OF_ONE = 4096
 
+# Dimensions whose products are added at a time. The bound on the error of short sums is small.
+_CHUNK = 256
 # The relative error of one rounding in float32.
 _UNIT = 2.0**-24
 # What centring and rounding the threshold add to the error of a score, in units of (|q| + |g|)^2.
@@ -166,15 +168,18 @@ class Search(NamedTuple):
     def margin(self, order: Order, reach: np.ndarray | float) -> np.ndarray | float:
         """Return a bound on the error of a score of images whose norm is at most `reach`.
 
-        However a device adds D products, their sum errs by at most D units of the sum of their
+        However a device adds n products, their sum errs by at most n units of the sum of their
         absolute values, which is at most |g|^2 + 2 |q| |g| for both sums of a score. Equal numbers
-        in all dimensions come within a factor of eight of that, because they round alike.
+        in all dimensions come near that, because they round alike. Products are summed in chunks,
+        and then over the chunks; for one query, in one sum.
         """
         norm, dim = self.query_norms[order.query], len(self.centre)
         square = (norm + reach) ** 2
         # The last term covers products that underflow the smallest normal float32.
         tiny = np.finfo(np.float32).tiny
-        units = dim * reach * (reach + 2 * norm) + _CENTRED * square
+        chunk = dim if self.tile[0] == 1 else min(dim, _CHUNK)
+        added = chunk + -(-dim // chunk)
+        units = added * reach * (reach + 2 * norm) + _CENTRED * square
         margin = order.weight * (_UNIT * units + dim * tiny)
         if order.offset is not None:
             margin += _RESCORED * _UNIT * (order.weight * square + order.largest)
@@ -316,9 +321,17 @@ def _scores(query: jax.Array, gallery: jax.Array, centre: jax.Array) -> jax.Arra
     query, gallery = query - centre[None], gallery - centre[None]
     if len(query) == 1:  # Read each image once: a product would read it again.
         return jnp.sum(gallery * (gallery - 2.0 * query), axis=1)[None]
-    # Without HIGHEST, GPUs and TPUs may multiply with less than float32 precision.
-    products = jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(gallery * gallery, axis=1)[None] - 2.0 * products
+    products = jnp.zeros((len(query), len(gallery)), jnp.float32)
+    squares = jnp.zeros(len(gallery), jnp.float32)
+    for q, g in zip(_chunks(query), _chunks(gallery), strict=True):
+        # Without HIGHEST, GPUs and TPUs may multiply with less than float32 precision.
+        products += jnp.matmul(q, g.T, precision=jax.lax.Precision.HIGHEST)
+        squares += jnp.sum(g * g, axis=1)
+    return squares[None] - 2.0 * products
+
+
+def _chunks(features: jax.Array) -> list[jax.Array]:
+    return [features[:, i : i + _CHUNK] for i in range(0, features.shape[1], _CHUNK)]
 
 
 def squared_distances(
