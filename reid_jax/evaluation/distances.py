@@ -170,8 +170,8 @@ class Search(NamedTuple):
 
         However a device adds n products, their sum errs by at most n units of the sum of their
         absolute values, which is at most |g|^2 + 2 |q| |g| for both sums of a score. Equal numbers
-        in all dimensions come near that, because they round alike. Products are summed in chunks,
-        and then over the chunks; for one query, in one sum.
+        in all dimensions come within a factor of eight of that, because they round alike. Products
+        are summed in chunks, and then over the chunks; for one query, in one sum.
         """
         norm, dim = self.query_norms[order.query], len(self.centre)
         square = (norm + reach) ** 2

@@ -44,7 +44,6 @@ def create_state(
         seed: the seed of the run.
         trunk: {"params", "batch_stats"} of a pretrained trunk, which replace the initial ones.
     """
-
     create = _creator(network, optimizer, tuple(image_size))
     return create(stream_key(seed, "init", 0), trunk)
 

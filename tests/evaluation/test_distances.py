@@ -10,7 +10,7 @@ from tests.evaluation.test_ranking import brute_force_order, descriptors, random
 
 @pytest.mark.parametrize("weight", [None, 0.0, 0.3])
 @pytest.mark.parametrize("at_a_time", [1, 40])
-@pytest.mark.parametrize("dim", [8, 1536])
+@pytest.mark.parametrize("dim", [8, 2048])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "outlier", "offset", "relu", "equal"])
 def test_scores_err_by_less_than_the_margin(rng, dim, kind, weight, at_a_time):
     features = rng.standard_normal((300, dim))
