@@ -130,6 +130,8 @@ def _weights(params: dict) -> dict[str, set[tuple[int, ...]]]:
             weights[module].update(())
         if np.ndim(leaf) > 1:
             weights[modules[-1]].add(_extents(np.shape(leaf)))
+        if np.ndim(leaf) == 4:  # Its gradient by tiles is 16 matrices.
+            weights[modules[-1]].add(_extents(np.shape(leaf)[2:]))
     return dict(weights)
 
 

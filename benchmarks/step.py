@@ -17,13 +17,13 @@ PyTorch are to its fastest form in the same dtype.
 
     max(flops / rate of products, bytes / rate of copying) / measured time
 
-Flops are XLA's count over the program as JAX passes it to the compiler, as in
-`benchmarks/networks.py`. The compiled program's own count is given too, but omits what a compiler
-passes to libraries. Bytes are those that each operation of the compiled program reads and writes.
-They are an estimate that ignores caches and the needs of libraries, and they belong to this
-program: a program that moved fewer bytes would have a lower floor. The rates are measured in the
-same rounds, and the best is used: a product of two large square matrices in the step's dtype, and
-adding one to a large array in place.
+Flops are XLA's count over the program as JAX passes it to the compiler. Convolutions that run by
+tiles on CPUs count as such, with fewer products than in `benchmarks/networks.py`. The compiled
+program's own count is given too, but omits what a compiler passes to libraries. Bytes are those
+that each operation of the compiled program reads and writes. They are an estimate that ignores
+caches and the needs of libraries, and they belong to this program: a program that moved fewer bytes
+would have a lower floor. The rates are measured in the same rounds, and the best is used: a product
+of two large square matrices in the step's dtype, and adding one to a large array in place.
 
 *The loop* is the work of `reid_jax.training.loop` between log lines, with each loader: sampler,
 images, transfer, step. It is measured for one network, PMM if possible. The images are JPEG files

@@ -13,6 +13,7 @@ ENTRY %main.9 {
   %conv.1 = f32[8,24,16,4]{3,2,1,0} convolution(%a, %b), window={size=3x3}, metadata={op_name="jit(f)/jvp(PMM.training)/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated" stack_frame_id=5}
   %cudnn-conv.4 = (f32[4,3,3,4]{3,2,1,0}, u8[0]{0}) custom-call(%a, %b), metadata={op_type="x" op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated"}
   %convolution.4 = f32[4,3,3,4]{3,2,1,0} convolution(%c, %d), window={size=24x16}
+  %dot.5 = f32[4,4]{1,0} dot(%a, %b), metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/cond/branch_0_fun/jit(gradients_by_tiles)/dot_general"}
   %conv.3 = f32[8,24,16,4]{3,2,1,0} convolution(%a, %b), metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated"}
   %loop_multiply_fusion.2 = f32[16]{0} fusion(%d), kind=kLoop, metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/bn2/mul"}
   %pool.1 = f32[8,24,16,4]{3,2,1,0} fusion(%d), kind=kLoop, metadata={op_name="jit(f)/jvp(PMM.training)/PMM.maps/trunk/reduce_window_max"}
@@ -37,6 +38,7 @@ KINDS = {
     "conv.1": "convolution, forward",
     "cudnn-conv.4": "convolution, weight gradient",
     "convolution.4": "convolution, weight gradient",
+    "dot.5": "convolution, weight gradient",
     "conv.3": "convolution, backward",
     "loop_multiply_fusion.2": "batch norm, backward",
     "pool.1": "stem, forward",
