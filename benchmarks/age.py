@@ -36,6 +36,7 @@ MEASURED = {
     "networks": _STEP,
     "ranking": ["reid_jax/evaluation"],
     "step": [*_STEP, "reid_jax/data"],
+    "strong_cpu": _TRIALS,
     "strong_trials": _TRIALS,
     "trials": _TRIALS,
 }
