@@ -4,8 +4,8 @@ Descriptors of uint8 crops of the recipe's size that are in memory, in float32, 
 Prints a table and writes JSON.
 
 - `embed`: `reid_jax.Model.embed`, as users call it.
-- `fixed N`: the same network, compiled for batches of N; the last batch is padded. The fastest
-  shows what `embed` could reach by its sizes of batches only.
+- `fixed N`: the same network and weights, compiled for batches of N; the last batch is padded. The
+  fastest shows what `embed` could reach by its sizes of batches only.
 - `eager`, `frozen`: PyTorch with channels_last, eagerly, and traced, frozen and optimized for
   inference (`torch.jit`), if PyTorch is installed and `benchmarks/torch_networks.py` has the
   network.
@@ -36,6 +36,7 @@ from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_face, descriptor_function
 from reid_jax.inference import Model
+from reid_jax.models.folding import fold
 from reid_jax.runtime.messages import clear_errors
 
 COUNTS = (1, 8, 64)
@@ -67,11 +68,11 @@ def create_model(name: str, small: bool) -> Model:
 def fixed(model: Model, size: int) -> Describe:
     """The model's network over batches of `size`, the last one padded."""
     device = jax.local_devices()[:1]
-    face = descriptor_face(model.network, device)
+    face, weights = descriptor_face(model.network, device), model.descriptor_weights
 
     def describe(crops):
         padded = np.concatenate([crops, np.repeat(crops[-1:], -len(crops) % size, axis=0)])
-        batches = [face(model.variables, padded[i : i + size]) for i in range(0, len(padded), size)]
+        batches = [face(weights, padded[i : i + size]) for i in range(0, len(padded), size)]
         return np.concatenate(jax.device_get(batches))[: len(crops)]
 
     return describe
@@ -122,9 +123,9 @@ def in_onnx(model: Model) -> dict[str, Describe]:
         onnx.check_converter()
     except ImportError:
         return {}
-    describe = descriptor_function(model.network)
+    describe, weights = descriptor_function(model.network), fold(jax.device_get(model.variables))
     content, _ = onnx.convert(
-        lambda images: describe(model.variables, images), tuple(model.config.data.image_size)
+        lambda images: describe(weights, images), tuple(model.config.data.image_size)
     )
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

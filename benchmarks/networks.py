@@ -40,7 +40,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For conf
 
 from benchmarks import output
 from reid_jax import models, schedules
-from reid_jax.models import resnet, winograd
+from reid_jax.models import winograd
 from reid_jax.models.hbfp import LEVELS
 from reid_jax.models.pooling import generalized_pool
 from reid_jax.runtime.allocator import keep_freed_memory
@@ -128,7 +128,7 @@ def count_flops(function: Callable, *arguments) -> float:
 @contextlib.contextmanager
 def usual_convolutions() -> Iterator[None]:
     """Trace convolutions as they run on a GPU, for counts that are the same on every device."""
-    with mock.patch.object(resnet, "conv3x3", winograd.directly):
+    with mock.patch.object(winograd, "conv3x3", winograd.directly):
         yield
 
 

@@ -46,7 +46,7 @@ class Model(NetworkOnDevices):
         config: the run's recipe.
         network: `reid_jax.models.Network`; `network.apply(variables, images)` takes normalised
             images.
-        variables: {"params", "batch_stats"}.
+        variables: {"params", "batch_stats"}. `embed` uses a copy with batch norms folded.
         step: the step of the checkpoint.
         dim: D, numbers in a descriptor.
         stage_names: S names of the maps of `gradcam` and `class_activations`; empty if the network
@@ -85,7 +85,8 @@ class Model(NetworkOnDevices):
             ValueError: files are missing, damaged or not images (the message names them), or pixels
                 have another shape or dtype.
         """
-        return self._apply(self._describe, "__call__", images, progress)
+        weights = self.descriptor_weights
+        return self._apply(self._describe, "__call__", images, progress, weights=weights)
 
     def embed_boxes(self, frame: np.ndarray, boxes: ArrayLike, bgr: bool = False) -> np.ndarray:
         """Compute descriptors of the boxes of one frame, such as those of a detector.
@@ -200,7 +201,7 @@ class Model(NetworkOnDevices):
                 f"model.name is {self.config.model.name!r}, but only 'hbfp' has class activation "
                 "maps; use gradcam, which any network with a classifier has"
             )
-        return self._apply(self._class_activations, method, images, progress, classes)
+        return self._apply(self._class_activations, method, images, progress, classes=classes)
 
 
 def _rebuilt(

@@ -10,7 +10,12 @@ import numpy as np
 
 from reid_jax import models
 from reid_jax.data.image_like import ImagesLike, as_images
-from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.evaluation.descriptors import (
+    descriptor_face,
+    descriptor_weights,
+    extract,
+    pmap_face,
+)
 from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime.devices import place
 from reid_jax.runtime.progress import Progress
@@ -69,6 +74,7 @@ class NetworkOnDevices:
         self._describe = descriptor_face(
             network, devices, flip=config.eval.flip, unit_length=config.eval.normalize
         )
+        self._weights_of: dict[str, Any] | None = None  # the variables that `_weights` are of
         self._gradcam = pmap_face(network, devices, "gradcams")
         self._class_activations = pmap_face(network, devices, "class_activations")
         self.stage_names = network.stage_names if network.classifies else ()
@@ -78,9 +84,25 @@ class NetworkOnDevices:
         """Numbers in a descriptor."""
         return self._shape("__call__")[0]  # Traces the network, so only on demand.
 
+    @property
+    def descriptor_weights(self) -> dict[str, Any]:
+        """`variables` as `descriptor_face` takes least time with them. Made at the first use."""
+        if self._weights_of is not self.variables:
+            self._weights = descriptor_weights(self.network, self.variables, self._devices)
+            self._weights_of = self.variables
+        return self._weights
+
     def _apply(
-        self, face: Callable, method: str, images: ImagesLike, progress: Progress, classes=None
-    ):
+        self,
+        face: Callable,
+        method: str,
+        images: ImagesLike,
+        progress: Progress,
+        *,
+        weights: dict[str, Any] | None = None,
+        classes=None,
+    ) -> np.ndarray:
+        """Apply a face, with `weights` or else `variables`."""
         check_not_forked()
         opened = as_images(images, self._size, progress)
         if classes is not None:
@@ -90,9 +112,9 @@ class NetworkOnDevices:
         if classes is not None:
             face = _with_classes(face, classes)
         parts = [(opened, len(opened))]
-        return extract(
-            face, self.variables, parts, self._batch_size, progress, devices=self._devices
-        )
+        if weights is None:
+            weights = self.variables
+        return extract(face, weights, parts, self._batch_size, progress, devices=self._devices)
 
     def _shape(self, method: str) -> tuple[int, ...]:
         """The shape of a face's result for one image."""

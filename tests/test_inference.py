@@ -18,6 +18,7 @@ import reid_jax
 from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation import descriptors
+from reid_jax.evaluation.descriptors import descriptor_face
 from tests import random_runs
 from tests.compilations import count_compilations
 
@@ -49,6 +50,20 @@ def expected(run, crops):
     _, _, network, variables = run
     with jax.numpy_dtype_promotion("standard"):
         return np.asarray(jax.jit(network.apply)(variables, normalize(crops)))
+
+
+def test_descriptors_are_those_of_the_variables_with_norms_folded(run, model, crops, expected):
+    _, _, network, variables = run
+    layers = model.descriptor_weights["params"]["trunk"]
+    assert "scale" not in layers["layer1_0"]["bn1"]
+    close(
+        np.asarray(descriptor_face(network, jax.devices())(model.variables, crops[:4])),
+        expected[:4],
+    )
+    other = copy.copy(model)
+    other.variables = jax.tree.map(lambda leaf: leaf * 0.5, variables)
+    assert np.abs(other.embed(crops[:4]) - expected[:4]).max() > 1e-2 * np.abs(expected).max()
+    close(model.embed(crops[:4]), expected[:4])
 
 
 def close(got, expected):

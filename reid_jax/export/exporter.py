@@ -16,7 +16,7 @@ from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_function
 from reid_jax.export import onnx, stablehlo
-from reid_jax.models.folding import folded
+from reid_jax.models.folding import fold
 from reid_jax.recipe import typed
 from reid_jax.runs.workdir import version
 from reid_jax.runtime.files import new_folder
@@ -65,7 +65,8 @@ def export_run(
             )
             describe = functools.partial(face, variables)
             # Rounded to bfloat16, folded weights would differ.
-            fast = folded(face, variables) if dtype == "float32" else describe
+            folded = fold(variables) if dtype == "float32" else variables
+            fast = functools.partial(face, folded)
             content, facts = _convert(name, fast, describe, size)
             (folder / f"descriptor.{name}").write_bytes(content)
             files[f"descriptor.{name}"] = {

@@ -9,7 +9,6 @@ The layer's kernel takes the factor m, and of the norm only a sum remains.
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,26 +22,24 @@ _LAYERS = {
 _LAYERS_OF_BN = ("reduction", "linear")
 
 
-def folded(function: Callable, variables: dict[str, Any]) -> Callable:
-    """A function of a network, with its weights, whose batch norms are folded where possible.
+def fold(variables: dict[str, Any]) -> dict[str, Any]:
+    """The weights of a network, with batch norms folded where possible.
 
-    A norm without a layer before it, such as a neck after pooling, and instance norm stay.
+    A norm without a layer before it, such as a neck after pooling, and instance norm stay. These
+    weights are for inference only, below `nn.intercept_methods(skip_folded)`.
 
     Args:
-        function: function(variables, *arguments), which applies the network for inference.
-        variables: {"params", "batch_stats"}, NumPy arrays.
+        variables: {"params", "batch_stats"}, NumPy arrays. They are not changed.
+
+    Returns:
+        The same collections. Arrays that folding does not change are the same objects.
     """
     params, statistics = _folded(variables["params"], variables["batch_stats"])
-    weights = {"params": params, "batch_stats": statistics}
-
-    def without_norms(*arguments):
-        with nn.intercept_methods(_add_only):
-            return function(weights, *arguments)
-
-    return without_norms
+    return {"params": params, "batch_stats": statistics}
 
 
-def _add_only(call, arguments, options, context):
+def skip_folded(call: Callable, arguments: tuple, options: dict, context: Any) -> Any:
+    """For `nn.intercept_methods`: a folded norm only adds; everything else is as it was."""
     norm = context.module
     if not isinstance(norm, BatchNorm) or norm.has_variable("batch_stats", "mean"):
         return call(*arguments, **options)

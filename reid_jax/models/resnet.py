@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from reid_jax.models.normalization import BatchNorm, InstanceBatchNorm
 from reid_jax.models.stem_pool import stem_pool
-from reid_jax.models.winograd import conv3x3
+from reid_jax.models.winograd import as_conv_general_dilated
 
 
 def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
@@ -42,12 +42,8 @@ def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Con
         dtype=dtype,
         kernel_init=kaiming_fan_out,
         name=name,
-        conv_general_dilated=_conv3x3 if (kernel, stride) == (3, 1) else None,
+        conv_general_dilated=as_conv_general_dilated if (kernel, stride) == (3, 1) else None,
     )
-
-
-def _conv3x3(x, kernel, *_, **__):
-    return conv3x3(x, kernel)
 
 
 def pointwise(features: int, *, dtype, name: str) -> nn.Dense:

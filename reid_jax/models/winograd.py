@@ -10,16 +10,25 @@ Over all channels and tiles, each of the 16 products is a product of matrices. X
 half the time for them that it takes for its convolution. GPUs' libraries choose such algorithms by
 themselves, so other devices get the usual convolution.
 
+G g G^T is the same for all images. Its time does not matter for the batches of training, but for a
+single image it is a quarter of a layer's. Networks that only describe images keep it.
+
 Rounding errors are about twice those of the usual convolution.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 Grid = Sequence[Sequence[jax.Array]]  # arrays in rows and columns
+
+# The collection of variables that holds G g G^T of kernels.
+TRANSFORMED = "transformed"
 
 # Below 32 channels, the transforms' passes over the maps cost more than the products save. A layer
 # of few multiplications, here those of a 1x1 convolution of the same channels, takes about a
@@ -42,10 +51,50 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     sizes_are_known = all(isinstance(size, int) for size in x.shape)
     if x.dtype != jnp.float32 or not sizes_are_known:
         return directly(x, kernel)
-    inputs, outputs = kernel.shape[2:]
-    if min(inputs, outputs) < _CHANNELS or x.size * outputs < _MULTIPLICATIONS:
+    if not _is_wide(kernel) or x.size * kernel.shape[3] < _MULTIPLICATIONS:
         return directly(x, kernel)
     return _by_tiles_on_cpus(x, kernel)
+
+
+def as_conv_general_dilated(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+    """`conv3x3` as Linen's `Conv` calls it."""
+    return conv3x3(x, kernel)
+
+
+def transformed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """G g G^T of all wide 3x3 kernels, for the collection `TRANSFORMED`.
+
+    Args:
+        params: parameters of a network, NumPy arrays.
+
+    Returns:
+        4x4 matrices (C, D) for each kernel, at its place in `params`.
+    """
+    return unflatten_dict(
+        {
+            path: _transformed(leaf)
+            for path, leaf in flatten_dict(params).items()
+            if path[-1] == "kernel" and leaf.shape[:2] == (3, 3) and _is_wide(leaf)
+        }
+    )
+
+
+def use_transformed(call: Callable, arguments: tuple, options: dict, context: Any) -> Any:
+    """For `nn.intercept_methods`: run convolutions by tiles with what `TRANSFORMED` holds."""
+    layer = context.module
+    if (
+        isinstance(layer, nn.Conv)
+        and layer.conv_general_dilated is as_conv_general_dilated
+        and layer.has_variable(TRANSFORMED, "kernel")
+    ):
+        (x,) = arguments
+        if x.dtype == jnp.float32 and x.size * layer.features >= _MULTIPLICATIONS:
+            return _multiply(_tiles(x), layer.get_variable(TRANSFORMED, "kernel"), x.shape[1:3])
+    return call(*arguments, **options)
+
+
+def _is_wide(kernel: Any) -> bool:
+    return min(kernel.shape[2:]) >= _CHANNELS
 
 
 @jax.custom_vjp
@@ -152,7 +201,7 @@ def _split(x: jax.Array, size: int, stride: int) -> Grid:
     ]
 
 
-def _transformed(kernel: jax.Array) -> Grid:
+def _transformed(kernel) -> Grid:
     """G g G^T: 4x4 matrices (C, D)."""
     return _along_both(_transform_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
 

@@ -1,3 +1,5 @@
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,8 +7,12 @@ import numpy as np
 import pytest
 
 from reid_jax.data.augment import normalize
+from reid_jax.evaluation import descriptors
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.models.normalization import BatchNorm
+from reid_jax.models.resnet import conv, pointwise
 from reid_jax.runtime import progress
+from tests import reference
 
 
 class Means(nn.Module):
@@ -122,3 +128,44 @@ def test_other_faces(images):
     maps = face({}, images[:8])
     assert maps.shape == (8, 1, 6, 4)
     np.testing.assert_allclose(maps, normalize(jnp.array(images[:8]))[:, None, :, :, 0], atol=1e-6)
+
+
+class Wide(nn.Module):
+    """A network with a 3x3 kernel that CPUs run by tiles, and a batch norm after it."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images):
+        x = pointwise(64, dtype=self.dtype, name="widen")(images)
+        x = conv(64, 3, 1, dtype=self.dtype, name="conv1")(x)
+        x = BatchNorm(train=False, dtype=self.dtype, name="bn1")(x)
+        return x.mean(axis=(1, 2)).astype(jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "platform", "transforms"),
+    [("float32", "cpu", True), ("float32", "cuda", False), ("bfloat16", "cpu", None)],
+)
+def test_weights_are_those_that_take_least_time(rng, monkeypatch, dtype, platform, transforms):
+    monkeypatch.setattr(descriptors, "place", lambda tree, devices: tree)
+    network, images = (
+        Wide(jnp.dtype(dtype)),
+        jnp.array(rng.normal(size=(2, 96, 64, 3)), jnp.float32),
+    )
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables = reference.random_variables(dict(shapes), rng)
+    device = types.SimpleNamespace(platform=platform)
+    weights = descriptors.descriptor_weights(network, variables, [device])
+    if transforms is None:
+        assert weights is variables
+        return
+    assert "scale" not in weights["params"]["bn1"]
+    assert ("transformed" in weights) == transforms
+    face = jax.jit(descriptors.descriptor_function(network))
+    pixels = rng.integers(0, 256, (2, 96, 64, 3)).astype(np.uint8)
+    got, want = np.asarray(face(weights, pixels)), np.asarray(face(variables, pixels))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+    # The program reads either a kernel or its transform.
+    reads_kernel = "tensor<3x3x64x64xf32>" in face.lower(weights, pixels).as_text()
+    assert reads_kernel == (not transforms)

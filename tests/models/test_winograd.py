@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from reid_jax.models.resnet import Bottleneck
-from reid_jax.models.winograd import by_tiles, conv3x3, directly, gradients_by_tiles
+from reid_jax.models.winograd import (
+    TRANSFORMED,
+    by_tiles,
+    conv3x3,
+    directly,
+    gradients_by_tiles,
+    transformed,
+    use_transformed,
+)
 from tests import reference
 
 WIDE = (2, 32, 8, 256)  # a map for which Winograd's way is chosen
@@ -150,3 +158,42 @@ def test_the_backward_pass_does_not_keep_transformed_maps():
     # Each layer keeps one map, or its sine's gradient another, and one layer at work takes 12. With
     # tiles it would be four maps more for each layer.
     assert planned < 2 * layers + 12
+
+
+def block_with_transformed(stride):
+    """A wide block that only describes, its weights, those with transformed kernels, and a map."""
+    block = Bottleneck(64, stride=stride, inner=256, dtype=jnp.float32)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 32, 8, 256)).astype(np.float32)
+    shapes = jax.eval_shape(lambda x: block.init(jax.random.key(0), x, True), x)
+    variables = reference.random_variables(dict(shapes), rng)
+    kept = variables | {TRANSFORMED: transformed(variables["params"])}
+
+    def describe(variables, x):
+        with nn.intercept_methods(use_transformed):
+            return nn.apply(Bottleneck.__call__, block)(variables, x, False)
+
+    return jax.jit(describe), variables, kept, x
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernels_transformed_before_give_the_same(stride):
+    describe, variables, kept, x = block_with_transformed(stride)
+    assert list(kept[TRANSFORMED]) == ["conv2"]
+    assert_near(describe(kept, x), describe(variables, x))
+
+
+def test_kernels_transformed_before_are_not_transformed_again():
+    describe, _, kept, x = block_with_transformed(1)
+    text = describe.lower(kept, x).as_text()
+    assert "tensor<3x3x" not in text  # An argument that nothing reads is left out.
+    assert text.count("stablehlo.dot_general") == 16 + 2
+    # Too small to matter, as without them.
+    assert "stablehlo.convolution" in describe.lower(kept, x[:1, :2]).as_text()
+
+
+def test_narrow_kernels_are_not_transformed(rng):
+    kernels = {
+        f"{c}, {d}": {"kernel": rng.normal(size=(3, 3, c, d))} for c in (16, 32) for d in (16, 32)
+    }
+    assert list(transformed(kernels | {"1x1": {"kernel": rng.normal(size=(64, 64))}})) == ["32, 32"]
