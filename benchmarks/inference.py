@@ -12,7 +12,8 @@ Prints a table and writes JSON.
 - `onnx`: our ONNX file in onnxruntime, if the extra `export` is installed.
 
 All forms have the same random weights and must return the same descriptors. For each number of
-crops they take turns, with a pause before each call; the first round does not count. A row has the
+crops they take turns. Before each call there is a pause, and a call for one crop, both not counted:
+we measure a program that describes all the time. The first round does not count. A row has the
 median and the least milliseconds of a call, and images per second of the median. `embed / best`
 compares `embed` with the fastest fixed size, `embed / peers` with the fastest of the other
 programs.
@@ -42,8 +43,9 @@ from reid_jax.runtime.messages import clear_errors
 COUNTS = (1, 8, 64)
 FIXED = (1, 8, 16)
 _CLASSES = 751
-# Seconds before each call. After a call, threads of onnxruntime and PyTorch wait for more work
-# without sleeping, and would slow down the next form.
+# Seconds before each form's turn. After a call, threads of onnxruntime and PyTorch wait for more
+# work without sleeping, and would slow down the next form. Waking up costs too: on a virtual
+# machine, ours took 10 ms longer after a pause of half a second, the others up to 3.
 _PAUSE = 0.5
 
 Describe = Callable[[np.ndarray], np.ndarray]
@@ -147,6 +149,7 @@ def measure(name: str, small: bool, counts: list[int], rounds: int) -> list[dict
         for turn in range(1 + rounds):
             for form, describe in forms.items():
                 time.sleep(_PAUSE)
+                describe(crops[:1])
                 start = time.perf_counter()
                 got = describe(crops)
                 seconds[form].append(time.perf_counter() - start)
