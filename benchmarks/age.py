@@ -36,6 +36,7 @@ MEASURED = {
     "networks": _STEP,
     "ranking": ["reid_jax/evaluation"],
     "step": [*_STEP, "reid_jax/data"],
+    "step_avx512": [*_STEP, "reid_jax/data", "benchmarks/step.py"],
     "strong_cpu": _TRIALS,
     "strong_trials": _TRIALS,
     "trials": _TRIALS,
