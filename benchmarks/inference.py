@@ -13,7 +13,8 @@ Prints a table and writes JSON.
 
 All forms have the same random weights and must return the same descriptors. For each number of
 crops they take turns. Before each call there is a pause, and a call for one crop, both not counted:
-we measure a program that describes all the time. The first round does not count. A row has the
+we measure a program that describes all the time. It keeps freed memory, as our programs do, see
+`reid_jax/runtime/allocator.py`. The first round does not count. A row has the
 median and the least milliseconds of a call, and images per second of the median. `embed / best`
 compares `embed` with the fastest fixed size, `embed / peers` with the fastest of the other
 programs.
@@ -38,6 +39,7 @@ from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_face, descriptor_function
 from reid_jax.inference import Model
 from reid_jax.models.folding import fold
+from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.messages import clear_errors
 
 COUNTS = (1, 8, 64)
@@ -219,6 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", default="benchmarks/results/inference.json", help="JSON file")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    keep_freed_memory()
     with clear_errors(options.traceback):
         names = output.words(options, "networks", networks.known_networks(), ["pmm"])
         counts = [int(word) for word in options.counts.split(",")]
