@@ -74,7 +74,7 @@ def transformed(params: Mapping[str, Any]) -> dict[str, Any]:
         {
             path: _transformed(leaf)
             for path, leaf in flatten_dict(params).items()
-            if path[-1] == "kernel" and leaf.shape[:2] == (3, 3) and _is_wide(leaf)
+            if leaf.ndim == 4 and leaf.shape[:2] == (3, 3) and _is_wide(leaf)
         }
     )
 

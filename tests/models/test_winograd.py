@@ -192,8 +192,10 @@ def test_kernels_transformed_before_are_not_transformed_again():
     assert "stablehlo.convolution" in describe.lower(kept, x[:1, :2]).as_text()
 
 
-def test_narrow_kernels_are_not_transformed(rng):
+def test_only_wide_3x3_kernels_are_transformed(rng):
     kernels = {
         f"{c}, {d}": {"kernel": rng.normal(size=(3, 3, c, d))} for c in (16, 32) for d in (16, 32)
     }
-    assert list(transformed(kernels | {"1x1": {"kernel": rng.normal(size=(64, 64))}})) == ["32, 32"]
+    matrices = {f"matrix of {n}": {"kernel": rng.normal(size=(n, n))} for n in (3, 64)}
+    biases = {"bias": {"bias": rng.normal(size=64)}}
+    assert list(transformed(kernels | matrices | biases)) == ["32, 32"]
