@@ -12,12 +12,11 @@ Prints a table and writes JSON.
 - `onnx`: our ONNX file in onnxruntime, if the extra `export` is installed.
 
 All forms have the same random weights and must return the same descriptors. For each number of
-crops they take turns. Before each call there is a pause, and a call for one crop, both not counted:
-we measure a program that describes all the time. It keeps freed memory, as our programs do, see
-`reid_jax/runtime/allocator.py`. The first round does not count. A row has the
-median and the least milliseconds of a call, and images per second of the median. `embed / best`
-compares `embed` with the fastest fixed size, `embed / peers` with the fastest of the other
-programs.
+crops they take turns. A pause and a call for one crop come before each call that counts: the
+figures are those of a program that describes all the time. The process keeps freed memory, as our
+programs do (`reid_jax/runtime/allocator.py`). The first round does not count. A row has the median
+and the least milliseconds of a call, and images per second of the median. `embed / best` compares
+`embed` with the fastest fixed size, `embed / peers` with the fastest of the other programs.
 """
 
 import argparse

@@ -85,8 +85,7 @@ class Model(NetworkOnDevices):
             ValueError: files are missing, damaged or not images (the message names them), or pixels
                 have another shape or dtype.
         """
-        weights = self.descriptor_weights
-        return self._apply(self._describe, "__call__", images, progress, weights=weights)
+        return self._apply(self._describe, "__call__", images, progress)
 
     def embed_boxes(self, frame: np.ndarray, boxes: ArrayLike, bgr: bool = False) -> np.ndarray:
         """Compute descriptors of the boxes of one frame, such as those of a detector.
@@ -201,7 +200,7 @@ class Model(NetworkOnDevices):
                 f"model.name is {self.config.model.name!r}, but only 'hbfp' has class activation "
                 "maps; use gradcam, which any network with a classifier has"
             )
-        return self._apply(self._class_activations, method, images, progress, classes=classes)
+        return self._apply(self._class_activations, method, images, progress, classes)
 
 
 def _rebuilt(

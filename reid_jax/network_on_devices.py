@@ -86,23 +86,15 @@ class NetworkOnDevices:
 
     @property
     def descriptor_weights(self) -> dict[str, Any]:
-        """`variables` as `descriptor_face` takes least time with them. Made at the first use."""
+        """The weights that `embed` describes with. Made from `variables` at the first use."""
         if self._weights_of is not self.variables:
             self._weights = descriptor_weights(self.network, self.variables, self._devices)
             self._weights_of = self.variables
         return self._weights
 
     def _apply(
-        self,
-        face: Callable,
-        method: str,
-        images: ImagesLike,
-        progress: Progress,
-        *,
-        weights: dict[str, Any] | None = None,
-        classes=None,
+        self, face: Callable, method: str, images: ImagesLike, progress: Progress, classes=None
     ) -> np.ndarray:
-        """Apply a face, with `weights` or else `variables`."""
         check_not_forked()
         opened = as_images(images, self._size, progress)
         if classes is not None:
@@ -112,8 +104,7 @@ class NetworkOnDevices:
         if classes is not None:
             face = _with_classes(face, classes)
         parts = [(opened, len(opened))]
-        if weights is None:
-            weights = self.variables
+        weights = self.descriptor_weights if face is self._describe else self.variables
         return extract(face, weights, parts, self._batch_size, progress, devices=self._devices)
 
     def _shape(self, method: str) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
@@ -49,11 +50,9 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     # In an export the batch size is a symbol, and whatever runs the file may choose.
     sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    if x.dtype != jnp.float32 or not sizes_are_known:
-        return directly(x, kernel)
-    if not _is_wide(kernel) or x.size * kernel.shape[3] < _MULTIPLICATIONS:
-        return directly(x, kernel)
-    return _by_tiles_on_cpus(x, kernel)
+    if sizes_are_known and _is_wide(kernel) and _is_large(x, kernel.shape[3]):
+        return _by_tiles_on_cpus(x, kernel)
+    return directly(x, kernel)
 
 
 def as_conv_general_dilated(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
@@ -88,13 +87,17 @@ def use_transformed(call: Callable, arguments: tuple, options: dict, context: An
         and layer.has_variable(TRANSFORMED, "kernel")
     ):
         (x,) = arguments
-        if x.dtype == jnp.float32 and x.size * layer.features >= _MULTIPLICATIONS:
+        if _is_large(x, layer.features):
             return _multiply(_tiles(x), layer.get_variable(TRANSFORMED, "kernel"), x.shape[1:3])
     return call(*arguments, **options)
 
 
-def _is_wide(kernel: Any) -> bool:
+def _is_wide(kernel: jax.Array | np.ndarray) -> bool:
     return min(kernel.shape[2:]) >= _CHANNELS
+
+
+def _is_large(x: jax.Array, outputs: int) -> bool:
+    return x.dtype == jnp.float32 and x.size * outputs >= _MULTIPLICATIONS
 
 
 @jax.custom_vjp
@@ -201,7 +204,7 @@ def _split(x: jax.Array, size: int, stride: int) -> Grid:
     ]
 
 
-def _transformed(kernel) -> Grid:
+def _transformed(kernel: jax.Array | np.ndarray) -> Grid:
     """G g G^T: 4x4 matrices (C, D)."""
     return _along_both(_transform_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
 

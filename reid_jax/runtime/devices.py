@@ -58,7 +58,6 @@ def choose_devices(count: int) -> list[jax.Device]:
 
     Raises:
         ValueError: there are fewer devices, or hosts cannot contribute the same number.
-        ValueError: there are fewer, or hosts cannot give the same number.
         OSError: see `all_devices`.
     """
     # Silence JAX's message about a missing TPU.
