@@ -17,6 +17,11 @@ RESULTS = output.ROOT / "benchmarks" / "results"
 _STEP = ["reid_jax/models", "reid_jax/training", "reid_jax/losses.py", "reid_jax/data/augment.py"]
 _TRIALS = ["reid_jax/models", "reid_jax/training", "reid_jax/data", "reid_jax/losses.py", "configs"]
 _GALLERIES = ["reid_jax/gallery*.py", "reid_jax/evaluation", "benchmarks/engines.py"]
+_INFERENCE = [
+    *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
+    *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),
+    "reid_jax/export/onnx.py",
+]
 #: The code that each JSON measures, in addition to the script of its name.
 MEASURED = {
     "cuhk03_h100": _TRIALS,
@@ -27,11 +32,8 @@ MEASURED = {
     "gallery_million": [*_GALLERIES, "benchmarks/gallery.py"],
     "gallery_server": [*_GALLERIES, "benchmarks/gallery.py"],
     "hbfp_cpu": _TRIALS,
-    "inference": [
-        *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
-        *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),
-        "reid_jax/export/onnx.py",
-    ],
+    "inference": _INFERENCE,
+    "inference_small": [*_INFERENCE, "benchmarks/inference.py"],
     "input": ["reid_jax/data"],
     "input_msmt17": ["reid_jax/data", "benchmarks/input.py"],
     "memory": [*_STEP, "reid_jax/data", "reid_jax/evaluation"],
