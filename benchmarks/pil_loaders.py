@@ -133,7 +133,7 @@ _given = None
 
 def _start(memory, shape, *rest):
     global _given
-    keep_freed_memory()
+    keep_freed_memory(fill_gaps=False)
     _given = np.frombuffer(memory, np.float32).reshape(shape), *rest
 
 
@@ -145,7 +145,7 @@ def _work(job: Callable, slot: int, number: int, indices: np.ndarray) -> None:
 
 
 def _start_dataloader(worker: int) -> None:
-    keep_freed_memory()
+    keep_freed_memory(fill_gaps=False)
 
 
 @dataclasses.dataclass

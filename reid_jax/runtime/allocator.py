@@ -15,12 +15,16 @@ import sys
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(fill_gaps: bool = True) -> bool:
     """Make glibc keep freed memory for the next allocation, if JAX computes only on CPUs.
 
     Call it before JAX starts its threads, in programs and not in libraries, because the setting
     applies to the process. Memory stays at its highest level until the program ends. The call has
     no effect if JAX may compute on an accelerator, or with another C library.
+
+    Args:
+        fill_gaps: whether to fill the gaps that compilations leave in the heap, see `gaps`. It
+            imports JAX. Processes that compile nothing do not need it.
 
     Returns:
         Whether the setting was changed.
@@ -34,7 +38,12 @@ def keep_freed_memory() -> bool:
     # Allocate no block directly from the kernel, return none, and use one heap for all threads:
     # other threads' heaps are too small for large blocks.
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1))
-    return all([mallopt(*setting) for setting in settings])
+    changed = all([mallopt(*setting) for setting in settings])
+    if changed and fill_gaps:
+        from reid_jax.runtime.gaps import fill_gaps_after_compilations
+
+        fill_gaps_after_compilations()
+    return changed
 
 
 def _cpu_only() -> bool:

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from reid_jax.runtime import allocator
+from reid_jax.runtime import allocator, gaps
 
 # Page faults of a thread that allocates, writes and frees 64 MB ten times, after a first time.
 CHURN = """
@@ -59,6 +59,7 @@ def settings(monkeypatch):
     told = []
     library = types.SimpleNamespace(mallopt=lambda *setting: told.append(setting) or 1)
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(gaps, "fill_gaps_after_compilations", lambda: told.append("gaps"))
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.importlib.metadata, "entry_points", lambda group: ())
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
@@ -69,6 +70,12 @@ def settings(monkeypatch):
 
 def test_without_plugins_there_are_only_cpus(settings):
     assert allocator.keep_freed_memory()
+    assert len(settings) == 4
+    assert settings[-1] == "gaps"
+
+
+def test_gaps_may_stay(settings):
+    assert allocator.keep_freed_memory(fill_gaps=False)
     assert len(settings) == 3
 
 
