@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.models.convolutions import pointwise
 from reid_jax.models.normalization import BatchNorm
-from reid_jax.models.resnet import pointwise
 
 
 def self_awareness(features: jax.Array, scores: jax.Array) -> jax.Array:

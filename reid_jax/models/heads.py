@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from reid_jax.mixing import Mixture
+from reid_jax.models.convolutions import kaiming_fan_out
 from reid_jax.models.normalization import EPSILON, BatchNorm
 from reid_jax.models.pooling import POOLINGS, GeneralizedMean, generalized_pool
-from reid_jax.models.resnet import kaiming_fan_out
 
 # Squared norms below this count as zero.
 _TINY = 1e-24

@@ -13,61 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from reid_jax.models.convolutions import conv, pointwise
 from reid_jax.models.normalization import BatchNorm, InstanceBatchNorm
 from reid_jax.models.stem_pool import stem_pool
-from reid_jax.models.winograd import as_conv_general_dilated
-
-
-def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """Normal with variance 2 / fan-out (He et al., 2015), for kernels (..., inputs, outputs).
-
-    The result is bit-identical to `variance_scaling(2.0, "fan_out", "normal")`, but the values are
-    drawn along one axis: XLA compiles that generator two to three times as fast as one over the
-    four axes of a kernel.
-    """
-    size = math.prod(shape)
-    variance = jnp.array(2.0 * shape[-2] / size, dtype)
-    return jax.random.normal(key, (size,), dtype).reshape(shape) * jnp.sqrt(variance)
-
-
-def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Conv:
-    """A convolution without bias, padded as PyTorch pads: (kernel - 1) // 2 on both sides."""
-    padding = (kernel - 1) // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=((padding, padding), (padding, padding)),
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=kaiming_fan_out,
-        name=name,
-        conv_general_dilated=as_conv_general_dilated if (kernel, stride) == (3, 1) else None,
-    )
-
-
-def pointwise(features: int, *, dtype, name: str) -> nn.Dense:
-    """A 1x1 convolution as a matrix product. XLA computes its gradients faster on CPUs."""
-    return nn.Dense(
-        features,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=kaiming_fan_out,
-        name=name,
-        dot_general=_product_of_rows,
-    )
-
-
-def _product_of_rows(x, kernel, dimension_numbers, **options):
-    """Multiply (..., C) by (C, D), with all locations in one axis.
-
-    If a weight gradient sums over several axes, XLA copies and transposes the map first; over one
-    axis it does not.
-    """
-    rows = jax.lax.dot_general(
-        x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options
-    )
-    return rows.reshape(*x.shape[:-1], -1)
 
 
 class Block(nn.Module):

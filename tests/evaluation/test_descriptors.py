@@ -9,8 +9,8 @@ import pytest
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation import descriptors
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
+from reid_jax.models.convolutions import conv, pointwise
 from reid_jax.models.normalization import BatchNorm
-from reid_jax.models.resnet import conv, pointwise
 from reid_jax.runtime import progress
 from tests import reference
 
