@@ -1,6 +1,7 @@
 """The machinery below `Model`: a network on the devices of this process, compiled for batches."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,8 +21,8 @@ from reid_jax.recipe import RecipeConfig
 from reid_jax.runtime.devices import place
 from reid_jax.runtime.progress import Progress
 
-# Images per batch on a CPU at most: larger batches are no faster there.
-_CPU_BATCH = 8
+# Pixels of a batch on a CPU at most, 8 images at the papers' size: larger batches are no faster.
+_CPU_PIXELS = 8 * 384 * 128
 
 # The process in which this module first used JAX. It has threads, which a fork lacks.
 _process: int | None = None
@@ -48,7 +49,8 @@ class NetworkOnDevices:
             variables: its weights.
             step: the step of their checkpoint.
             batch_size: images per batch at most, rounded up to a multiple of the number of
-                devices. By default `eval.batch_size` of the recipe, on CPUs 8.
+                devices. By default `eval.batch_size` of the recipe, on CPUs as many as have the
+                pixels of 8 images of 384x128, a power of two and at least 8.
             workdir: the run's folder or packed file, for `threshold`.
 
         Raises:
@@ -59,7 +61,7 @@ class NetworkOnDevices:
         if batch_size is None:
             batch_size = config.eval.batch_size
             if devices[0].platform == "cpu":
-                batch_size = min(batch_size, _CPU_BATCH)
+                batch_size = min(batch_size, cpu_batch_size(config.data.image_size))
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.config = config
@@ -115,6 +117,12 @@ class NetworkOnDevices:
             return self.network.apply(variables, image, method=method)
 
         return jax.eval_shape(face, self.variables, image).shape[1:]
+
+
+def cpu_batch_size(image_size: Sequence[int]) -> int:
+    """Images of a batch on a CPU: the largest power of two with at most `_CPU_PIXELS`, or 8."""
+    images = _CPU_PIXELS // math.prod(image_size)
+    return max(8, 1 << images.bit_length() >> 1)
 
 
 def check_not_forked() -> None:
