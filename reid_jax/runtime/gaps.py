@@ -52,8 +52,8 @@ class Gaps:
             # Begin with the largest: smaller blocks fill what is left of them.
             for smallest, largest, count in reversed(list(self.lists())):
                 if smallest >= _SMALLEST and largest < _LARGEST:
-                    # 16 divides the size of a block, which begins with 8 bytes of glibc's. In the
-                    # size in the report, the last bit is a flag.
+                    # 16 divides the size of a block, and its first 8 bytes are glibc's. The last
+                    # bit of a reported size is a flag.
                     size = (smallest & ~15) - 8
                     self.blocks += [self._libc.malloc(size) for _ in range(count)]
 
@@ -71,7 +71,7 @@ class Gaps:
         stream = self._libc.open_memstream(ctypes.byref(text), ctypes.byref(length))
         self._libc.malloc_info(0, stream)
         self._libc.fclose(stream)
-        first, _, _ = ctypes.string_at(text.value, length.value).partition(b"</heap>")
+        first, _, _ = ctypes.string_at(text, length.value).partition(b"</heap>")
         self._libc.free(text)
         for smallest, largest, count in _SIZES.findall(first):
             yield int(smallest), int(largest), int(count)
@@ -82,12 +82,12 @@ def fill_gaps_after_compilations() -> None:
     gaps = Gaps()
     compiling = False
 
-    def listen(event: str, seconds: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **_) -> None:
         nonlocal compiling
-        if event == _LOWERED and seconds >= _LOWERING_SECONDS:
+        if event == _LOWERED and duration_secs >= _LOWERING_SECONDS:
             compiling = True
             gaps.free()  # for the compiler
-        elif event == _COMPILED and (compiling or seconds >= _COMPILATION_SECONDS):
+        elif event == _COMPILED and (compiling or duration_secs >= _COMPILATION_SECONDS):
             compiling = False
             gaps.fill()
 
