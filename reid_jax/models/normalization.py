@@ -47,7 +47,11 @@ class BatchNorm(nn.Module):
         if not self.train:
             return _normalize(x, mean.value, var.value, scale, bias).astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
-        y, batch_mean, batch_var = normalize_batch(x, scale, bias, axis_name)
+        # As rows, like the product before it: of a map and its rows, XLA would make two copies.
+        rows, batch_mean, batch_var = normalize_batch(
+            x.reshape(-1, x.shape[-1]), scale, bias, axis_name
+        )
+        y = rows.reshape(x.shape)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * batch_mean
             count = x.size // x.shape[-1] * collectives.device_count(axis_name)

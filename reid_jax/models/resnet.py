@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from reid_jax.models.convolutions import conv, pointwise
 from reid_jax.models.normalization import BatchNorm, InstanceBatchNorm
+from reid_jax.models.residual import relu_once
 from reid_jax.models.stem_pool import stem_pool
 
 
@@ -52,7 +53,7 @@ class Block(nn.Module):
             x = every(x, self.stride)
             x = pointwise(width, dtype=self.dtype, name="downsample_conv")(x)
             x = self.norm("downsample_bn", train)(x)
-        return nn.relu(x + y)
+        return relu_once(x + y)
 
     @nn.nowrap
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
