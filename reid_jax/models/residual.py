@@ -1,8 +1,8 @@
 """The activation that ends a residual block, which XLA for CPUs should compute once.
 
-XLA computes sums and activations again wherever they are used. The map of a residual block is a sum
-with the map of the block before, so a stage's last block would add the maps of all its blocks, and
-the backward pass would do it once more. XLA does not compute a concatenation again. On CPUs the two
+XLA computes sums and activations again for each use. The map of a residual block is a sum with the
+map of the block before, so a stage's last block would add the maps of all its blocks, and the
+backward pass would do it once more. XLA does not compute a concatenation again. On CPUs the two
 halves of a map are therefore computed apart and concatenated, which costs nothing.
 """
 
