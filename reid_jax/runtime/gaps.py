@@ -21,7 +21,7 @@ _PASSES = 3
 
 # JAX's events, and seconds that they take at least for a program that leaves many gaps.
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
-_LOWERING_SECONDS = 0.1
+_LOWERING_SECONDS = 0.03
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _COMPILATION_SECONDS = 0.5
 

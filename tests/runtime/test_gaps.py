@@ -108,7 +108,7 @@ def test_small_programs_leave_gaps_as_they_are(told):
     told("jaxpr_to_mlir_module", 0.01)
     told("backend_compile", 0.05)
     assert not told.calls
-    told("jaxpr_to_mlir_module", 0.05)
+    told("jaxpr_to_mlir_module", 0.02)
     told("backend_compile", 0.6)
     assert told.calls == ["fill"]
 

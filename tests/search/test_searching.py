@@ -519,7 +519,8 @@ def test_a_terminal_of_few_characters_shows_all_hits(here, monkeypatch):
     shutil.copy(queries()[0], "实验.jpg")
     run("--query", "实验.jpg", "-k", 2, "--gallery", ".")
     printed = sys.stdout.buffer.getvalue().decode()
-    assert "2    0.0000  './\\u5b9e\\u9a8c.jpg'" in printed
+    # Copies of an image may differ by a rounding if they are in batches of different sizes.
+    assert re.search(r"[12] {4}0\.0000  '\./\\u5b9e\\u9a8c\.jpg'", printed)
     assert pathlib.Path("search.png").exists()
 
 
