@@ -131,8 +131,7 @@ def descriptor_weights(
 
 def _over_devices(face: Callable, devices: tuple[jax.Device, ...]) -> Callable:
     if len(devices) == 1:  # where `pmap` takes a tenth of a millisecond more for each call
-        compiled = jax.jit(face)
-        return lambda variables, *batch: compiled(variables, *batch)
+        return jax.jit(face)
     mapped = jax.pmap(
         lambda variables, batch: face(variables, *batch),
         axis_name=AXIS,

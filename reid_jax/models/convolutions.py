@@ -86,8 +86,8 @@ def _sum_over_rows(x, y):
 
 
 def _narrow_first(x, y):
-    """The same. XLA for CPUs copies the first matrix value by value, so that is the smaller one."""
+    """The same. XLA for CPUs copies the first matrix value by value: better the narrower one."""
     if x.shape[1] <= y.shape[1]:
         return _sum_over_rows(x, y)
-    # Without the barrier, XLA would exchange them again.
+    # Without the barrier, XLA would swap them back.
     return lax.optimization_barrier(_sum_over_rows(y, x)).T

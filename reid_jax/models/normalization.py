@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
         if not self.train:
             return _normalize(x, mean.value, var.value, scale, bias).astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
-        # As rows, like the product before it: of a map and its rows, XLA would make two copies.
+        # Products return rows. If a norm read the map in its own shape, XLA could write it twice.
         rows, batch_mean, batch_var = normalize_batch(
             x.reshape(-1, x.shape[-1]), scale, bias, axis_name
         )

@@ -1,9 +1,9 @@
 """The activation that ends a residual block, which XLA for CPUs should compute once.
 
-XLA computes sums and activations again for each use. The map of a residual block is a sum with the
-map of the block before, so a stage's last block would add the maps of all its blocks, and the
-backward pass would do it once more. XLA does not compute a concatenation again. On CPUs the two
-halves of a map are therefore computed apart and concatenated, which costs nothing.
+XLA repeats sums and activations for each use of their result. A residual block adds its input, the
+map of the block before. So the last block of a stage would add up the maps of all its blocks, and
+the backward pass would do so once more. XLA does not repeat a concatenation. On CPUs the two halves
+of a map are therefore computed separately and concatenated, in one pass over the map.
 """
 
 import jax

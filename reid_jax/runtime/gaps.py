@@ -4,7 +4,7 @@ A compiler allocates and frees millions of small blocks. Between those that stay
 of free ones remain, all of different sizes. glibc keeps free blocks of 1 KiB and more in lists
 sorted by size. It walks through a list whenever a program wants such a block or gives one back,
 and other threads wait for the heap meanwhile. A training step does so thousands of times. Once the
-gaps are in use, the lists are short.
+gaps are filled, the lists are short.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import jax
 
-# Smaller free blocks are in lists of one size each. Larger ones are of use to arrays.
+# Smaller free blocks need no sorting: each of their lists has one size. Larger ones serve arrays.
 _SMALLEST, _LARGEST = 1024, 2**20
 
-# Filling leaves the rests of gaps, which are gaps as well.
+# A block may leave a part of its gap, which is a smaller gap.
 _PASSES = 3
 
-# JAX's events, and seconds that they take at least for a program that leaves many gaps.
+# JAX's events. If they take less time, the program is small and leaves few gaps.
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _LOWERING_SECONDS = 0.03
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -49,7 +49,7 @@ class Gaps:
     def fill(self) -> None:
         """Allocate the free blocks that glibc keeps in sorted lists."""
         for _ in range(_PASSES):
-            # Begin with the largest: smaller blocks fill what is left of them.
+            # Begin with the largest: what they leave is filled with smaller blocks.
             for smallest, largest, count in reversed(list(self.lists())):
                 if smallest >= _SMALLEST and largest < _LARGEST:
                     # 16 divides the size of a block, and its first 8 bytes are glibc's. The last

@@ -38,7 +38,7 @@ def maxima(activation, rng):
 
 def test_each_block_is_computed_once(rng):
     assert maxima(relu_once, rng) <= 2 * 8  # one for each half
-    # That XLA computes the usual activation more often is why there is another.
+    # XLA repeats the usual activation: the reason for `relu_once`.
     assert maxima(jax.nn.relu, rng) > 4 * 8
 
 
