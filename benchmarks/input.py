@@ -1,9 +1,10 @@
 """How fast images reach the network: `python benchmarks/input.py`, from the repository root.
 
-Measures images per second of our loaders `tfdata`, `memory` and `disk`, and of worker processes
-with Pillow, as PyTorch programs use them (`benchmarks/pil_loaders.py`). All use the same cores and
-do the same work: batches of 64 at 384x128, flipped, normalised and with erased squares, float32.
-Prints a table and writes JSON.
+Measures images per second of our loaders `tfdata`, `memory` and `disk`, of `encoded`, which is
+`tfdata` where decoded images have no room on disk, and of worker processes with Pillow, as PyTorch
+programs use them (`benchmarks/pil_loaders.py`). All use the same cores and do the same work:
+batches of 64 at 384x128, flipped, normalised and with erased squares, float32. Prints a table and
+writes JSON.
 
 *The files* are synthetic pedestrians from `reid_jax.data.synthetic`, with the noise of a camera:
 JPEG files of quality 95, with 64x128 pixels as in Market-1501, and with 256x512. Beyond 256 files,
@@ -21,8 +22,8 @@ decodes files in every epoch on these cores can hardly be faster. The row `none`
 of JAX, over a batch in memory: no loader is faster with it.
 
 *Time to open* is the time from the list of files to a loader that is ready: all files are read,
-checked and, for `memory` and `disk`, decoded and resized, once. `disk` keeps them in a temporary
-folder; the system holds what was written in memory, as it does between two runs.
+checked and, except for `encoded`, decoded and resized, once. `tfdata` and `disk` keep them in
+temporary folders; the system holds what was written in memory, as it does between two runs.
 
 *Memory* is what the process holds without the pages of files, under Linux: how much of it opening
 adds (`opened`), and by how much it grows during the counted batches (`grown`). With more than one
@@ -48,6 +49,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from unittest import mock
 
 import jax
 import numpy as np
@@ -59,7 +61,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For conf
 from benchmarks import networks, output, pil_loaders, step
 from benchmarks.ranking import memory as process_memory
 from reid_jax.data.augment import augment
-from reid_jax.data.loaders import open_images
+from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.synthetic.capture import draw
 from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.devices import choose_devices
@@ -73,7 +75,7 @@ QUALITY = 95
 # faster than a photograph.
 NOISE = 3.0
 
-LOADERS = ("tfdata", "memory", "disk")
+LOADERS = ("tfdata", "memory", "disk", "encoded")
 PIL = ("processes", "dataloader")
 
 COLUMNS = (
@@ -169,6 +171,17 @@ def augmented(stream: Stream, program: Callable) -> Stream:
     return ahead
 
 
+def opened(paths: list[str], size: tuple[int, int], loader: str) -> Images:
+    """Open one of `LOADERS`, with a cache of its own."""
+    if loader == "encoded":
+        from reid_jax.data.encoded import EncodedImages
+
+        return EncodedImages(paths, size)
+    cache = os.path.join(os.environ["XDG_CACHE_HOME"], loader)
+    with mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
+        return open_images(paths, size, loader)
+
+
 def our_streams(
     paths: list[str], program: Callable, config: ConfigDict, settings: dict
 ) -> Iterator[tuple[dict, Stream | None]]:
@@ -184,9 +197,9 @@ def our_streams(
         output.say(f"{loader}: opening")
         row, streams = {"loader": loader}, (None, None)
         try:
-            open_images(paths[:1], config.data.image_size, loader)  # Imports TensorFlow.
+            opened(paths[:1], config.data.image_size, loader)  # Imports TensorFlow.
             start, held = time.perf_counter(), private_bytes()
-            images = open_images(paths, config.data.image_size, loader)
+            images = opened(paths, config.data.image_size, loader)
         except ImportError as error:
             row["note"] = f"skipped: {error}"
         else:

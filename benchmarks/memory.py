@@ -21,9 +21,10 @@ gallery boxes.
 null on other systems, where no limit is tested). It does not include memory of an accelerator.
 
 *Expected* is the sum of what a run must hold: the *program*, the process before the run with all
-modules imported; the *images*, for `tfdata` the bytes of all files, for `memory` N x 384 x 128 x 3
-for all of them, and for `device` the same on a CPU, whose memory is the host's; the *descriptors*,
-float32; and on a CPU the *network*, the memory of the compiled step in XLA's plan.
+modules imported; the *images*, N x 384 x 128 x 3 for all of them: `tfdata` maps a file of them,
+whose pages the system may take back at any time, `memory` holds them, and `device` does so on a
+CPU, whose memory is the host's; the *descriptors*, float32; and on a CPU the *network*, the memory
+of the compiled step in XLA's plan.
 
 *The limit* is the expected size, plus a quarter of the network, plus `--spare` MiB: for batches in
 progress, ranking, copies of checkpoints, compilers and libraries, and freed memory that is not
@@ -42,6 +43,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from unittest import mock
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -149,7 +151,12 @@ def measure(row: str, root: str, small: bool) -> dict:
     (device, *_) = choose_devices(0)
     program = ranking.memory("/proc/self/status", "VmRSS")
     dataset, start = datasets.load(config.data), time.perf_counter()
-    with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(sys.stderr):
+    with (
+        tempfile.TemporaryDirectory() as workdir,
+        contextlib.redirect_stdout(sys.stderr),
+        # Decoded images do not belong into the user's cache.
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=os.path.join(workdir, "cache")),
+    ):
         train.train(config, os.path.join(workdir, "run"))
     seconds = time.perf_counter() - start
     peak = ranking.memory("/proc/self/status", "VmHWM")
@@ -168,7 +175,7 @@ def measure(row: str, root: str, small: bool) -> dict:
         "identities": dataset.train.num_identities,
         "file_bytes": files,
         "program_bytes": program,
-        "images_bytes": files if config.data.loader == "tfdata" else pixels,
+        "images_bytes": pixels,
         "descriptors_bytes": 4 * dims * (counts["query"] + counts["gallery"]),
         "network_bytes": planned,
         "peak_bytes": peak,

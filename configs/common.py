@@ -103,8 +103,8 @@ def _data() -> dict:
             "test_cameras": 4,
         },
         "image_size": (384, 128),  # height, width
-        # tfdata decodes while training; memory holds decoded pixels and needs no
-        # TensorFlow; disk holds them in a file for later runs; device on every accelerator.
+        # Decoded pixels: memory holds them on the host; disk in a file for later runs; tfdata in
+        # the same file, read ahead by TensorFlow; device on every accelerator.
         "loader": "tfdata",
         # Files that are not images: error reports them before training starts; skip omits
         # them, up to this share of a split, and lists them in skipped_images.json.

@@ -45,8 +45,7 @@ def cutout(key: jax.Array, image: jax.Array, probability: float, size: int) -> j
     top = jax.random.randint(row_key, (), 0, height - size + 1)
     left = jax.random.randint(column_key, (), 0, width - size + 1)
     hole = jax.random.bernoulli(apply_key, float(probability))
-    erased = inside((height, width), top, left, size, size) & hole
-    return jnp.where(erased[:, :, None], 0.0, image)
+    return _erased(image, hole, top, left, size, size)
 
 
 def random_erasing(
@@ -76,8 +75,17 @@ def random_erasing(
     hole = jax.random.bernoulli(apply_key, float(probability)) & fits[first]
     top = jax.random.randint(row_key, (), 0, height - size[0] + 1)
     left = jax.random.randint(column_key, (), 0, width - size[1] + 1)
-    erased = inside((height, width), top, left, *size) & hole
-    return jnp.where(erased[:, :, None], 0.0, image)
+    return _erased(image, hole, top, left, *size)
+
+
+def _erased(image: jax.Array, hole, top, left, height, width) -> jax.Array:
+    """The image (H, W, 3) with a rectangle set to 0, if there is a hole."""
+    rows, columns, channels = image.shape
+    # Rows of W * 3 numbers: a program for CPUs that goes through three channels at a time takes
+    # almost twice as long.
+    cells = rows, columns * channels
+    erased = inside(cells, top, left * channels, height, width * channels) & hole
+    return jnp.where(erased, 0.0, image.reshape(cells)).reshape(image.shape)
 
 
 def random_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
@@ -163,13 +171,16 @@ def augment(
             )
         if config.crop_padding:
             image = random_crop(crop_key, image, config.crop_padding)
-        image = random_erasing(
-            erasing_key,
-            image,
-            config.erasing_probability,
-            config.erasing_area,
-            config.erasing_aspect,
-        )
-        return cutout(cutout_key, image, config.cutout_probability, config.cutout_size)
+        if config.erasing_probability:
+            image = random_erasing(
+                erasing_key,
+                image,
+                config.erasing_probability,
+                config.erasing_area,
+                config.erasing_aspect,
+            )
+        if config.cutout_probability:
+            image = cutout(cutout_key, image, config.cutout_probability, config.cutout_size)
+        return image
 
     return jax.vmap(one)(collectives.batch_keys(key, images.shape[0], axis_name), images)

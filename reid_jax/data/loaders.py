@@ -42,12 +42,12 @@ def open_images(
 ) -> Images:
     """Read every file once, check that it decodes, and create a loader of the images.
 
-    `tfdata` holds the files' bytes, and tf.data decodes and resizes them in parallel, ahead of the
-    consumer. Resizing is compiled if all files have one size; otherwise Pillow resizes. `memory`
-    holds the resized pixels, N * H * W * 3 bytes, and needs no TensorFlow. `disk` holds them in a
-    file, which later runs open instead of the images. `device` holds them on every one of
-    `devices`, and gathers batches there. All deliver the same pixels, bit for bit: they decode JPEG
-    with the accurate integer transform, and resize like `decoding.resize`, in integers.
+    `memory` holds the resized pixels, N * H * W * 3 bytes. `disk` holds them in a file, which later
+    runs open instead of the images. `tfdata` holds them in the same file, and tf.data gathers
+    batches ahead of the consumer; without room on disk, it decodes and resizes in every epoch.
+    `device` holds them on every one of `devices`, and gathers batches there. Only `tfdata` needs
+    TensorFlow. All deliver the same pixels, bit for bit: they decode JPEG with the accurate integer
+    transform, and resize like `decoding.resize`, in integers.
 
     A JPEG, PNG, GIF, BMP, WebP or TIFF that Pillow reads will do, of at most `decoding.MAX_SIDE`
     pixels a side and `decoding.MAX_BYTES`: grey, palette, CMYK, 16 bits and alpha become RGB (alpha

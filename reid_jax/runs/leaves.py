@@ -52,9 +52,9 @@ LEAVES = {
         },
         "image_size": several(COUNT, 2).means("Height and width of the network's input, pixels."),
         "loader": one_of(*choices.LOADERS).means(
-            "Where training reads images from: tfdata decodes files in every epoch and needs "
-            "TensorFlow, memory holds decoded pixels on the host, disk in a file that later runs "
-            "open, device on every accelerator."
+            "Where decoded pixels are: memory holds them on the host, disk in a file that later "
+            "runs open, tfdata in the same file if there is room, read ahead by TensorFlow, device "
+            "on every accelerator."
         ),
         "on_bad_image": one_of(*choices.POLICIES).means(
             "Stop at files that are not images, or skip them and list them."

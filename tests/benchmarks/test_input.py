@@ -67,13 +67,14 @@ def test_json(output):
     schema.check_record(content, SETTINGS, ROWS, versions(content))
     assert content["versions"]["pillow"] == importlib.metadata.version("pillow")
     assert content["command"] == (
-        "python benchmarks/input.py --loaders=tfdata,memory,disk --pil=processes --files=4 "
+        "python benchmarks/input.py --loaders=tfdata,memory,disk,encoded --pil=processes --files=4 "
         "--batch=2 --rounds=1 --burst=2 --workers=1 --small"
     )
     rows = [
         *(("tfdata", "delivered"), ("tfdata", "augmented")),
         *(("memory", "delivered"), ("memory", "augmented")),
-        *(("disk", "delivered"), ("disk", "augmented"), ("none", "augmented")),
+        *(("disk", "delivered"), ("disk", "augmented")),
+        *(("encoded", "delivered"), ("encoded", "augmented"), ("none", "augmented")),
         *(("processes", "augmented"), ("processes", "decoded")),
     ]
     assert [
@@ -159,7 +160,8 @@ def test_ours_with_augmentation_is_compared_with_the_fastest_of_pillows():
 def test_what_is_missing_has_a_row_and_a_note(monkeypatch):
     for name in ("torch", "torch.utils", "torch.utils.data", "tensorflow"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "reid_jax.data.tfdata", raising=False)
+    for name in ("tfdata", "encoded"):
+        monkeypatch.delitem(sys.modules, f"reid_jax.data.{name}", raising=False)
     config = networks.recipe("pmm", small=True, batch=8, dtype="float32")
     settings = {"loaders": ["tfdata"], "pil": ["dataloader"], "batch": 2, "workers": 1}
     found = [*input.our_streams([], None, config, settings)][:2]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import decoding, loaders
-from tests.data.opened import LOADERS, SIZE, load
+from reid_jax.data import decoding
+from tests.data.opened import LOADERS, SIZE, load, open_images
 
 
 def triangle(extent, target):
@@ -69,10 +69,10 @@ def test_progress_is_told(tmp_path, draw, loader, monkeypatch):
     for path in paths:
         draw(4, 4).save(path)
     lines = []
-    loaders.open_images(paths, SIZE, loader, progress=lines.append)
+    open_images(paths, SIZE, loader, progress=lines.append)
     assert lines == ["read 3 of 3 images"]
     lines.clear()
     monkeypatch.setattr(decoding, "_PROGRESS_PERIOD", 0.0)
-    # Another size, because `disk` keeps what it has decoded.
-    loaders.open_images(paths, (3, 2), loader, progress=lines.append)
+    # Another size, because `disk` and `tfdata` keep what they have decoded.
+    open_images(paths, (3, 2), loader, progress=lines.append)
     assert lines == [f"read {i} of 3 images" for i in (1, 2, 3)]

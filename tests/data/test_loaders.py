@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from reid_jax.data import loaders
-from tests.data.opened import LOADERS, SIZE, load
+from tests.data.opened import LOADERS, SIZE, load, open_images
 
 
 @pytest.mark.parametrize("size", [SIZE, (64, 33)])
@@ -24,7 +24,7 @@ def test_loaders_give_the_same_bits_of_files_of_one_size(tmp_path, rng, draw, sh
     pictures = [extremes, Image.new("RGB", shape[::-1], "white"), draw(*shape), draw(*shape)]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
-    np.testing.assert_array_equal(load(paths, "memory"), load(paths, "tfdata"))
+    np.testing.assert_array_equal(load(paths, "memory"), load(paths, "encoded"))
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -35,7 +35,7 @@ def test_batches_come_in_the_order_asked_for(tmp_path, loader):
         side = 400 if i % 3 == 0 else 8
         paths.append(str(tmp_path / f"{i}.png"))
         Image.new("RGB", (side, side), (i, 2 * i, 3 * i)).save(paths[-1])
-    opened = loaders.open_images(paths, (4, 2), loader)
+    opened = open_images(paths, (4, 2), loader)
     wanted = [np.random.default_rng(i).integers(0, 12, 5).astype(np.int32) for i in range(40)]
     batches = list(opened.batches(iter(wanted)))
     assert len(batches) == 40
@@ -50,7 +50,7 @@ def test_batches_come_in_the_order_asked_for(tmp_path, loader):
 @pytest.mark.parametrize("loader", LOADERS)
 def test_an_endless_stream_may_be_left(tmp_path, loader):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    opened = loaders.open_images([str(tmp_path / "a.png")], (4, 4), loader)
+    opened = open_images([str(tmp_path / "a.png")], (4, 4), loader)
 
     def forever():
         while True:

@@ -45,14 +45,14 @@ sys.stdout.buffer.write(batch["image"][0].tobytes())
 GROWTH = """
 import os, sys
 import numpy as np
-from reid_jax.data import decoding, loaders
+from reid_jax.data.encoded import EncodedImages
 
 def resident_bytes():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 def feed(copies):
-    opened = loaders.open_images([sys.argv[1]] * copies, (32, 16), "tfdata")
+    opened = EncodedImages([sys.argv[1]] * copies, (32, 16))
     for _ in opened.batches([np.arange(4)] * 8):
         pass
     return opened

@@ -1,5 +1,6 @@
-"""The loader `disk`."""
+"""The file of decoded images, and the loaders that use it."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_jax.data import decoding, disk
+from reid_jax.data import decoding, pixel_file
 from reid_jax.data.disk import DiskImages
+from reid_jax.data.memory import MemoryImages
+from reid_jax.data.pixel_file import open_pixels
+from reid_jax.data.tfdata import TfdataImages
 
 SIZE = (7, 4)
 
@@ -56,8 +60,8 @@ def test_the_second_run_decodes_nothing(paths, cache, monkeypatch):
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 0
     assert file.stat().st_mtime > 0  # It counts as used.
     np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
-    with pytest.raises(ValueError, match="read-only"):
-        first.pixels[0] = 0
+    first.pixels[0] = 0  # Only in memory.
+    np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
 
 
 def test_only_the_user_may_read_them(paths, cache):
@@ -76,7 +80,7 @@ def test_other_images_or_another_size_are_decoded(paths, monkeypatch):
     assert decoded_by(lambda: DiskImages(paths[::-1], SIZE), monkeypatch) == 5
     os.utime(paths[0], (1, 1))
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
-    monkeypatch.setattr(disk.PIL, "__version__", "0")  # Another decoder.
+    monkeypatch.setattr(pixel_file.PIL, "__version__", "0")  # Another decoder.
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 5
 
 
@@ -97,7 +101,7 @@ def test_bad_files_are_named_and_nothing_is_left(paths, cache):
 
 
 def test_pixels_not_used_for_longest_go_first(paths, cache, monkeypatch):
-    monkeypatch.setattr(disk, "MAX_BYTES", 5 * 7 * 4 * 3 + 100)  # room for one file, not for two
+    monkeypatch.setattr(pixel_file, "MAX_BYTES", 5 * 7 * 4 * 3 + 100)  # Room for one, not for two.
     DiskImages(paths, SIZE)
     (old,) = cache.iterdir()
     held = DiskImages(paths, SIZE)
@@ -107,11 +111,18 @@ def test_pixels_not_used_for_longest_go_first(paths, cache, monkeypatch):
     assert held.pixels[4].any()  # A run that reads the file keeps it.
 
 
+def leave_free(count, monkeypatch):
+    usage = shutil._ntuple_diskusage(9**9, 9**9, count)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+
 def test_too_little_room(paths, cache, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 400))
-    with pytest.raises(OSError, match=r"5 decoded images take 0\.0 GiB.* use data\.loader=tfdata"):
+    leave_free(5 * 7 * 4 * 3 - 1, monkeypatch)
+    with pytest.raises(OSError, match=r"5 decoded images take 0\.0 GiB.* use data\.loader=memory"):
         DiskImages(paths, SIZE)
     assert list(cache.iterdir()) == []
+    leave_free(5 * 7 * 4 * 3, monkeypatch)
+    DiskImages(paths, SIZE)
 
 
 def test_a_cache_that_cannot_be_made(paths, user_cache):
@@ -120,10 +131,75 @@ def test_a_cache_that_cannot_be_made(paths, user_cache):
         DiskImages(paths, SIZE)
 
 
-def test_hosts_hear_of_the_others_bad_files(paths):
-    class Team:
-        def values(self, own):
-            return [*own, [1, "is empty"]]
+def no_space(descriptor, data, offset):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
+
+@pytest.mark.parametrize("pwrite", [no_space, lambda descriptor, data, offset: len(data) - 1])
+def test_a_disk_that_fills_up_is_no_problem_of_the_images(paths, cache, monkeypatch, pwrite):
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(
+        OSError, match=r"cannot be written to .*pixels' \(No space left on device\)"
+    ):
+        DiskImages(paths, SIZE)
+    assert list(cache.iterdir()) == []
+
+
+class Team:
+    """This host and another one, which has these values in turn."""
+
+    def __init__(self, *others):
+        self._others = iter(others)
+
+    def values(self, own):
+        return [*own, *next(self._others)]
+
+
+def test_hosts_hear_of_the_others_problems(paths):
     with pytest.raises(decoding.BadFilesError, match=r"1 of 5 files.*1\.png.*is empty"):
-        DiskImages(paths, SIZE, team=Team())
+        open_pixels(paths, SIZE, team=Team([], [[1, "is empty"]]))
+    with pytest.raises(OSError, match=r"^no room there$"):
+        open_pixels(paths, SIZE, team=Team(["no room there"]))
+
+
+def batch_of(images):
+    (batch,) = images.batches([np.arange(5)[::-1]])
+    return batch
+
+
+def test_tfdata_decodes_once_for_all_runs(paths, cache, monkeypatch):
+    lines = []
+    wanted = batch_of(MemoryImages(paths, SIZE))
+    np.testing.assert_array_equal(batch_of(TfdataImages(paths, SIZE, lines.append)), wanted)
+    assert lines == ["read 5 of 5 images"]
+    assert len(list(cache.iterdir())) == 1
+    again = []
+    assert decoded_by(lambda: again.append(TfdataImages(paths, SIZE)), monkeypatch) == 0
+    np.testing.assert_array_equal(batch_of(again[0]), wanted)
+    # Decoded images are there, whatever the files are now.
+    status = os.stat(paths[0])
+    pathlib.Path(paths[0]).write_bytes(b"x" * status.st_size)
+    os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(batch_of(again[0]), wanted)
+    np.testing.assert_array_equal(batch_of(TfdataImages(paths, SIZE)), wanted)
+
+
+def test_tfdata_takes_half_of_the_free_disk_and_otherwise_decodes_in_every_epoch(
+    paths, cache, monkeypatch
+):
+    lines = []
+    leave_free(2 * 5 * 7 * 4 * 3 - 1, monkeypatch)
+    images = TfdataImages(paths, SIZE, lines.append)
+    assert lines[0].startswith("5 decoded images take 0.0 GiB, and ")
+    assert lines[0].endswith("GiB: images are decoded again in every epoch")
+    assert list(cache.iterdir()) == []
+    np.testing.assert_array_equal(batch_of(images), batch_of(MemoryImages(paths, SIZE)))
+    assert len(images) == 5
+    leave_free(2 * 5 * 7 * 4 * 3, monkeypatch)
+    assert len(TfdataImages(paths, SIZE)) == 5
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_tfdata_without_a_cache(paths, user_cache):
+    user_cache.write_text("a file")
+    assert batch_of(TfdataImages(paths, SIZE)).shape == (5, *SIZE, 3)
