@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from reid_jax.models.winograd import as_conv_general_dilated
+from reid_jax.models import stem_conv, winograd
+
+# By kernel size and stride, what Linen calls instead of `lax.conv_general_dilated`.
+_FASTER = {(3, 1): winograd.as_conv_general_dilated, (7, 2): stem_conv.as_conv_general_dilated}
 
 
 def kaiming_fan_out(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
@@ -35,7 +38,7 @@ def conv(features: int, kernel: int, stride: int, *, dtype, name: str) -> nn.Con
         dtype=dtype,
         kernel_init=kaiming_fan_out,
         name=name,
-        conv_general_dilated=as_conv_general_dilated if (kernel, stride) == (3, 1) else None,
+        conv_general_dilated=_FASTER.get((kernel, stride)),
     )
 
 

@@ -1,0 +1,84 @@
+"""The stem's 7x7 convolution with stride 2 of narrow trunks, as one product of matrices, on CPUs.
+
+XLA for CPUs takes as long for 4 results a location as for 64. The product takes as many
+multiplications as the convolution, for kernels of 8x8:
+
+- Four neighbours of the image, 2x2, become the channels of one location, so that the stride is 1.
+- Four locations that are neighbours in a row become one row of a matrix.
+- The columns of the other are the results of each of the kernel's four rows of locations.
+- The results of four rows of the map are summed.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# With more channels XLA's convolution is faster.
+_CHANNELS = 32
+
+
+def conv7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 7x7 convolution with stride 2 and padding 3, by whichever way is faster.
+
+    Args:
+        x: (B, H, W, C).
+        kernel: (7, 7, C, D), of the same dtype.
+
+    Returns:
+        (B, ceil(H / 2), ceil(W / 2), D).
+    """
+    # In an export the batch size is a symbol, and whatever runs the file may choose.
+    sizes_are_known = all(isinstance(size, int) for size in x.shape)
+    if sizes_are_known and x.dtype == jnp.float32 and kernel.shape[3] <= _CHANNELS:
+        return _by_product_on_cpus(x, kernel)
+    return directly(x, kernel)
+
+
+def as_conv_general_dilated(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+    """`conv7x7` as Linen's `Conv` calls it."""
+    return conv7x7(x, kernel)
+
+
+@jax.custom_vjp
+def _by_product_on_cpus(x, kernel):
+    return lax.platform_dependent(x, kernel, cpu=by_product, default=directly)
+
+
+def _forward(x, kernel):
+    return _by_product_on_cpus(x, kernel), (x, kernel)
+
+
+def _backward(residuals, dy):  # XLA's own is the faster one.
+    return jax.vjp(directly, *residuals)[1](dy)
+
+
+_by_product_on_cpus.defvjp(_forward, _backward)
+
+
+def directly(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution as XLA has it."""
+    return lax.conv_general_dilated(
+        x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution by one product of matrices."""
+    batch, rows, columns, channels = x.shape
+    height, width = -(-rows // 2), -(-columns // 2)  # of the result
+    # Zeros before the image make the margin even, and the kernel gets a row and a column of them.
+    margins = (0, 0), (4, 2 * height + 2 - rows), (4, 2 * width + 2 - columns), (0, 0)
+    x = jnp.pad(x, margins)
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+
+    x = x.reshape(batch, height + 3, 2, width + 3, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(batch, height + 3, width + 3, 4 * channels)
+    x = jnp.concatenate([x[:, :, j : j + width] for j in range(4)], axis=3)
+    # From (4 rows, 2, 4 columns, 2, C, D): those of a row of `x`, then the kernel's rows and D.
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(2, 1, 3, 4, 0, 5)
+    kernel = kernel.reshape(16 * channels, -1)
+    parts = (x.reshape(-1, 16 * channels) @ kernel).reshape(batch, height + 3, width, 4, -1)
+    y = parts[:, :height, :, 0]
+    for i in range(1, 4):
+        y += parts[:, i : i + height, :, i]
+    return y
