@@ -1,5 +1,7 @@
 """Sizes of the batches in which the images of one call are described."""
 
+import functools
+
 
 def batch_sizes(count: int, limit: int, *, devices: int = 1, fixed: int = 2) -> list[int]:
     """The batches that describe `count` images at the least cost, the largest first.
@@ -18,11 +20,16 @@ def batch_sizes(count: int, limit: int, *, devices: int = 1, fixed: int = 2) -> 
     Returns:
         Multiples of `devices`. Their sum is at least `count`, and less than that without the last.
     """
+    full, rest = divmod(count, limit)
+    return [limit] * full + list(_sizes_of_rest(rest, limit, devices, fixed))
+
+
+@functools.lru_cache(maxsize=1024)  # For a few images, it takes as long as to describe one.
+def _sizes_of_rest(rest: int, limit: int, devices: int, fixed: int) -> tuple[int, ...]:
     sizes = [devices]
     while sizes[-1] * 2 < limit:
         sizes.append(sizes[-1] * 2)
     sizes.append(limit)
-    full, rest = divmod(count, limit)
     # best[n]: the least cost for n times `devices` images, the number of batches, and their sizes.
     best: list[tuple[int, int, list[int]]] = [(0, 0, [])]
     for n in range(1, -(-rest // devices) + 1):
@@ -31,4 +38,4 @@ def batch_sizes(count: int, limit: int, *, devices: int = 1, fixed: int = 2) -> 
             cost, batches, others = best[max(0, n - size // devices)]
             options.append((cost + size + fixed, batches + 1, [size, *others]))
         best.append(min(options))
-    return [limit] * full + sorted(best[-1][2], reverse=True)
+    return tuple(sorted(best[-1][2], reverse=True))

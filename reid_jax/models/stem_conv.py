@@ -3,9 +3,9 @@
 XLA for CPUs takes as long for 4 results a location as for 64. The product takes as many
 multiplications as the convolution, for kernels of 8x8:
 
-- Four neighbours of the image, 2x2, become the channels of one location, so that the stride is 1.
-- Four locations that are neighbours in a row become one row of a matrix.
-- The columns of the other are the results of each of the kernel's four rows of locations.
+- Four neighbours of the image, 2x2, count as one location, so that the stride is 1.
+- Four locations that are neighbours in a row are a row of the first matrix.
+- The columns of the second are the results of each of the kernel's four rows of locations.
 - The results of four rows of the map are summed.
 """
 
@@ -71,13 +71,14 @@ def by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.pad(x, margins)
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
 
-    x = x.reshape(batch, height + 3, 2, width + 3, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, height + 3, width + 3, 4 * channels)
-    x = jnp.concatenate([x[:, :, j : j + width] for j in range(4)], axis=3)
-    # From (4 rows, 2, 4 columns, 2, C, D): those of a row of `x`, then the kernel's rows and D.
-    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(2, 1, 3, 4, 0, 5)
+    x = x.reshape(batch, height + 3, 2, width + 3, 2 * channels)
+    x = jnp.stack([x[:, :, :, j : j + width] for j in range(4)], axis=4)
+    # (B, rows, 2, W / 2, 4 columns, 2 C): a location's values become the last axes.
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 16 * channels)
+    # (4 rows, 2, 4 columns, 2, C, D): the same order, then the kernel's rows and D.
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(1, 2, 3, 4, 0, 5)
     kernel = kernel.reshape(16 * channels, -1)
-    parts = (x.reshape(-1, 16 * channels) @ kernel).reshape(batch, height + 3, width, 4, -1)
+    parts = (x @ kernel).reshape(batch, height + 3, width, 4, -1)
     y = parts[:, :height, :, 0]
     for i in range(1, 4):
         y += parts[:, i : i + height, :, i]
