@@ -5,7 +5,8 @@ described, and how far descriptors in fewer bits are from those in float32. Prin
 writes JSON.
 
 All forms describe the same uint8 images, which are already on the device, in batches of `--batch`.
-They take turns; the first round does not count. Forms of our network:
+They take turns; the first round does not count. Forms of our network, with weights as `embed` has
+them:
 
 - `float32`: products in full float32. The errors of all other forms are relative to it,
   |a - b| / |b| over all descriptors.
@@ -39,7 +40,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For benc
 from benchmarks import inference, networks, output
 from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
-from reid_jax.evaluation.descriptors import descriptor_function
+from reid_jax.evaluation.descriptors import descriptor_function, descriptor_weights
 from reid_jax.export import stablehlo
 from reid_jax.runtime.messages import clear_errors
 
@@ -53,7 +54,8 @@ Describe = Callable[[], np.ndarray]
 def in_jax(name: str, small: bool, images: np.ndarray) -> dict[str, Describe]:
     """Our forms, over images that are on the device."""
     model = inference.create_model(name, small)
-    variables, images = jax.device_put((model.variables, images))
+    device = jax.devices()[0]
+    images = jax.device_put(images, device)
     bfloat16 = networks.recipe(name, small, 8, "bfloat16").model
     forms = {
         "float32": (model.network, "highest"),
@@ -63,11 +65,12 @@ def in_jax(name: str, small: bool, images: np.ndarray) -> dict[str, Describe]:
 
     def runner(network, precision):
         described = jax.jit(descriptor_function(network))
+        weights = descriptor_weights(network, model.variables, [device])
 
         def describe():
             # A precision is part of the compiled program, so it holds while the program is traced.
             with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-                return jax.block_until_ready(described(variables, images))
+                return jax.block_until_ready(described(weights, images))
 
         return describe
 
