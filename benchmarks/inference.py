@@ -12,7 +12,7 @@ Prints a table and writes JSON.
 - `onnx`: our ONNX file in onnxruntime, if the extra `export` is installed.
 
 All forms have the same random weights and must return the same descriptors. For each number of
-crops they take turns. A pause and a call for one crop come before each call that counts: the
+crops they take turns. A pause and the same call, uncounted, come before each call that counts: the
 figures are those of a program that describes all the time. The process keeps freed memory, as our
 programs do (`reid_jax/runtime/allocator.py`). The first round does not count. A row has the median
 and the least milliseconds of a call, and images per second of the median. `embed / best` compares
@@ -150,7 +150,7 @@ def measure(name: str, small: bool, counts: list[int], rounds: int) -> list[dict
         for turn in range(1 + rounds):
             for form, describe in forms.items():
                 time.sleep(_PAUSE)
-                describe(crops[:1])
+                describe(crops)
                 start = time.perf_counter()
                 got = describe(crops)
                 seconds[form].append(time.perf_counter() - start)
