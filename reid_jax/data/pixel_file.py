@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -104,20 +105,23 @@ def _decode(
     row = math.prod((*size, 3))
     _make_room(path.parent, len(paths) * row, len(paths), share)
     unwritten: list[OSError] = []
+    one_at_a_time = threading.Lock()
 
     def keep(file, i, data, image):
         pixels = np.asarray(decoding.resize(image, size)).tobytes()
         try:
             # Not through a memory map: a full disk would then kill the process.
-            if os.pwrite(file.fileno(), pixels, i * row) < row:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with one_at_a_time:
+                file.seek(i * row)
+                if file.write(pixels) < row:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:  # Not a problem of the image.
             unwritten.append(error)
 
     try:
         with replacing(path, unique=True) as draft:
-            with draft.open("wb") as file:
-                os.truncate(file.fileno(), len(paths) * row)
+            with draft.open("wb", buffering=0) as file:
+                file.truncate(len(paths) * row)
                 problems = decoding.visit(paths, functools.partial(keep, file), progress)
             if problems:
                 raise _BadFiles

@@ -1,6 +1,7 @@
 """The file of decoded images, and the loaders that use it."""
 
 import errno
+import io
 import os
 import pathlib
 import shutil
@@ -131,13 +132,19 @@ def test_a_cache_that_cannot_be_made(paths, user_cache):
         DiskImages(paths, SIZE)
 
 
-def no_space(descriptor, data, offset):
-    raise OSError(errno.ENOSPC, "No space left on device")
+class FullDisk(io.FileIO):
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("pwrite", [no_space, lambda descriptor, data, offset: len(data) - 1])
-def test_a_disk_that_fills_up_is_no_problem_of_the_images(paths, cache, monkeypatch, pwrite):
-    monkeypatch.setattr(os, "pwrite", pwrite)
+class NearlyFullDisk(io.FileIO):
+    def write(self, data):
+        return super().write(data[:-1])
+
+
+@pytest.mark.parametrize("opened", [FullDisk, NearlyFullDisk])
+def test_a_disk_that_fills_up_is_no_problem_of_the_images(paths, cache, monkeypatch, opened):
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, mode, **_: opened(path, mode))
     with pytest.raises(
         OSError, match=r"cannot be written to .*pixels' \(No space left on device\)"
     ):
