@@ -343,6 +343,8 @@ def test_every_leaf_is_read(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_of_step", lambda config: config)
     seen = set()
     config = tiny(data, load(f"{network}_synthetic", "small"), epochs=1)
+    # Sizes of what never happens are not read.
+    config.augment.update({"erasing_probability": 0.5, "cutout_probability": 0.5})
     train.train(Recording(config, seen), str(tmp_path))
     # The other layouts read the file-name pattern, and the other policy reads its limit.
     config.data.layout, config.data.on_bad_image = "market1501", "skip"
