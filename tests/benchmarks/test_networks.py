@@ -113,8 +113,9 @@ def test_costs_on_paper(name):
     config = networks.recipe(name, small=True, batch=8, dtype="float32")
     costs = networks.count_costs(config, jax.devices()[0])
     assert costs["parameters"] == count_parameters(name)
-    # Forward, and the gradients of maps and of weights; the extras of PMM and HBFP are small.
-    assert 2.5 < costs["step_flops_per_image"] / costs["forward_flops_per_image"] < 3.5
+    # Forward, and the gradients of maps and of weights; the extras of PMM and HBFP are small. The
+    # stem, much of a network as narrow as this, has no gradient of its map.
+    assert 2.2 < costs["step_flops_per_image"] / costs["forward_flops_per_image"] < 3.5
     assert costs["breakdown"] is costs["bfp_and_pooling_share"] is None
 
 
