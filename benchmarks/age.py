@@ -39,6 +39,7 @@ MEASURED = {
     "memory": [*_STEP, "reid_jax/data", "reid_jax/evaluation"],
     "networks": _STEP,
     "ranking": ["reid_jax/evaluation"],
+    "resnet18_cpu": _TRIALS,
     "seeds_cpu": _TRIALS,
     "step": [*_STEP, "reid_jax/data"],
     "step_avx512": [*_STEP, "reid_jax/data", "benchmarks/step.py"],
