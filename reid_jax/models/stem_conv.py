@@ -1,12 +1,12 @@
 """The stem's 7x7 convolution with stride 2 of narrow trunks, as one product of matrices, on CPUs.
 
-XLA for CPUs takes as long for 4 results a location as for 64. The product takes as many
-multiplications as the convolution, for kernels of 8x8:
+XLA's convolution takes as long for 4 channels of the result as for 64. As a product it takes the
+multiplications of an 8x8 kernel, and no more:
 
-- Four neighbours of the image, 2x2, count as one location, so that the stride is 1.
-- Four locations that are neighbours in a row are a row of the first matrix.
-- The columns of the second are the results of each of the kernel's four rows of locations.
-- The results of four rows of the map are summed.
+- Four pixels, 2x2, count as one location, so that the stride is 1 and the kernel has 4x4 locations.
+- A row of the first matrix is four locations that follow each other in a row of the image.
+- A column of the second is a channel of the result, from one of the kernel's four rows.
+- The results of the four rows are summed.
 """
 
 import jax
