@@ -40,7 +40,7 @@ def open_images(
     *,
     team: hosts.Team = hosts.ALONE,
 ) -> Images:
-    """Read every file once, check that it decodes, and create a loader of the images.
+    """Check that every file decodes, and create a loader of the images.
 
     `memory` holds the resized pixels, N * H * W * 3 bytes. `disk` holds them in a file, which later
     runs open instead of the images. `tfdata` holds them in the same file, and tf.data gathers
@@ -60,8 +60,8 @@ def open_images(
         progress: called with progress messages while files are read; None disables them.
         devices: the devices that train on the images. None, as for evaluation, means that the
             host delivers the images: `device` then equals `memory`.
-        team: the hosts that read and decode the files. With `hosts.EVERYBODY`, each host does its
-          part and sends the result to the others.
+        team: the hosts that open the files. With `hosts.EVERYBODY`, each host decodes its part and
+            sends the result to the others. With a file of pixels, each host decodes all files.
 
     Returns:
         The images, in the order of the paths.
@@ -70,7 +70,7 @@ def open_images(
         ValueError: the loader is unknown, or some files are bad, see `decoding.raise_problems`;
           or the loader is `device` and a device has too little memory.
         ImportError: the loader is `tfdata` and TensorFlow is not installed.
-        OSError: the loader is `disk` and the user's cache cannot be written to.
+        OSError: the loader is `disk` and the user's cache cannot be written to, or lacks room.
     """
     if loader == "tfdata":
         from reid_jax.data.tfdata import TfdataImages
