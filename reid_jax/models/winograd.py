@@ -33,9 +33,11 @@ TRANSFORMED = "transformed"
 
 # Below 32 channels, the transforms' passes over the maps cost more than the products save. A layer
 # of few multiplications, here those of a 1x1 convolution of the same channels, takes about a
-# millisecond either way, and the tiles take longer to compile.
+# millisecond either way, and the tiles take longer to compile. With kernels that are transformed
+# already, fewer multiplications are enough.
 _CHANNELS = 32
 _MULTIPLICATIONS = 2**25
+_MULTIPLICATIONS_IF_TRANSFORMED = 2**23
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -50,7 +52,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     # In an export the batch size is a symbol, and whatever runs the file may choose.
     sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    if sizes_are_known and _is_wide(kernel) and _is_large(x, kernel.shape[3]):
+    if sizes_are_known and _is_wide(kernel) and _is_large(x, kernel.shape[3], _MULTIPLICATIONS):
         return _by_tiles_on_cpus(x, kernel)
     return directly(x, kernel)
 
@@ -87,7 +89,7 @@ def use_transformed(call: Callable, arguments: tuple, options: dict, context: An
         and layer.has_variable(TRANSFORMED, "kernel")
     ):
         (x,) = arguments
-        if _is_large(x, layer.features):
+        if _is_large(x, layer.features, _MULTIPLICATIONS_IF_TRANSFORMED):
             return _multiply(_tiles(x), layer.get_variable(TRANSFORMED, "kernel"), x.shape[1:3])
     return call(*arguments, **options)
 
@@ -96,8 +98,8 @@ def _is_wide(kernel: jax.Array | np.ndarray) -> bool:
     return min(kernel.shape[2:]) >= _CHANNELS
 
 
-def _is_large(x: jax.Array, outputs: int) -> bool:
-    return x.dtype == jnp.float32 and x.size * outputs >= _MULTIPLICATIONS
+def _is_large(x: jax.Array, outputs: int, least: int) -> bool:
+    return x.dtype == jnp.float32 and x.size * outputs >= least
 
 
 @jax.custom_vjp

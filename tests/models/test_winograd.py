@@ -188,8 +188,16 @@ def test_kernels_transformed_before_are_not_transformed_again():
     text = describe.lower(kept, x).as_text()
     assert "tensor<3x3x" not in text  # An argument that nothing reads is left out.
     assert text.count("stablehlo.dot_general") == 16 + 2
-    # Too small to matter, as without them.
-    assert "stablehlo.convolution" in describe.lower(kept, x[:1, :2]).as_text()
+
+
+def test_kernels_transformed_before_are_used_for_smaller_maps():
+    describe, variables, kept, x = block_with_transformed(1)
+    small = x[:1, :16]
+    assert "stablehlo.convolution" in describe.lower(variables, small).as_text()
+    assert "stablehlo.convolution" not in describe.lower(kept, small).as_text()
+    assert_near(describe(kept, small), describe(variables, small))
+    # Too small to matter.
+    assert "stablehlo.convolution" in describe.lower(kept, small[:, :8]).as_text()
 
 
 def test_only_wide_3x3_kernels_are_transformed(rng):
