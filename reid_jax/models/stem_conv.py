@@ -7,6 +7,10 @@ multiplications of an 8x8 kernel, and no more:
 - A row of the first matrix is four locations that follow each other in a row of the image.
 - A column of the second is a channel of the result, from one of the kernel's four rows.
 - The results of the four rows are summed.
+
+With four channels or fewer, it takes most of the time to copy locations into rows. There, a row of
+the first matrix is six locations and gives the results of three columns: half as many copies, and
+more multiplications, by zeros.
 """
 
 import jax
@@ -15,6 +19,8 @@ from jax import lax
 
 # With more channels XLA's convolution is faster.
 _CHANNELS = 32
+# Up to this number of channels three columns together are faster.
+_CHANNELS_TOGETHER, _COLUMNS_TOGETHER = 4, 3
 
 
 def conv7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -66,20 +72,29 @@ def by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution by one product of matrices."""
     batch, rows, columns, channels = x.shape
     height, width = -(-rows // 2), -(-columns // 2)  # of the result
-    # Zeros before the image make the margin even, and the kernel gets a row and a column of them.
-    margins = (0, 0), (4, 2 * height + 2 - rows), (4, 2 * width + 2 - columns), (0, 0)
-    x = jnp.pad(x, margins)
-    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    together = _COLUMNS_TOGETHER if kernel.shape[3] <= _CHANNELS_TOGETHER else 1
+    groups = -(-width // together)  # in a row of the result
+    step = 2 * together  # pixels from a group to the next
+    steps = -(-(step + 6) // step)  # that a group reads
 
-    x = x.reshape(batch, height + 3, 2, width + 3, 2 * channels)
-    x = jnp.stack([x[:, :, :, j : j + width] for j in range(4)], axis=4)
-    # (B, rows, 2, W / 2, 4 columns, 2 C): a location's values become the last axes.
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 16 * channels)
-    # (4 rows, 2, 4 columns, 2, C, D): the same order, then the kernel's rows and D.
-    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(1, 2, 3, 4, 0, 5)
-    kernel = kernel.reshape(16 * channels, -1)
-    parts = (x @ kernel).reshape(batch, height + 3, width, 4, -1)
+    # Zeros before the image make the margin even, and the kernel gets a row and a column of them.
+    margins = (4, 2 * height + 2 - rows), (4, (groups + steps - 1) * step - 4 - columns)
+    x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    # Each column of a group has the kernel in another place: (8, pixels, C, together, D).
+    pixels = steps * step
+    places = [((0, 0), (2 * i, pixels - 8 - 2 * i), (0, 0), (0, 0)) for i in range(together)]
+    kernel = jnp.stack([jnp.pad(kernel, place) for place in places], axis=3)
+
+    x = x.reshape(batch, height + 3, 2, groups + steps - 1, step * channels)
+    x = jnp.stack([x[:, :, :, i : i + groups] for i in range(steps)], axis=4)
+    # (B, rows, 2, groups, steps, step C): what a group reads becomes the last axes.
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 2 * pixels * channels)
+    # (4 rows, 2, pixels, C, together, D): the same order, then the kernel's rows and the results.
+    kernel = kernel.reshape(4, 2, pixels, channels, together, -1).transpose(1, 2, 3, 0, 4, 5)
+    kernel = kernel.reshape(2 * pixels * channels, -1)
+    parts = (x @ kernel).reshape(batch, height + 3, groups, 4, -1)
     y = parts[:, :height, :, 0]
     for i in range(1, 4):
         y += parts[:, i : i + height, :, i]
-    return y
+    return y.reshape(batch, height, groups * together, -1)[:, :, :width]

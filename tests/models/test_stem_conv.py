@@ -28,9 +28,10 @@ def assert_near(got, want, tolerance=2e-6):
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
+@pytest.mark.parametrize("outputs", [4, 5])
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_float64(rng, size):
-    x, kernel, _ = arrays(rng, size, 3, 5)
+def test_equals_float64(rng, size, outputs):
+    x, kernel, _ = arrays(rng, size, 3, outputs)
     want = in_float64(x, kernel)
     assert_near(by_product(x, kernel), want)
     assert_near(conv7x7(x, kernel), want)
@@ -53,8 +54,9 @@ def test_gradients_equal_float64(rng, size):
         assert_near(got, want)
 
 
-def test_rounding_errors_are_those_of_the_direct_way(rng):
-    x, kernel, _ = arrays(rng, (96, 64), 3, 16)
+@pytest.mark.parametrize("outputs", [4, 16])
+def test_rounding_errors_are_those_of_the_direct_way(rng, outputs):
+    x, kernel, _ = arrays(rng, (96, 64), 3, outputs)
     want = in_float64(x, kernel)
     error, usual = (
         np.sqrt(np.mean(np.square(way(x, kernel) - want))) for way in (by_product, directly)
