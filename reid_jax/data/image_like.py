@@ -42,7 +42,10 @@ def as_images(
         given: list[Any] = [images]
     elif hasattr(images, "shape"):
         array = np.asarray(images)
-        given = list(array[None] if array.ndim == 3 else array)
+        array = array[None] if array.ndim == 3 else array
+        if array.dtype == np.uint8 and array.shape[1:] == (*size, 3):
+            return _SizedImages(array)
+        given = list(array)
     elif isinstance(images, Iterable):
         given = list(images)
     else:
@@ -70,6 +73,21 @@ def _checked(i: int, pixels) -> np.ndarray:
             "Pillow, or pixels: uint8 RGB (H, W, 3)"
         )
     return array
+
+
+class _SizedImages:
+    """Pixels (N, H, W, 3) of the size asked for."""
+
+    def __init__(self, pixels: np.ndarray):
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """See `loaders.Images.batches`."""
+        for indices in index_batches:
+            yield self._pixels[indices]
 
 
 class _ArrayImages:

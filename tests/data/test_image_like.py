@@ -36,8 +36,12 @@ def test_pixels_are_resized_as_files_are(pixels, form, tmp_path):
     np.testing.assert_array_equal(got, wanted)
 
 
-def test_images_of_the_right_size_are_unchanged(pixels):
-    np.testing.assert_array_equal(all_of(as_images(pixels, (9, 5))), pixels)
+@pytest.mark.parametrize("form", [np.asarray, list])
+def test_images_of_the_right_size_are_unchanged(pixels, form):
+    images = as_images(form(pixels), (9, 5))
+    batches = list(images.batches(np.array([[2, 0], [1, 1]])))
+    np.testing.assert_array_equal(batches, pixels[[[2, 0], [1, 1]]])
+    assert not any(np.shares_memory(batch, pixels) for batch in batches)
 
 
 def test_sizes_may_differ_and_one_image_is_one(pixels, tmp_path):
