@@ -24,7 +24,7 @@ def test_what_is_written_and_printed(tmp_path, capsys, monkeypatch):
     content = json.loads(path.read_text())
     schema.check_record(content, SETTINGS, (ROW, EMBED))
     assert content["command"].endswith(" ".join(options))
-    assert pauses == [inference._PAUSE] * 2 * len(content["results"])
+    assert pauses == [inference._PAUSE] * len(content["results"])
     for count in (1, 3):
         forms = [row["form"] for row in content["results"] if row["count"] == count]
         assert forms[:4] == ["embed", "fixed 1", "fixed 8", "fixed 16"]
