@@ -114,8 +114,9 @@ def test_costs_on_paper(name):
     costs = networks.count_costs(config, jax.devices()[0])
     assert costs["parameters"] == count_parameters(name)
     # Forward, and the gradients of maps and of weights; the extras of PMM and HBFP are small. The
-    # stem, much of a network as narrow as this, has no gradient of its map.
-    assert 2.2 < costs["step_flops_per_image"] / costs["forward_flops_per_image"] < 3.5
+    # stem, much of a network as narrow as this, has no gradient of its map, and forward it
+    # multiplies by zeros too.
+    assert 2.0 < costs["step_flops_per_image"] / costs["forward_flops_per_image"] < 3.5
     assert costs["breakdown"] is costs["bfp_and_pooling_share"] is None
 
 
