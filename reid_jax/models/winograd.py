@@ -90,7 +90,7 @@ def use_transformed(call: Callable, arguments: tuple, options: dict, context: An
     ):
         (x,) = arguments
         if _is_large(x, layer.features, _MULTIPLICATIONS_IF_TRANSFORMED):
-            return _multiply(_tiles(x), layer.get_variable(TRANSFORMED, "kernel"), x.shape[1:3])
+            return _by_tiles_of_transformed(x, layer.get_variable(TRANSFORMED, "kernel"))
     return call(*arguments, **options)
 
 
@@ -132,6 +132,11 @@ def directly(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def by_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution by tiles."""
     return _multiply(_tiles(x), _transformed(kernel), x.shape[1:3])
+
+
+@jax.jit
+def _by_tiles_of_transformed(x: jax.Array, kernel: Grid) -> jax.Array:
+    return _multiply(_tiles(x), kernel, x.shape[1:3])
 
 
 @jax.jit
