@@ -37,6 +37,7 @@ MEASURED = {
     "input": ["reid_jax/data"],
     "input_msmt17": ["reid_jax/data", "benchmarks/input.py"],
     "memory": [*_STEP, "reid_jax/data", "reid_jax/evaluation"],
+    "mixings_cpu": _TRIALS,
     "networks": _STEP,
     "ranking": ["reid_jax/evaluation"],
     "resnet18_cpu": _TRIALS,
