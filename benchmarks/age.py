@@ -20,7 +20,7 @@ _GALLERIES = ["reid_jax/gallery*.py", "reid_jax/evaluation", "benchmarks/engines
 _INFERENCE = [
     *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
     *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),
-    "reid_jax/export/onnx.py",
+    *("reid_jax/data/image_like.py", "reid_jax/export/onnx.py"),
 ]
 #: The code that each JSON measures, in addition to the script of its name.
 MEASURED = {

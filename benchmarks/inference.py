@@ -12,12 +12,12 @@ Prints a table and writes JSON.
 - `onnx`: our ONNX file in onnxruntime, if the extra `export` is installed.
 
 All forms have the same random weights and must return the same descriptors. For each number of
-crops they take turns. A turn is a pause, calls that do not count, and calls that count, at least
-one and for a tenth of a second each: the figures are those of a program that describes all the
-time. The process keeps freed memory, as our programs do (`reid_jax/runtime/allocator.py`). A row
-has the median and the least milliseconds of a call, and images per second of the median. `embed /
-best` compares `embed` with the fastest fixed size, `embed / peers` with the fastest of the other
-programs.
+crops they take turns. A turn is a pause, a tenth of a second of calls that do not count, and as
+long of calls that count, at least one of each: the figures are those of a program that describes
+all the time. The process keeps freed memory, as our programs do (`reid_jax/runtime/allocator.py`).
+A row has the median and the least milliseconds of a call, and images per second of the median.
+`embed / best` compares `embed` with the fastest fixed size, `embed / peers` with the fastest of the
+other programs.
 """
 
 import argparse
@@ -174,7 +174,7 @@ def measure(name: str, small: bool, counts: list[int], rounds: int) -> list[dict
 
 
 def _calls(describe: Describe, crops: np.ndarray) -> list[float]:
-    """The seconds of each of the calls of a while."""
+    """Call for a while, at least once. Returns the seconds of each call."""
     seconds: list[float] = []
     while sum(seconds) < _WHILE:
         start = time.perf_counter()

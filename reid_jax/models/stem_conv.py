@@ -8,9 +8,9 @@ multiplications of an 8x8 kernel, and no more:
 - A column of the second is a channel of the result, from one of the kernel's four rows.
 - The results of the four rows are summed.
 
-With four channels or fewer, it takes most of the time to copy locations into rows. There, a row of
-the first matrix is six locations and gives the results of three columns: half as many copies, and
-more multiplications, by zeros.
+With four channels or fewer, copying locations into rows takes most of the time. A row of the first
+matrix is then six locations and gives the results of three columns: half as many copies, and more
+multiplications, by zeros.
 """
 
 import jax
