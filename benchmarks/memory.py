@@ -1,11 +1,11 @@
 """The memory of a training run: `python benchmarks/memory.py`, from the repository root.
 
-Measures the peak host memory of `reid_jax.programs.train.train` over a data set of Market-1501's
+Measures the peak host memory of `reid_jax.programs.train.train` over a dataset of Market-1501's
 size for each loader, and compares it with the expected size. Prints a table and writes JSON. If a
 peak is above its limit, the program reports it and ends with exit status 1: the limit is a promise
 of the README, and this script tests it.
 
-*The data set* is a folder in Market-1501's layout with its counts: 12,936 training boxes of 751
+*The dataset* is a folder in Market-1501's layout with its counts: 12,936 training boxes of 751
 identities, 3,368 queries and 15,913 gallery boxes, of 750 other identities and of distractors. The
 files are different JPEG files of 64x128 pixels: 128 synthetic pedestrians, with the noise of a
 camera.
@@ -115,7 +115,7 @@ def write_dataset(root: str, size: dict[str, int]) -> None:
 
 
 def write_few(root: str, whole: str) -> None:
-    """Write a data set with the training split of another and a small part of its test split."""
+    """Write a dataset with the training split of another and a small part of its test split."""
     os.symlink(os.path.join(whole, FOLDERS["train"]), os.path.join(root, FOLDERS["train"]))
     for split, most in FEW.items():
         folder = FOLDERS[split]

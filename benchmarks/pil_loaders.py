@@ -150,7 +150,7 @@ def _start_dataloader(worker: int) -> None:
 
 @dataclasses.dataclass
 class _Files:
-    """A data set for PyTorch's DataLoader."""
+    """A dataset for PyTorch's DataLoader."""
 
     paths: Sequence[str]
     size: tuple[int, int]

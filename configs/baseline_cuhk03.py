@@ -6,8 +6,8 @@ r"""HBFP-Net's baseline on CUHK03-NP (767 / 700 split of Zhong et al., CVPR 2017
 Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and 5,332 gallery
 images; labeled boxes: 7,368 and 5,328.
 Published: no figures; the paper's table 2 is for Market-1501.
-Measured with this code: the CUHK03 rows of the README, `detected,half40` from pretrained and
-`detected,small` from random weights, on a part of the training split; see docs/results.md.
+Measured with this code on a part of the training split: `detected,half40` from pretrained weights
+(README and docs/results.md) and `detected,small` from random weights (docs/results.md).
 
 Strings: `detected` (default) or `labeled`; a row of table 2: `ls+cutout` (default), `ls` or
 `triplet`; `small` (narrow trunk, 192x64 images, trains on a CPU); `half` or `half40` (half-width

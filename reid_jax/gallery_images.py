@@ -44,7 +44,7 @@ class Images(Rows):
         Args:
             features: numbers (N, D), or (D,) for one image; float32 is stored unchanged.
             pids: identities, N integers or one for all. None means 0 for all, an unknown person (a
-                distractor in re-ID data sets). -1 is junk, which no search finds.
+                distractor in re-ID datasets). -1 is junk, which no search finds.
             camids: cameras, N integers or one for all. None means 0 for all.
             names: N texts or paths that identify the images. None means "" for all.
 

@@ -231,7 +231,8 @@ def load(
         workdir: folder of a run, whose `run.json` and `checkpoints/` are read, or a file of
             `reid-jax pack`. Neither is changed.
         checkpoint: `latest`, `best` by mAP, or a step. A packed file holds one checkpoint.
-        batch_size: see `Model`.
+        batch_size: images per batch at most, rounded up to a multiple of the number of devices. By
+            default `eval.batch_size` of the recipe; on CPUs it may be smaller.
 
     Raises:
         FileNotFoundError: no run, or no such checkpoint.

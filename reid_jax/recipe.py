@@ -47,7 +47,7 @@ class SyntheticConfig(Section, Protocol):
 
 
 class DataConfig(Section, Protocol):
-    """`data`: the data set, its images and its batches."""
+    """`data`: the dataset, its images and its batches."""
 
     layout: str
     root: str

@@ -1,4 +1,4 @@
-"""Files from others: runs and data sets that try to do harm, read by real programs.
+"""Files from others: runs and datasets that try to do harm, read by real programs.
 
 A separate process trains and evaluates, while an audit hook records which files Python opens for
 writing, and what it starts or unpickles. Then it reads the files that try to run code.

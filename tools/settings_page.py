@@ -27,8 +27,10 @@ Every setting ("leaf") of a recipe. Override one on the command line by its name
 value out of range, or a name that does not exist, is an error before a run starts. Whole numbers
 are below 2^31.
 
-Defaults are those at full size; a word such as `small` changes some. If recipes differ, the default
-of each is given by the first half of its name.
+Defaults are those of the recipes for Market-1501 at full size, but each recipe names its own
+`data.root`. Recipes for other datasets also differ in `data.layout` and `model.top_k`; a word such
+as `small` changes more. If networks differ, the default of each is given by the first half of the
+recipe's name.
 """
 
 # Recipes at full size, by the first half of their names.

@@ -65,7 +65,7 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
         )
     overridden = recipe_flags.overridden(argv)
     if "data.also" not in overridden and {"data.root", "data.layout"} & set(overridden):
-        config.data.also = ()  # Another data set was named, so only that is evaluated.
+        config.data.also = ()  # Another dataset was named, so only that is evaluated.
     recipe_flags.define(config, argv, values)
     others = [leaf for leaf in overridden if leaf.split(".")[0] not in _SECTIONS]
     if others:
@@ -161,8 +161,8 @@ def _help(prog: str, arguments: list[str], values: flags.FlagValues) -> str:
             f"usage: {prog} --workdir=FOLDER [flags] [--config.LEAF=VALUE ...]",
             "",
             "Evaluates a run. Recipe, number of identities and weights come from the workdir.",
-            "Override leaves of data and eval to evaluate on another data set:",
-            "--config.data.layout=folder --config.data.root=FOLDER. Only that data set is then",
+            "Override leaves of data and eval to evaluate on another dataset:",
+            "--config.data.layout=folder --config.data.root=FOLDER. Only that dataset is then",
             "evaluated; --config.data.also adds others.",
             "",
             "flags:",

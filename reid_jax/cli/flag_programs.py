@@ -117,5 +117,5 @@ def _announce(values: flags.FlagValues, work: str) -> None:
     libraries = "JAX and TensorFlow" if data.loader == "tfdata" else "JAX"
     place = f" in {shown(data.root)}" if data.root else ""
     others = len(data.get("also") or ())
-    also = f" and {counted(others, 'more data set')}" if others else ""
+    also = f" and {counted(others, 'more dataset')}" if others else ""
     say(f"loading {libraries} to {work} on {data.layout} data{place}{also}")

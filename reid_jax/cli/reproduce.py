@@ -74,7 +74,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         usage="%(prog)s TABLE [options] [--config.LEAF=VALUE ...]",
-        description="Runs the rows of a paper's table for all available data sets, and writes "
+        description="Runs the rows of a paper's table for all available datasets, and writes "
         "the published and the measured figures to WORKDIR/TABLE.md and .json. Run the same "
         "command again to continue.",
         epilog="Further leaves, --config.LEAF=VALUE, are overridden in every run.",

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax split") -> No
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Makes the folders train, query and gallery of a data set from photographs. "
+        description="Makes the folders train, query and gallery of a dataset from photographs. "
         "People to train on and people to search for are different.",
         allow_abbrev=False,
     )
@@ -85,7 +85,7 @@ def _whole(least: int) -> Callable[[str], int]:
 
 
 def _command(options: argparse.Namespace, layout: str, identities: int) -> str:
-    """The command that trains on the new data set."""
+    """The command that trains on the new dataset."""
     name = os.path.basename(os.path.abspath(options.out))
     arguments = [
         f"--config={_RECIPE}",

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from reid_jax.cli import recipe_flags
 from reid_jax.runtime.messages import clear_errors, shown
 
-# Default recipes, for the data set that the authors' programs train on.
+# Default recipes, for the dataset that the authors' programs train on.
 _RECIPES = {"pmm": "pmm_market", "bdb": "bdb_market"}
 
 
@@ -57,7 +57,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "or timm's names, or of Caffe, OUT is a file for --config.model.pretrained. For a "
         "checkpoint of the authors' PMM or of BDB, OUT is a workdir for reid-jax eval.",
         epilog="--config names the recipe that a PMM or BDB was trained with; the evaluation uses "
-        "its data set and image size. Default: the recipe for Market-1501. Trunk, dimensions "
+        "its dataset and image size. Default: the recipe for Market-1501. Trunk, dimensions "
         "and number of identities are read from FILE.",
         allow_abbrev=False,
     )

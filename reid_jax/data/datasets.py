@@ -1,4 +1,4 @@
-"""The data sets that a recipe names."""
+"""The datasets that a recipe names."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reid_jax.choices import LAYOUTS, data_set
+from reid_jax.choices import LAYOUTS, parse_dataset
 from reid_jax.data import layouts, skipping, splits, synthetic
 from reid_jax.recipe import DataConfig
 from reid_jax.runtime import hosts
@@ -16,7 +16,7 @@ from reid_jax.runtime.progress import Progress
 
 
 class _Source(NamedTuple):
-    """The place of a data set, and its form."""
+    """The place of a dataset, and its form."""
 
     layout: str
     root: str
@@ -28,7 +28,7 @@ def load(config: DataConfig, progress: Progress = None, *, to_train: bool = True
     """List the images of `config`, a recipe's `data`; draw synthetic pedestrians on first use.
 
     If `on_bad_image` is `skip`, bad images are omitted, and so are identities without good images.
-    Other data sets, which `also` names, are left out; see `load_all`.
+    Other datasets, which `also` names, are left out; see `load_all`.
 
     Args:
         config: a recipe's `data`.
@@ -47,12 +47,12 @@ def load(config: DataConfig, progress: Progress = None, *, to_train: bool = True
 def load_all(
     config: DataConfig, progress: Progress = None, *, to_train: bool = True
 ) -> list[splits.Dataset]:
-    """As `load`, for the data set of `data.root` and then those of `data.also`, in their order.
+    """As `load`, for the dataset of `data.root` and then those of `data.also`, in their order.
 
     Each keeps the numbers of its identities and cameras. `unions.join` sets them apart.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`; for a data set of `data.also`, the message names
+        FileNotFoundError, ValueError: as `load`; for a dataset of `data.also`, the message names
           its entry. Also if two of them have the same folder.
     """
     others = hosts.together(lambda: _others(config))
@@ -63,7 +63,7 @@ def load_all(
 def _load(
     sources: Mapping[str, _Source], config: DataConfig, progress: Progress, to_train: bool
 ) -> list[splits.Dataset]:
-    """Load data sets by their entries in `data.also`, which is "" for the first one.
+    """Load datasets by their entries in `data.also`, which is "" for the first one.
 
     All are listed before images are decoded, which may take minutes.
     """
@@ -100,7 +100,7 @@ def _without_bad(
 
 
 def _first(config: DataConfig) -> _Source:
-    """The data set of `data.root`. Synthetic pedestrians are drawn if they do not exist."""
+    """The dataset of `data.root`. Synthetic pedestrians are drawn if they do not exist."""
     root = _root(config)
     if config.layout == "synthetic":
         hosts.from_first(lambda: _draw(config, root))
@@ -121,11 +121,11 @@ def _draw(config: DataConfig, root: str) -> None:
 
 
 def _others(config: DataConfig) -> dict[str, _Source]:
-    """The data sets of `data.also` by their entries. Checks that each is there, and named once."""
+    """The datasets of `data.also` by their entries. Checks that each is there, and named once."""
     seen = {os.path.realpath(_root(config)): "data.root"}
     found = {}
     for entry in config.also:
-        named = data_set(entry)
+        named = parse_dataset(entry)
         if named is None:
             known = ", ".join(LAYOUTS)
             raise ValueError(f"data.also holds {entry!r}; it must be LAYOUT:ROOT, of {known}")
@@ -139,7 +139,7 @@ def _others(config: DataConfig) -> dict[str, _Source]:
         place = os.path.realpath(root)
         if place in seen:
             raise ValueError(
-                f"data.also names {entry!r}, the same {what} as {seen[place]}: name each data set "
+                f"data.also names {entry!r}, the same {what} as {seen[place]}: name each dataset "
                 "once"
             )
         seen[place] = f"{entry!r} before it"
@@ -181,7 +181,7 @@ def load_extra(
 
 
 def fingerprint(*datasets: splits.Dataset) -> dict[str, int | str]:
-    """A fingerprint of the training images of one or several data sets, without reading them.
+    """A fingerprint of the training images of one or several datasets, without reading them.
 
     Returns:
         `count`, N, and `sha256` of the files' names below `Dataset.folder`, sizes and labels, in
@@ -190,7 +190,7 @@ def fingerprint(*datasets: splits.Dataset) -> dict[str, int | str]:
     digest = hashlib.sha256()
     for i, dataset in enumerate(datasets):
         if i:
-            digest.update(b"\0\0")  # The next data set begins.
+            digest.update(b"\0\0")  # The next dataset begins.
         for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
             name = os.fsencode(os.path.relpath(path, dataset.folder or "."))
             digest.update(b"%b\0%d\0%d\0" % (name, _size(path), label))

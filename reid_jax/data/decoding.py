@@ -37,7 +37,7 @@ FORMATS = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
 }
-#: The suffixes of images, in lower case: files with other suffixes are not part of a data set.
+#: The suffixes of images, in lower case: files with other suffixes are not part of a dataset.
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 
 # EXIF's orientation, and the operation that turns such an image upright.

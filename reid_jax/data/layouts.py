@@ -1,4 +1,4 @@
-"""Folder layouts of re-ID data sets: which images they hold, of whom, under which camera."""
+"""Folder layouts of re-ID datasets: which images they hold, of whom, under which camera."""
 
 import collections
 import dataclasses
@@ -61,7 +61,7 @@ def read(
     folders: Sequence[str] | None = None,
     to_train: bool = True,
 ) -> Dataset:
-    """Read the file names of a data set; no image is opened.
+    """Read the file names of a dataset; no image is opened.
 
     Images are the files that `image_files.find_images` finds in a split's folder and below.
 
@@ -86,7 +86,7 @@ def read(
         to_train: whether to read the training split. If not, it is empty, and need not exist.
 
     Returns:
-        The data set.
+        The dataset.
 
     Raises:
         FileNotFoundError: the root, a split's folder or a listed file does not exist.

@@ -1,4 +1,4 @@
-"""Data sets whose people and cameras have names: the numbers of names, and data without cameras."""
+"""Datasets whose people and cameras have names: the numbers of names, and data without cameras."""
 
 import collections
 import os

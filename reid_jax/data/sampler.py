@@ -16,13 +16,13 @@ class IdentitySampler:
     identities, the epoch's last batch is filled with identities of its first, so that the
     identities in a batch are always distinct.
 
-    A batch that is balanced over D data sets takes P / D identities of each. If D does not divide
-    P, the first data sets give one more. Each data set has epochs of its own, as above.
+    A batch that is balanced over D datasets takes P / D identities of each. If D does not divide
+    P, the first datasets give one more. Each dataset has epochs of its own, as above.
 
     No state is carried from step to step, so training may start at any step, at no cost.
 
     Attributes:
-        steps_per_epoch: ceil(C / P). If batches are balanced, the most that a data set needs.
+        steps_per_epoch: ceil(C / P). If batches are balanced, the most that a dataset needs.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class IdentitySampler:
             num_identities: P, identities in a batch.
             num_instances: K, images of each.
             seed: a non-negative integer.
-            sources: (N,) integers from 0 to D - 1, the data set of each image, to balance batches
-                over data sets. None does not balance them.
+            sources: (N,) integers from 0 to D - 1, the dataset of each image, to balance batches
+                over datasets. None does not balance them.
 
         Raises:
             ValueError: P < 2, K < 1, there are fewer than P identities; or, if batches are
-                balanced, P < D, or a data set has too few identities for its part of a batch.
+                balanced, P < D, or a dataset has too few identities for its part of a batch.
         """
         if num_identities < 2:
             raise ValueError(
@@ -71,7 +71,7 @@ class IdentitySampler:
 
         Returns:
             (P * K,) int32 indices of images; the K images of an identity are adjacent, and so are
-            the identities of a data set if batches are balanced.
+            the identities of a dataset if batches are balanced.
         """
         return np.concatenate([images for part in self._parts for images in part.draw(step)])
 
@@ -138,7 +138,7 @@ def _balanced(
     seed: int,
     sources: np.ndarray,
 ) -> list[_Part]:
-    """A part of the batch for each data set."""
+    """A part of the batch for each dataset."""
     pools: list[list[np.ndarray]] = [[] for _ in range(int(sources.max()) + 1)]
     for indices in images:
         pools[sources[indices[0]]].append(indices)
@@ -146,13 +146,13 @@ def _balanced(
     if not least:
         raise ValueError(
             f"data.identities_per_batch = {num_identities} is fewer than the "
-            f"{counted(len(pools), 'data set')}: raise it, or set data.balanced=False"
+            f"{counted(len(pools), 'dataset')}: raise it, or set data.balanced=False"
         )
     parts = []
     for i, pool in enumerate(pools):
         share = least + (i < more)
         if len(pool) < share:
-            which = f"data set {i} of data.also" if i else "the data set of data.root"
+            which = f"dataset {i} of data.also" if i else "the dataset of data.root"
             raise ValueError(
                 f"a balanced batch of data.identities_per_batch = {num_identities} takes {share} "
                 f"identities of {which}, which has {len(pool)}: lower it, or set "

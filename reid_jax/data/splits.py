@@ -1,4 +1,4 @@
-"""The images of a data set in three splits: train, query and gallery."""
+"""The images of a dataset in three splits: train, query and gallery."""
 
 import dataclasses
 import os
@@ -51,7 +51,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits of a data set.
+    """The three splits of a dataset.
 
     Attributes:
         train: images to learn from.

@@ -1,4 +1,4 @@
-"""Several data sets: their names, and their training images as one split."""
+"""Several datasets: their names, and their training images as one split."""
 
 import collections
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from reid_jax.data.splits import Dataset, Split
 
 
 def names(datasets: Sequence[Dataset]) -> list[str]:
-    """A short name for each data set: its layout; `people-2` for the second of a layout.
+    """A short name for each dataset: its layout; `people-2` for the second of a layout.
 
     They do not depend on folders, so a run keeps them if its data move.
     """
@@ -23,7 +23,7 @@ def names(datasets: Sequence[Dataset]) -> list[str]:
 
 
 def join(splits: Sequence[Split]) -> Split:
-    """Join splits of different data sets, which share no person and no camera.
+    """Join splits of different datasets, which share no person and no camera.
 
     Identities and cameras are numbered from 1, split after split, in the order of their numbers in
     each. A single split is returned unchanged.

@@ -280,7 +280,7 @@ def table(result: RankingResult) -> str:
 
 
 def tables(results: Mapping[str, RankingResult]) -> str:
-    """The scores on several data sets by name, one row each; `table` if there is only one."""
+    """The scores on several datasets by name, one row each; `table` if there is only one."""
     if len(results) == 1:
         return table(*results.values())
     width = max(map(len, results))

@@ -110,8 +110,8 @@ class EvaluatedRun:
         config: the run's recipe, perhaps with other `data` or `eval`.
         workdir: the run's folder.
         step: the step of the checkpoint.
-        scores: of the data set of `data.root`, then of those of `data.also`.
-        evaluation: descriptors and scores of the first data set.
+        scores: of the dataset of `data.root`, then of those of `data.also`.
+        evaluation: descriptors and scores of the first dataset.
         drawn: (n,) int32 indices of its queries to draw.
     """
 
@@ -134,7 +134,7 @@ def evaluate_run(
 ) -> EvaluatedRun:
     """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
-    If `data.also` names more data sets, each is evaluated by itself. With several hosts, each
+    If `data.also` names more datasets, each is evaluated by itself. With several hosts, each
     evaluates its part, and the first reads the checkpoint and writes. If bad images were left out,
     `skipped_images.json` beside the results names them.
 

@@ -83,7 +83,7 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
 
 
 def _all_results(results: Mapping[str, Any] | None) -> list[str]:
-    """The results on each data set."""
+    """The results on each dataset."""
     if results is None:
         return ["Not measured."]
     others = [part for other in results.get("also", []) for part in ("", *_results(other))]

@@ -88,7 +88,7 @@ def pack_run(
 
 
 def _trained_on(data: DataConfig) -> dict[str, Any]:
-    """The layout and the folder of the training data; and of each data set of `data.also`."""
+    """The layout and the folder of the training data; and of each dataset of `data.also`."""
     named = {"layout": data.layout, "folder": _name(data.root)}
     also = [map(_name, entry.split(":", 1)) for entry in data.also]
     others = [{"layout": layout, "folder": folder} for layout, folder in also]

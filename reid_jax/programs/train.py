@@ -68,7 +68,7 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
         workdir: the run's folder, created if it does not exist.
 
     Returns:
-        The evaluation of the last step, on the data set of `data.root`.
+        The evaluation of the last step, on the dataset of `data.root`.
 
     Raises:
         ValueError, OSError: bad settings, data or workdir; raised before training starts.
@@ -154,11 +154,11 @@ class _TrainingData:
 class _Evaluations:
     """Evaluates states while a run trains: prints the scores, records them and draws the curves.
 
-    The first data set decides which checkpoint is the best. Records of the others have the kind
+    The first dataset decides which checkpoint is the best. Records of the others have the kind
     `eval/NAME`.
 
     Attributes:
-        last: the latest result on the first data set.
+        last: the latest result on the first dataset.
     """
 
     last: RankingResult
@@ -249,7 +249,7 @@ def _evaluators(
     config: RecipeConfig,
     devices: list[jax.Device],
 ) -> dict[str, Evaluator]:
-    """An evaluator of each data set, by its name."""
+    """An evaluator of each dataset, by its name."""
     first = Evaluator(network, sets[0], config, own_devices(devices), say)
     every = [first, *(first.on(dataset) for dataset in sets[1:])]
     return dict(zip(unions.names(sets), every, strict=True))
@@ -305,7 +305,7 @@ def _opening(
 
 
 def _content(images: Split, sets: Sequence[Dataset]) -> str:
-    """The numbers of training images and identities; if there are several data sets, of each."""
+    """The numbers of training images and identities; if there are several datasets, of each."""
 
     def counts(split: Split) -> str:
         identities = counted(split.num_identities, "identity", "identities")
@@ -315,7 +315,7 @@ def _content(images: Split, sets: Sequence[Dataset]) -> str:
     if len(sets) == 1:
         return each[0]
     named = [f"{name}: {text}" for name, text in zip(unions.names(sets), each, strict=True)]
-    return f"{counts(images)} in {len(sets)} data sets ({'; '.join(named)})"
+    return f"{counts(images)} in {len(sets)} datasets ({'; '.join(named)})"
 
 
 def _check_not_past_end(start_step: int, calendar: Calendar, workdir: str) -> None:

@@ -161,7 +161,7 @@ TABLES = {
             Row("A-Hard-Mix", "pmm", ((94.1, 85.2), (88.0, 74.6), (76.3, 73.0))),
         ),
         note=(
-            r"The paper's row CutOut has the figures of BDB\* on two of the data sets, and its "
+            r"The paper's row CutOut has the figures of BDB\* on two of the datasets, and its "
             "table 1 has BDB in that place. Here the row is BDB. The row after it is ours."
         ),
     ),

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from reid_jax.choices import LAYOUTS, data_set
+from reid_jax.choices import LAYOUTS, parse_dataset
 
 
 class Leaf(NamedTuple):
@@ -64,7 +64,8 @@ def one_of(*names: str) -> Leaf:
 
 def several(each: Leaf, *counts: int, least: int = 0) -> Leaf:
     """A tuple or list with one of the lengths `counts`, or with any length from `least` on."""
-    length = f"length {' or '.join(map(str, counts))}" if counts else f"at least length {least}"
+    least_length = f"length {least} or more" if least else "any length"
+    length = f"length {' or '.join(map(str, counts))}" if counts else least_length
 
     def holds(value):
         return (
@@ -100,9 +101,9 @@ SWITCH = Leaf("True or False", lambda value: isinstance(value, bool))
 TEXT = Leaf("text", lambda value: isinstance(value, str))
 ANYTHING = Leaf("anything", lambda value: True)
 SHARE = number(least=0, most=1)
-#: A data set, such as `people:shop`.
-DATA_SET = Leaf(
+#: A dataset, such as `people:shop`.
+DATASET = Leaf(
     "text of the form LAYOUT:ROOT, with a LAYOUT of " + ", ".join(LAYOUTS),
-    lambda value: isinstance(value, str) and data_set(value) is not None,
+    lambda value: isinstance(value, str) and parse_dataset(value) is not None,
 )
 COUNT = whole(1)

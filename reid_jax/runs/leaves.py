@@ -5,7 +5,7 @@ import operator
 from reid_jax import choices
 from reid_jax.runs.leaf_kinds import (
     COUNT,
-    DATA_SET,
+    DATASET,
     SHARE,
     SWITCH,
     TEXT,
@@ -30,7 +30,7 @@ LEAVES = {
             "How splits, identities and cameras are named; synthetic pedestrians are drawn on "
             "first use."
         ),
-        "root": TEXT.means("Folder of the data set, or the CSV file of data.layout=csv."),
+        "root": TEXT.means("Folder of the dataset, or the CSV file of data.layout=csv."),
         "pattern": TEXT.means(
             "Regular expression of file names with the groups pid and, if cameras are known, "
             "camid, for data.layout=folder; empty for IDENTITY_cCAMERA."
@@ -39,8 +39,8 @@ LEAVES = {
             "Folders of training, query and gallery images below data.root, for any layout but csv "
             "and synthetic; empty for those of the layout."
         ),
-        "also": several(DATA_SET).means(
-            "More data sets to train and evaluate on, each as LAYOUT:ROOT; data.root decides which "
+        "also": several(DATASET).means(
+            "More datasets to train and evaluate on, each as LAYOUT:ROOT; data.root decides which "
             "checkpoint is the best."
         ),
         "synthetic": {
@@ -69,7 +69,7 @@ LEAVES = {
             "Images of each identity in a batch."
         ),
         "balanced": SWITCH.means(
-            "Take equally many identities of each data set into a batch, as near as possible."
+            "Take equally many identities of each dataset into a batch, as near as possible."
         ),
     },
     "augment": {

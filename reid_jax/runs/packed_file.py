@@ -8,7 +8,7 @@ Metadata, one JSON text in ASCII under the key `reid_jax`:
     step: the step of the checkpoint.
     run: the content of `run.json`.
     trained_on: the training data: layout, folder, number of images and identities; and, under
-        `also`, layout and folder of each further data set.
+        `also`, layout and folder of each further dataset.
     results: the content of `results.json`, or null.
     crc32: a checksum of all the others and of the tensors.
 """

@@ -165,11 +165,11 @@ def _of_data(data: DataConfig) -> Iterator[str]:
         )
     sets = 1 + len(data.also)
     if data.balanced and sets == 1:
-        yield "data.balanced is True, but data.also names no other data set: leave it False"
+        yield "data.balanced is True, but data.also names no other dataset: leave it False"
     elif data.balanced and data.identities_per_batch < sets:
         yield (
             f"data.identities_per_batch is {data.identities_per_batch}; with data.balanced, it "
-            f"must be at least the number of data sets, {sets}"
+            f"must be at least the number of datasets, {sets}"
         )
     cameras = data.synthetic.train_cameras + data.synthetic.test_cameras
     if cameras > choices.MAX_CAMERAS:

@@ -322,7 +322,7 @@ def _series(records: Sequence[Mapping[str, object]]) -> dict[str, _Curve]:
     """Return the ascending steps and the values of each numeric key, both float64."""
     points: dict[str, dict[int, float]] = {}
     for record in records:
-        if str(record.get("kind")).startswith("eval/"):  # For another data set than the first.
+        if str(record.get("kind")).startswith("eval/"):  # For another dataset than the first.
             continue
         for key, value in record.items():
             step = record.get("step")

@@ -103,7 +103,7 @@ def test_limits():
     ]
 
 
-def test_the_data_set(tmp_path):
+def test_the_dataset(tmp_path):
     size = {"train": 20, "identities": 6, "query": 8, "gallery": 30}
     whole, few = tmp_path / "whole", tmp_path / "few"
     whole.mkdir()

@@ -97,7 +97,7 @@ def test_fingerprint_is_of_the_training_images_wherever_they_are(root):
 
 @pytest.fixture
 def shop(root, draw):
-    """Another data set, of PNG files without cameras, as an entry of `data.also`."""
+    """Another dataset, of PNG files without cameras, as an entry of `data.also`."""
     folder = root / "shop"
     for split, people in (("train", "abc"), ("query", "xy"), ("gallery", "xy")):
         for person in people:
@@ -111,7 +111,7 @@ def also(root, *entries, **leaves):
     return recipe(root, **{"also": entries, "on_bad_image": "error"} | leaves)
 
 
-def test_several_data_sets_are_those_read_by_themselves(root, shop):
+def test_several_datasets_are_those_read_by_themselves(root, shop):
     market, people = datasets.load_all(also(root, shop))
     alone = layouts.read("market1501", root), layouts.read("people", root / "shop")
     for found, expected in zip((market, people), alone, strict=True):
@@ -128,7 +128,7 @@ def test_several_data_sets_are_those_read_by_themselves(root, shop):
     assert (len(people.train), len(people.query)) == (0, 4)
 
 
-def test_bad_images_of_each_data_set_are_skipped(root, shop):
+def test_bad_images_of_each_dataset_are_skipped(root, shop):
     bad = root / "shop" / "train" / "a" / "1.png"
     bad.write_bytes(b"")
     _, people = datasets.load_all(also(root, shop, on_bad_image="skip"))
@@ -143,7 +143,7 @@ def test_bad_images_of_each_data_set_are_skipped(root, shop):
         ("csv:{root}/list.csv", "list.csv' has no line with the split 'query'$"),
         ("peeple:{root}/shop", "data.also holds 'peeple:.*; it must be LAYOUT:ROOT, of market1501"),
         ("{root}/shop", "it must be LAYOUT:ROOT"),
-        ("market1501:{root}", "the same folder as data.root: name each data set once"),
+        ("market1501:{root}", "the same folder as data.root: name each dataset once"),
         ("people:{root}/link", "the same folder as 'people:.*shop' before it: name each"),
         ("people:{root}/empty", "no image .* in or below .*empty/train.*apply to data.root only"),
         ("cuhk03:{root}/copy", "no folder 'bounding_box_train' .*, which holds 'gallery', 'query'"),
@@ -164,7 +164,7 @@ def test_errors_name_the_entry(entry, message, root, shop):
     assert entry.rpartition(":")[2] in str(caught.value)
 
 
-def test_all_data_sets_are_listed_before_images_are_decoded(root, shop):
+def test_all_datasets_are_listed_before_images_are_decoded(root, shop):
     shutil.rmtree(root / "shop" / "query")
     lines = []
     with pytest.raises(FileNotFoundError, match="no folder 'query'"):
@@ -173,13 +173,13 @@ def test_all_data_sets_are_listed_before_images_are_decoded(root, shop):
 
 
 @pytest.mark.parametrize("split", ["train", "query"])
-def test_a_data_set_without_a_split_is_named(split, root, shop):
+def test_a_dataset_without_a_split_is_named(split, root, shop):
     shutil.rmtree(root / "shop" / split)
     with pytest.raises(FileNotFoundError, match=f"^data.also names '{shop}': no folder '{split}'"):
         datasets.load_all(also(root, shop))
 
 
-def test_the_fingerprint_is_of_all_data_sets(root, shop):
+def test_the_fingerprint_is_of_all_datasets(root, shop):
     def fingerprint(*entries):
         return datasets.fingerprint(*datasets.load_all(also(root, *entries)))
 

@@ -1,4 +1,4 @@
-"""Folders and lists with names of any kind give a data set, or an error that names the cause."""
+"""Folders and lists with names of any kind give a dataset, or an error that names the cause."""
 
 import os
 import pathlib
@@ -55,7 +55,7 @@ def is_good(split):
 
 
 def read(layout, root):
-    """The data set, or the message of one of the documented errors."""
+    """The dataset, or the message of one of the documented errors."""
     try:
         dataset = layouts.read(layout, root)
     except (ValueError, FileNotFoundError) as error:
@@ -90,7 +90,7 @@ def test_folders(layout):
     def any_names(split_names):
         with tempfile.TemporaryDirectory() as root:
             written = []
-            # A data set that is good except for the added files.
+            # A dataset that is good except for the added files.
             for folder, pid, camid in zip(FOLDERS[layout], (1, 2, 2), (1, 1, 2), strict=True):
                 path = pathlib.Path(root, folder)
                 path.mkdir()

@@ -138,7 +138,7 @@ def test_line_of_another_form(tmp_path, name, line):
 def test_line_that_leads_out_of_the_folder(tmp_path, path):
     root = make(tmp_path)
     path = path.format(root=root)
-    (root / "0_0_1_0").touch()  # It exists, but is not part of the data set.
+    (root / "0_0_1_0").touch()  # It exists, but is not part of the dataset.
     (root / "list_query.txt").write_text(f"{path} 0\n")
     with pytest.raises(ValueError, match=r"list_query\.txt', line 1: .* leads out of 'test'"):
         layouts.read("msmt17", root)

@@ -139,7 +139,7 @@ def test_batches_need_an_image_of_each():
         IdentitySampler(labels_of([4] * 5), 2, 0, seed=0)
 
 
-# Images of identities in three data sets, with 9, 4 and 5 identities.
+# Images of identities in three datasets, with 9, 4 and 5 identities.
 SETS = [[2, 5, 4, 4, 1, 3, 4, 4, 6], [4, 2, 7, 3], [5] * 5]
 
 
@@ -166,7 +166,7 @@ def expected_balanced(labels, sources, shares, k, seed, step):
 @pytest.mark.parametrize(
     ("p", "shares"), [(3, [1, 1, 1]), (6, [2, 2, 2]), (7, [3, 2, 2]), (11, [4, 4, 3])]
 )
-def test_a_balanced_batch_has_as_many_identities_of_each_data_set(p, shares):
+def test_a_balanced_batch_has_as_many_identities_of_each_dataset(p, shares):
     labels, sources = several_sets()
     sampler = IdentitySampler(labels, p, 3, seed=5, sources=sources)
     needed = [-(-len(counts) // share) for counts, share in zip(SETS, shares, strict=True)]
@@ -203,11 +203,11 @@ def test_a_batch_without_balance_is_of_all_identities():
     assert len(compositions) > 3
 
 
-def test_a_balanced_batch_needs_identities_of_each_data_set():
+def test_a_balanced_batch_needs_identities_of_each_dataset():
     labels, sources = several_sets()
-    with pytest.raises(ValueError, match=r"per_batch = 2 is fewer than the 3 data sets: raise it"):
+    with pytest.raises(ValueError, match=r"per_batch = 2 is fewer than the 3 datasets: raise it"):
         IdentitySampler(labels, 2, 2, seed=0, sources=sources)
-    with pytest.raises(ValueError, match=r"15 takes 5 identities of data set 1 of data\.also, whi"):
+    with pytest.raises(ValueError, match=r"15 takes 5 identities of dataset 1 of data\.also, whi"):
         IdentitySampler(labels, 15, 2, seed=0, sources=sources)
-    with pytest.raises(ValueError, match=r"9 takes 5 identities of the data set of data\.root"):
+    with pytest.raises(ValueError, match=r"9 takes 5 identities of the dataset of data\.root"):
         IdentitySampler(labels[sources > 0], 9, 2, seed=0, sources=sources[sources > 0] - 1)

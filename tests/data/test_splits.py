@@ -1,4 +1,4 @@
-"""The images of a data set in splits."""
+"""The images of a dataset in splits."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def test_take_keeps_the_rows_together():
     assert taken.labels.tolist() == [0, 1]
 
 
-def test_a_data_set_has_the_skipped_files_of_all_splits():
+def test_a_dataset_has_the_skipped_files_of_all_splits():
     empty = Split((), np.empty(0, np.int32), np.empty(0, np.int32))
     dataset = Dataset(SPLIT, empty, SPLIT, "folder", "root", ("train", "query", "gallery"))
     assert dataset.skipped == (("x", "is empty"), ("x", "is empty"))

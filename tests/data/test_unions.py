@@ -1,4 +1,4 @@
-"""Several data sets as one training set."""
+"""Several datasets as one training set."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def test_no_person_and_no_camera_is_shared():
     assert joined.pids.tolist() == [2, 1, 2, 3, 5, 4, 3, 7, 6, 7]
     assert joined.camids.tolist() == [1, 2, 1, 5, 3, 4, 4, 6, 7, 6]
     assert joined.pids.dtype == joined.camids.dtype == np.int32
-    # Within a data set, images are of one person or camera if they were before.
+    # Within a dataset, images are of one person or camera if they were before.
     for part, split in ((slice(0, 3), FIRST), (slice(3, 7), SECOND), (slice(7, 10), FIRST)):
         for field in ("pids", "camids"):
             after, before = getattr(joined, field)[part], getattr(split, field)

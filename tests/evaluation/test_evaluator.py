@@ -26,7 +26,7 @@ def test_queries_without_a_match_are_reported():
     assert "left out: 2 of 20 queries without a match" in table(result([3, 7]))
 
 
-def test_several_data_sets_are_rows_of_one_table():
+def test_several_datasets_are_rows_of_one_table():
     assert tables({"market1501": result([3])}) == table(result([3]))
     names, first, second, left_out = tables(
         {"cuhk03": result([]), "people, rerank": result([3])}

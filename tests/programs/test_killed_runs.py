@@ -225,7 +225,7 @@ def test_a_run_killed_twenty_times_ends_as_the_one_nobody_killed(shared, unbroke
         )
 
 
-def test_two_kills_change_nothing_on_two_data_sets(shared):
+def test_two_kills_change_nothing_on_two_datasets(shared):
     contents = synthetic.Contents(seed=7, train_identities=4, test_identities=3)
     synthetic.write_market1501(shared / "others", contents, None)
     leaves = {

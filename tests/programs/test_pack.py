@@ -258,7 +258,7 @@ def test_eval_search_and_export_take_the_file(run, packed, tmp_path, capsys):
 
 
 def test_all_training_data_is_named_and_all_results_are_on_the_card(run, tmp_path):
-    """Without folders, as the first data set."""
+    """Without folders, as the first dataset."""
     shutil.copytree(run, tmp_path / "run")
     recipe = json.loads((run / "run.json").read_text())
     recipe["config"]["data"]["also"] = ["people:/home/anna/shop", "csv:/home/anna/my:list.csv"]

@@ -90,7 +90,7 @@ def test_verification_is_shown(evaluation, written, tmp_path, monkeypatch):
     assert [a["aria-label"] for _, a in without.elements if a.get("role") == "img"] == headings[:1]
 
 
-def test_each_data_set_has_a_row_of_scores(evaluation, written, tmp_path):
+def test_each_dataset_has_a_row_of_scores(evaluation, written, tmp_path):
     assert not [a for tag, a in written.elements if tag == "th" and a["scope"] == "row"]
     other = Evaluation(seed=1).result
     rows = {"market1501": evaluation.result, "people <b>": other}

@@ -61,7 +61,7 @@ def test_a_dry_run_prints_commands_only(settings, made, capsys):
     assert (made["runs"], made["tables"]) == ([], 0)
 
 
-def test_without_any_data_set_it_stops(settings, made):
+def test_without_any_dataset_it_stops(settings, made):
     (settings.folder / "market").rmdir()
     with pytest.raises(FileNotFoundError):
         runner.reproduce("hbfp-table1", settings)

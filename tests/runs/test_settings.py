@@ -280,7 +280,7 @@ def test_what_a_baseline_can_have_passes(leaves):
                 "data.also": ("people:a", "people:b"),
                 "data.identities_per_batch": 2,
             },
-            r"data\.identities_per_batch is 2; .* at least the number of data sets, 3$",
+            r"data\.identities_per_batch is 2; .* at least the number of datasets, 3$",
         ),
         (
             "pmm",

@@ -56,7 +56,7 @@ def test_the_data_is_found_from_another_folder(tmp_path, monkeypatch):
         run.check_workdir(tmp_path, make_config(), 751)  # another folder with the same name
 
 
-def test_other_data_sets_are_found_from_another_folder(tmp_path, monkeypatch):
+def test_other_datasets_are_found_from_another_folder(tmp_path, monkeypatch):
     also = ("people:données", "csv:~/a:b.csv")
     run.write_run(tmp_path, make_config(data__also=also), 751, IMAGES)
     config, _ = run.read_run(tmp_path)

@@ -36,7 +36,7 @@ def test_curves_figure_draws_what_was_logged():
     assert {"0", "1e-4", "6e-5"} <= labels
 
 
-def test_curves_are_those_of_the_first_data_set():
+def test_curves_are_those_of_the_first_dataset():
     records = [
         {"step": 1, "kind": "eval/cuhk03", "mAP": 0.9},
         {"step": 1, "kind": "eval", "mAP": 0.1},

@@ -1,4 +1,4 @@
-"""Builders of data sets whose folders have to be obtained by hand."""
+"""Builders of datasets whose folders have to be obtained by hand."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class _FolderBuilder(
     tfds.core.GeneratorBasedBuilder,
     skip_registration=True,  # type: ignore[call-arg]  # TFDS is imported lazily, without types
 ):
-    """A data set in a layout of `layouts.read`, below TFDS's manual folder.
+    """A dataset in a layout of `layouts.read`, below TFDS's manual folder.
 
     Splits train, query and gallery; examples {"image": (H, W, 3) uint8, JPEG and PNG as they were
     encoded, "pid" and "camid": int32 as `layouts.read` gives them, "filename": text, the path below
@@ -29,7 +29,7 @@ class _FolderBuilder(
     CITATION: str
 
     def _folder(self) -> str:
-        """The data set's folder below the manual folder."""
+        """The dataset's folder below the manual folder."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:

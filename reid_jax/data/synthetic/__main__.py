@@ -7,7 +7,7 @@ from reid_jax.data.synthetic.dataset import Contents, write_market1501
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the data set that the command line requests."""
+    """Write the dataset that the command line requests."""
     parser = argparse.ArgumentParser(
         prog="python -m reid_jax.data.synthetic",
         description="Draws synthetic pedestrians as a folder in the layout of Market-1501.",

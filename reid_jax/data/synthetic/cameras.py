@@ -1,6 +1,6 @@
 """Cameras: their direction, light, colours and sharpness.
 
-Cameras of one data set differ as surveillance cameras do. Each watches one place, where people
+Cameras of one dataset differ as surveillance cameras do. Each watches one place, where people
 mostly walk one way, so one camera shows faces, another shows backs, a third left sides.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from reid_jax.choices import MAX_CAMERAS
 from reid_jax.data.synthetic.streams import stream
 
-# Four consecutive cameras look from four sides, for any first one: the splits of a data set share
+# Four consecutive cameras look from four sides, for any first one: the splits of a dataset share
 # no camera, and each needs its own faces, backs and sides to match.
 _YAWS = (0.0, np.pi, 0.5 * np.pi, -0.5 * np.pi)
 _GROUNDS = ("slabs", "asphalt", "tiles", "bricks", "grass", "slabs")

@@ -27,8 +27,8 @@ def draw(seed: int, pid: int, camid: int, index: int) -> np.ndarray:
     """One detected box. A pure function of its arguments.
 
     Args:
-        seed: the data set's seed, at least 0.
-        pid: the identity, from 1; 0 draws a distractor (a person outside the data set, a part of
+        seed: the dataset's seed, at least 0.
+        pid: the identity, from 1; 0 draws a distractor (a person outside the dataset, a part of
             one, or no person) and -1 a junk box (a badly placed one).
         camid: the camera, from 1 to MAX_CAMERAS.
         index: number of the picture of this identity under this camera, from 0. WALK_LENGTH

@@ -35,7 +35,7 @@ _LEAST = dict(
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """The content of a data set of synthetic pedestrians.
+    """The content of a dataset of synthetic pedestrians.
 
     Attributes:
         seed: another seed gives other people, cameras and places.
@@ -86,7 +86,7 @@ class Contents:
 
 
 class Box(NamedTuple):
-    """One file of the data set: its path, and the arguments of `draw`."""
+    """One file of the dataset: its path, and the arguments of `draw`."""
 
     path: str
     pid: int
@@ -99,7 +99,7 @@ def write_market1501(
     contents: Contents = Contents(),
     progress: Progress = say_to_stderr,
 ) -> None:
-    """Draw a data set of synthetic pedestrians, unless it already exists.
+    """Draw a dataset of synthetic pedestrians, unless it already exists.
 
     Training identities have odd numbers and test identities even ones, so either can grow without
     changing the other. The splits share no camera either: cameras from 1 to train_cameras see the
@@ -118,7 +118,7 @@ def write_market1501(
         progress: called with progress messages; None disables them.
 
     Raises:
-        FileExistsError: root holds something else: another data set, one with other contents or of
+        FileExistsError: root holds something else: another dataset, one with other contents or of
             another version, or one with files missing.
     """
     boxes = planned(contents)
@@ -141,7 +141,7 @@ def write_market1501(
 
 
 def planned(contents: Contents) -> list[Box]:
-    """The boxes of a data set, in the order of their names."""
+    """The boxes of a dataset, in the order of their names."""
     seed, images = contents.seed, contents.images_per_camera
     train_camids = range(1, contents.train_cameras + 1)
     first = contents.train_cameras + 1
@@ -193,7 +193,7 @@ def _counted(paths) -> dict[str, int]:
 
 
 def _holds(root: Path, record: dict) -> bool:
-    """Whether root holds exactly this data set; False if it does not exist yet."""
+    """Whether root holds exactly this dataset; False if it does not exist yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     advice = "delete it, or choose another folder"
@@ -201,14 +201,14 @@ def _holds(root: Path, record: dict) -> bool:
         found = json.loads((root / RECORD).read_text())
     except (OSError, ValueError) as error:
         raise FileExistsError(
-            f"{root} exists and has no readable {RECORD}, so it is no complete synthetic data set: "
+            f"{root} exists and has no readable {RECORD}, so it is no complete synthetic dataset: "
             f"{advice}"
         ) from error
     other = [name for name in record if found.get(name) != record[name]]
     if other:
         differences = ", ".join(f"{n} {found.get(n)} instead of {record[n]}" for n in other)
         raise FileExistsError(
-            f"{root} holds a synthetic data set of other arguments ({differences}): {advice}"
+            f"{root} holds a synthetic dataset of other arguments ({differences}): {advice}"
         )
     there = _counted(f"{f}/{p.name}" for f in record["images"] for p in (root / f).glob("*.jpg"))
     if there != record["images"]:

@@ -93,7 +93,7 @@ def person(seed: int, kind: str, number: int) -> Person:
     """Draw a person at random.
 
     Args:
-        seed: the data set's seed.
+        seed: the dataset's seed.
         kind: "person" for the identities; other people have other kinds.
         number: the number of the person within the kind, at least 0; for identities the pid.
 

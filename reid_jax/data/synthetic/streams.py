@@ -10,7 +10,7 @@ def stream(seed: int, name: str, *numbers: int) -> np.random.Generator:
     """A separate generator for each (seed, name, numbers).
 
     Args:
-        seed: the data set's seed, at least 0.
+        seed: the dataset's seed, at least 0.
         name: the kind of thing to draw, for example "person".
         *numbers: which one to draw. At least -1, the identity of a junk box.
 

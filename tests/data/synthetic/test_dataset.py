@@ -101,7 +101,7 @@ def test_an_image_does_not_depend_on_the_number_of_others():
     assert set(few) < set(dataset.planned(synthetic.Contents(**more)))
 
 
-def test_names_are_unique_in_a_large_data_set():
+def test_names_are_unique_in_a_large_dataset():
     large = {**TINY, "train_identities": 300, "test_cameras": 4, "distractors": 500, "junk": 200}
     paths = [box.path for box in dataset.planned(synthetic.Contents(**large))]
     assert len(set(paths)) == len(paths)
@@ -130,7 +130,7 @@ def test_the_seed_changes_the_images(tiny, tmp_path):
     assert not set(digests(tmp_path / "other").values()) & set(digests(tiny).values())
 
 
-def test_a_finished_data_set_is_not_drawn_again(tiny, monkeypatch):
+def test_a_finished_dataset_is_not_drawn_again(tiny, monkeypatch):
     monkeypatch.setattr(dataset, "draw", lambda *_: pytest.fail("drawn again"))
     before = digests(tiny)
     write(tiny)
@@ -178,7 +178,7 @@ def test_a_helper_process_that_fails_fails_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["bounding_box_train/0001_c1s1_000001_01.jpg", "notes.txt"])
-def test_a_folder_that_is_no_finished_data_set_is_refused(tmp_path, content):
+def test_a_folder_that_is_no_finished_dataset_is_refused(tmp_path, content):
     path = tmp_path / "market" / content
     path.parent.mkdir(parents=True)
     path.touch()

@@ -1,4 +1,4 @@
-"""Runs on several data sets: what they write, how they resume, and what is evaluated."""
+"""Runs on several datasets: what they write, how they resume, and what is evaluated."""
 
 import functools
 import json
@@ -47,7 +47,7 @@ def roots(tmp_path_factory):
             person = path.name.split("_")[0]
             if int(person) > 0:
                 (folder / "people" / split / person).mkdir(parents=True, exist_ok=True)
-                # The data sets differ in the type and the size of their files.
+                # The datasets differ in the type and the size of their files.
                 with Image.open(path) as image:
                     smaller = image.resize((50, 110))
                 smaller.save(folder / "people" / split / person / f"{path.stem}.png")
@@ -75,7 +75,7 @@ def both(roots, **leaves):
 
 @pytest.fixture(scope="module")
 def run(roots, tmp_path_factory):
-    """A run on two data sets."""
+    """A run on two datasets."""
     workdir = tmp_path_factory.mktemp("several") / "run"
     with jax.numpy_dtype_promotion("standard"):
         return workdir, train.train(both(roots), str(workdir))
@@ -86,7 +86,7 @@ def evaluate(config, workdir, output, **options):
     return done, json.loads((output / "results.json").read_text())
 
 
-def test_each_data_set_has_a_row(run, roots, tmp_path, capsys):
+def test_each_dataset_has_a_row(run, roots, tmp_path, capsys):
     """In metrics, TensorBoard, results and table, equal to an evaluation of it by itself."""
     workdir, result = run
     config, num_classes = read_run(workdir)
@@ -130,7 +130,7 @@ def test_each_data_set_has_a_row(run, roots, tmp_path, capsys):
     for title, report in (("market1501", alone[0]), ("people, without_cameras", alone[1])):
         assert f'<th scope="row">{title}</th><td>{100 * report["Rank-1"]:.1f}<small>' in page
 
-    # The first data set decides.
+    # The first dataset decides.
     assert result.mAP == pytest.approx(alone[0]["mAP"], abs=1e-6)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         folder = checkpoints.path(STEPS)
@@ -138,19 +138,19 @@ def test_each_data_set_has_a_row(run, roots, tmp_path, capsys):
     assert saved["mAP"] == result.mAP
 
 
-def test_the_first_line_counts_each_data_set(roots, tmp_path, capsys):
+def test_the_first_line_counts_each_dataset(roots, tmp_path, capsys):
     train.train(both(roots, max_steps=1), str(tmp_path / "run"))
     images = [
         len(list((roots / x).rglob("*.*g"))) for x in ("one/bounding_box_train", "people/train")
     ]
     assert (
-        f"; {sum(images)} images of 11 identities in 2 data sets (market1501: {images[0]} images "
+        f"; {sum(images)} images of 11 identities in 2 datasets (market1501: {images[0]} images "
         f"of 5 identities; people: {images[1]} images of 6 identities, without cameras); 1 step of "
     ) in capsys.readouterr().out
 
 
 def test_a_stopped_run_ends_as_the_unbroken_one(run, roots, tmp_path, monkeypatch):
-    """Bit for bit, with other loaders, and if the second data set has moved."""
+    """Bit for bit, with other loaders, and if the second dataset has moved."""
     expected, _ = run
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -174,7 +174,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one(run, roots, tmp_path, monkeypatc
     assert records[0] == records[1]
 
 
-def test_another_second_data_set_is_refused(run, roots, tmp_path):
+def test_another_second_dataset_is_refused(run, roots, tmp_path):
     workdir, _ = run
     count = json.loads((workdir / "run.json").read_text())["train_images"]["count"]
     shutil.copytree(roots / "people", tmp_path / "changed")
@@ -191,8 +191,8 @@ def test_another_second_data_set_is_refused(run, roots, tmp_path):
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_batches_are_of_all_data_sets(balanced, roots, tmp_path, monkeypatch):
-    """The labels that reach the step; balanced, two identities of each data set."""
+def test_batches_are_of_all_datasets(balanced, roots, tmp_path, monkeypatch):
+    """The labels that reach the step; balanced, two identities of each dataset."""
     seen = []
 
     def watched_step(step, devices):
@@ -217,8 +217,8 @@ def test_batches_are_of_all_data_sets(balanced, roots, tmp_path, monkeypatch):
         assert len(set(shares)) > 2
 
 
-def test_another_data_set_is_evaluated_alone_if_its_root_is_named(run, roots, tmp_path, capsys):
-    """Also beside a data set of the run that is gone."""
+def test_another_dataset_is_evaluated_alone_if_its_root_is_named(run, roots, tmp_path, capsys):
+    """Also beside a dataset of the run that is gone."""
     workdir, _ = run
     shutil.copytree(workdir, tmp_path / "run")
     command = ["eval", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}"]
@@ -230,7 +230,7 @@ def test_another_data_set_is_evaluated_alone_if_its_root_is_named(run, roots, tm
 
     one, two, people = (str(roots / name) for name in ("one", "two", "people"))
     assert rows() == [one, people]
-    assert f"on market1501 data in '{one}' and 1 more data set\n" in capsys.readouterr().out
+    assert f"on market1501 data in '{one}' and 1 more dataset\n" in capsys.readouterr().out
     assert rows(f"--config.data.root={two}") == [two]
     assert rows(f"--config.data.root={people}", "--config.data.layout=people") == [people]
     assert rows(f"--config.data.also=market1501:{two}") == [one, two]
@@ -247,7 +247,7 @@ def test_another_data_set_is_evaluated_alone_if_its_root_is_named(run, roots, tm
 
 @pytest.mark.slow
 def test_two_hosts_do_what_one_does(roots, tmp_path):
-    """Both evaluate their parts of each data set. The second host's data lie elsewhere."""
+    """Both evaluate their parts of each dataset. The second host's data lie elsewhere."""
     shutil.copytree(roots / "people", tmp_path / "elsewhere")
     leaves = {"data__balanced": True, "max_steps": 2}
     train.train(both(roots, **leaves), str(tmp_path / "one"))
