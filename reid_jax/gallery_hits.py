@@ -111,7 +111,7 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> 
         raise ValueError(f"{shown(path)} must end in {' or '.join(SUFFIXES)}")
     text = io.StringIO()
     if path.suffix.lower() == ".json":
-        json.dump(rows, text, indent=1)
+        json.dump(rows, text, indent=1, default=_plain)
         text.write("\n")
     else:
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -119,6 +119,11 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> 
         writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text.getvalue())
+
+
+def _plain(query: Any) -> Any:
+    """What JSON has for a path or a number of NumPy that names a query."""
+    return query.item() if isinstance(query, np.generic) else os.fsdecode(query)
 
 
 def reranked(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -39,8 +39,14 @@ class Rows:
 
     def __getstate__(self) -> dict:
         with self._lock:
+            rows = {
+                "_features": self.features.copy(),
+                "_pids": self.pids.copy(),
+                "_camids": self.camids.copy(),
+                "_names": list(self._names),
+            }
             # A copy computes its own search index.
-            return self.__dict__ | {"_lock": None, "_index": None}
+            return self.__dict__ | rows | {"_lock": None, "_index": None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state, _lock=threading.RLock())

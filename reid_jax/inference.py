@@ -22,13 +22,14 @@ from numpy.typing import ArrayLike
 from reid_jax import models
 from reid_jax.data.boxes import cut
 from reid_jax.data.image_like import ImagesLike
-from reid_jax.network_on_devices import NetworkOnDevices, check_not_forked
+from reid_jax.network_on_devices import NetworkOnDevices
 from reid_jax.recipe import typed
 from reid_jax.runs.restoring import restore_variables
 from reid_jax.runs.thresholds import read_threshold
 from reid_jax.runs.workdir import read_run
 from reid_jax.runtime.devices import all_devices
 from reid_jax.runtime.files import local_path
+from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress
 
 
@@ -43,7 +44,7 @@ class Model(NetworkOnDevices):
     RuntimeError.
 
     Attributes:
-        config: the run's recipe.
+        config: the run's recipe, which cannot be changed.
         network: `reid_jax.models.Network`; `network.apply(variables, images)` takes normalised
             images.
         variables: {"params", "batch_stats"}. `embed` uses a copy with batch norms folded.
@@ -238,7 +239,7 @@ def load(
         FileNotFoundError: no run, or no such checkpoint.
         OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
             `JAX_PLATFORMS` asks for devices that this machine does not have.
-        RuntimeError: this process was forked from one that had called `load`.
+        RuntimeError: this process was forked from one that had used JAX by `load` or a search.
     """
     workdir = local_path(workdir, "workdir")
     check_not_forked()

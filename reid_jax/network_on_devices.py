@@ -17,15 +17,13 @@ from reid_jax.evaluation.descriptors import (
     extract,
     pmap_face,
 )
-from reid_jax.recipe import RecipeConfig
+from reid_jax.recipe import RecipeConfig, frozen
 from reid_jax.runtime.devices import place
+from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress
 
 # Pixels of a batch on a CPU at most, 8 images at the papers' size: larger batches are no faster.
 _CPU_PIXELS = 8 * 384 * 128
-
-# The process in which this module first used JAX. It has threads, which a fork lacks.
-_process: int | None = None
 
 
 class NetworkOnDevices:
@@ -64,7 +62,8 @@ class NetworkOnDevices:
                 batch_size = min(batch_size, cpu_batch_size(config.data.image_size))
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        self.config = config
+        # Not the caller's, because the functions below are made from it.
+        self.config = frozen(config)
         self.network = network
         self.step = step
         self.workdir = workdir
@@ -123,18 +122,6 @@ def cpu_batch_size(image_size: Sequence[int]) -> int:
     """Images of a batch on a CPU: the largest power of two with at most `_CPU_PIXELS`, or 8."""
     images = _CPU_PIXELS // math.prod(image_size)
     return max(8, 1 << images.bit_length() >> 1)
-
-
-def check_not_forked() -> None:
-    """Raise RuntimeError in a process that was forked from one that used JAX: it would hang."""
-    global _process
-    if _process is None:
-        _process = os.getpid()
-    if _process != os.getpid():
-        raise RuntimeError(
-            f"this process was forked from process {_process} after reid_jax.load, and JAX does "
-            "not work in a fork: start processes by multiprocessing.get_context('spawn')"
-        )
 
 
 def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:

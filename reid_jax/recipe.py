@@ -9,7 +9,7 @@ of numbers. At run time, a recipe remains a ConfigDict. The allowed values are i
 from collections.abc import ItemsView, KeysView
 from typing import Any, Protocol, cast
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 
 class Section(Protocol):
@@ -159,3 +159,8 @@ class RecipeConfig(Section, Protocol):
 def typed(config: ConfigDict | RecipeConfig) -> RecipeConfig:
     """The same recipe as a type; `runs.settings.check` checks its values."""
     return cast(RecipeConfig, config)
+
+
+def frozen(config: RecipeConfig) -> RecipeConfig:
+    """A copy whose leaves cannot be set."""
+    return cast(RecipeConfig, FrozenConfigDict(cast(ConfigDict, config)))

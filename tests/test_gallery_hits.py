@@ -70,6 +70,10 @@ def test_rows_and_files(gallery, tmp_path, monkeypatch):
     with open("hits.CSV", newline="") as file:
         texts = [{key: str(value) for key, value in row.items()} for row in ROWS]
         assert list(csv.DictReader(file)) == texts
+    for queries, named in (([pathlib.Path("x"), b"y"], ["x", "x", "y"]), (np.arange(2), [0, 0, 1])):
+        hits.save("named.json", queries=queries)
+        rows = json.loads(pathlib.Path("named.json").read_text())
+        assert [row["query"] for row in rows] == named
     gallery.search([[0.5]], cameras=[]).save("none.csv")
     assert pathlib.Path("none.csv").read_text() == "query,rank,name,pid,camid,distance\n"
 

@@ -1,5 +1,6 @@
 """The rows of a gallery, and the forms in which callers may pass them."""
 
+import copy
 import pathlib
 import pickle
 import re
@@ -120,3 +121,23 @@ def test_names_are_texts_or_paths():
         as_texts("abc")
     with pytest.raises(ValueError, match=re.escape("names must be texts or paths")):
         as_texts([1])
+
+
+@pytest.mark.parametrize("copy_of", [copy.copy, copy.deepcopy])
+def test_a_copy_and_the_original_change_apart(copy_of):
+    rows = Rows()
+    append(rows, count=3)
+    copied = copy_of(rows)
+    append(copied, start=3)
+    append(rows, count=2, start=9)
+    assert (len(rows.names), len(rows.features)) == (5, 5)
+    assert (len(copied.names), len(copied.features)) == (4, 4)
+    assert (rows.pids[3], copied.pids[3]) == (9, 3)
+
+
+def test_a_pickle_holds_the_images_alone():
+    rows = Rows()
+    append(rows, count=1000)
+    append(rows, start=1000)  # Makes room for more.
+    state = rows.__getstate__()
+    assert {len(state[name]) for name in ("_features", "_pids", "_camids", "_names")} == {1001}

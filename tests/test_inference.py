@@ -384,10 +384,13 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     workdir, crops = sys.argv[1], np.load(sys.argv[2])
     model = reid_jax.load(workdir)
+    gallery = reid_jax.Gallery()
+    gallery.add([[1.0]])
     child = os.fork()  # Before the first call, which prepares weights.
     if not child:
         attempt(lambda: model.embed(crops))
         attempt(lambda: reid_jax.load(workdir))
+        attempt(lambda: gallery.search([[1.0]]))
         os._exit(0)
     os.waitpid(child, 0)
     want = model.embed(crops)
@@ -411,6 +414,6 @@ def test_other_processes_are_spawned_and_a_fork_is_an_error(run, crops, tmp_path
         check=True,
     )
     *errors, last = done.stdout.splitlines()
-    assert len(errors) == 2
+    assert len(errors) == 3
     assert all("JAX does not work in a fork: start processes by" in error for error in errors)
     assert last == "spawned"

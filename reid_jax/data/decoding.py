@@ -193,7 +193,15 @@ def _hush() -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert the image to RGB and turn it upright."""
+    """Convert the image to RGB and turn it upright.
+
+    Raises:
+        ValueError: it has 32 bits for a colour.
+    """
+    image.load()  # Pillow turns a TIFF here, and removes the tag.
+    # Some of its versions read the 16 bits of a PNG into 32.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError("has 32 bits for a colour; the limit is 16")
     image = _upright(image)
     if image.mode.startswith("I"):
         # 16-bit grey levels, which Pillow would clip at 255.

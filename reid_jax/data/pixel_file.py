@@ -18,7 +18,7 @@ from reid_jax.runtime import hosts
 from reid_jax.runtime.files import replacing
 from reid_jax.runtime.messages import counted, shown
 from reid_jax.runtime.progress import Progress
-from reid_jax.runtime.user_cache import forget, user_cache
+from reid_jax.runtime.user_cache import forget, used_bytes, user_cache
 
 #: The size to which the folder is reduced before a file is added, in bytes.
 MAX_BYTES = 2**36
@@ -141,10 +141,12 @@ class _BadFiles(Exception):
 
 def _make_room(folder: pathlib.Path, wanted: int, count: int, share: float) -> None:
     """Remove pixels that were not used for long; raise OSError if there is still no room."""
-    forget(folder, max(0, MAX_BYTES - wanted))
-    room = min(share * shutil.disk_usage(folder).free, MAX_BYTES)
+    least = max(0, MAX_BYTES - wanted)
+    freed = max(0, used_bytes(folder) - least)
+    room = min(share * (shutil.disk_usage(folder).free + freed), MAX_BYTES)
     if wanted > room:
         raise OSError(
             f"{counted(count, 'decoded image')} take {wanted / 2**30:.1f} GiB, and {shown(folder)} "
             f"has room for {room / 2**30:.1f} GiB"
         )
+    forget(folder, least)

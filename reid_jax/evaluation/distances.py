@@ -21,6 +21,7 @@ import numpy as np
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.evaluation.descriptor_sets import Descriptors, check, check_dimensions
 from reid_jax.runtime.devices import memory_set_by
+from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress, Tracker
 
 BLOCK_SIZE = 16384
@@ -234,7 +235,9 @@ def prepare(
     Raises:
         ValueError: as `check_sets`, and if block_size is below 1 or squares of the descriptors'
             lengths overflow float32.
+        RuntimeError: this process was forked from one that had used JAX.
     """
+    check_not_forked()
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     query = check(query, "query")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -236,8 +237,7 @@ def _verification(result: VerificationResult) -> tuple[str, dict[str, Figure]]:
 
 def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
     """Write files to a new folder in `folder` and return its name, the digest of the files."""
-    part = folder / f".{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part = folder / f".{uuid.uuid4().hex}.part"
     digest = hashlib.sha256()
     for i, file in enumerate(files):
         path = part / page.image_path(i)

@@ -8,6 +8,7 @@ train` resumes an unfinished one.
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -30,6 +31,9 @@ NAME = "reproduced.json"
 
 # The program that carries out a run, of this installation and not of a `python` on the PATH.
 _TRAIN = ("-m", "reid_jax", "train")
+
+# Bytes of a folder's name. File systems take 255.
+_LONGEST_NAME = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +135,8 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
     ]
     folder = "-".join([recipe, *words, *map(_without_folders, leaves)])
     # Values of leaves may contain characters that do not belong in a folder's name.
-    workdir = settings.workdir / re.sub(r"[^\w.,+=-]+", "_", folder) / f"seed{seed}"
+    folder = _shortened(re.sub(r"[^\w.,+=-]+", "_", folder))
+    workdir = settings.workdir / folder / f"seed{seed}"
     config = recipe + (f":{','.join(words)}" if words else "")
     arguments = [
         f"--config={config}",
@@ -143,6 +148,15 @@ def make_run(row: Row, dataset: str, seed: int | str, settings: Settings) -> Run
         arguments.append(f"--config.data.root={root}")
     arguments += [f"--config.{leaf}" for leaf in leaves]
     return Run(row, dataset, seed, workdir, tuple(arguments))
+
+
+def _shortened(name: str) -> str:
+    """A name that file systems take: a long one ends in its digest."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    start = name.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors="ignore")
+    return f"{start}-{digest}"
 
 
 def _without_folders(leaf: str) -> str:

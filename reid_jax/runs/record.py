@@ -1,5 +1,6 @@
 """The record of a run in its workdir. With several hosts, only the first reads and writes there."""
 
+import contextlib
 import os
 import pathlib
 import warnings
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.interval import Interval
+from reid_jax.runs.lock import locked
 from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
 from reid_jax.runtime import hosts
@@ -20,9 +22,10 @@ State = TypeVar("State")  # `training.state.TrainState`
 
 
 class Record:
-    """Checkpoints, metrics and curves of one run. A context manager: leaving it ends writing.
+    """Checkpoints, metrics and curves of one run.
 
-    All hosts make the same calls. On all but the first they do nothing, unless stated otherwise.
+    A context manager: leaving it ends writing. All hosts make the same calls. On all but the first
+    they do nothing, unless stated otherwise.
 
     Attributes:
         interval: of the training metrics, which the loop adds to and checkpoints hold. After
@@ -30,19 +33,29 @@ class Record:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, keep: int):
-        """Open a workdir, which `check_workdir` has accepted.
+        """Open and lock a workdir, which `check_workdir` has accepted.
 
         Args:
             workdir: the run's folder.
             keep: how many of the newest checkpoints to keep.
+
+        Raises:
+            BlockingIOError: another program trains there.
         """
         self._workdir = pathlib.Path(workdir)
-        self._checkpoints: Checkpoints | None = None
         self._metrics: MetricsWriter | None = None
         self.interval = Interval()
         self._verified = False
-        if hosts.is_first():
-            self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
+        self._lock = contextlib.ExitStack()
+
+        def open_checkpoints() -> Checkpoints | None:
+            if not hosts.is_first():
+                return None
+            # First the lock: opening changes the folder.
+            self._lock.enter_context(locked(self._workdir))
+            return Checkpoints(self._workdir / CHECKPOINTS, keep=keep)
+
+        self._checkpoints: Checkpoints | None = hosts.together(open_checkpoints)
 
     def __enter__(self) -> "Record":
         return self
@@ -61,6 +74,8 @@ class Record:
             if ends_well:
                 raise
             warnings.warn(str(error), stacklevel=2)
+        finally:
+            self._lock.close()
 
     def check(self) -> None:
         """Check for errors without waiting.

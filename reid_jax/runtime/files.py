@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 from reid_jax.runtime.messages import shown
@@ -65,15 +66,16 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
 
     Args:
         path: the file, in an existing folder.
-        unique: whether several processes may write the file at the same time. Each then has its own
-            draft, and a kill may leave one behind. Otherwise the draft is `path` with `.tmp`
-            appended, and the next draft replaces one that a kill left behind.
+        unique: whether several processes or threads may write the file at the same time, also of
+            several machines. Each then has its own draft, and a kill may leave one behind.
+            Otherwise the draft is `path` with `.tmp` appended, and the next draft replaces one that
+            a kill left behind.
 
     Raises:
         OSError: the file cannot be written.
     """
     path = pathlib.Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part" if unique else f"{path.name}.tmp")
+    draft = path.with_name(f".{uuid.uuid4().hex}.part" if unique else f"{path.name}.tmp")
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -95,7 +97,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         path: it must not exist, or be an empty folder. Its parents are created.
 
     Raises:
-        OSError: `path` is a file or a folder that is not empty, or its parent cannot be written to.
+        OSError: `path` is a file, a folder that is not empty, or a mounted disk, or its parent
+            cannot be written to.
         ValueError: see `local_path`.
     """
     target = pathlib.Path(os.path.realpath(local_path(path, "OUT")))
@@ -104,6 +107,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             raise FileExistsError(
                 f"{shown(path)} exists and is no empty folder: choose another OUT"
             )
+        if target.is_mount():  # A folder cannot be renamed to it.
+            raise FileExistsError(f"{shown(path)} is a mounted disk: choose a folder in it")
         target.parent.mkdir(parents=True, exist_ok=True)
         made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     except FileExistsError as error:

@@ -24,16 +24,19 @@ class Preempted(Exception):
 def say(text: str) -> None:
     """Print a line at once. Characters that the stream cannot encode are escaped."""
     if not _silent:
-        _print(text, sys.stdout)
+        print_line(text, sys.stdout)
 
 
 def say_to_stderr(text: str) -> None:
     """Like `say`, on standard error, for programs whose output is read by other programs."""
     if not _silent:
-        _print(text, sys.stderr)
+        print_line(text, sys.stderr)
 
 
-def _print(text: str, stream: TextIO) -> None:
+def print_line(text: str, stream: TextIO | None) -> None:
+    """Print a line at once. A stream that has lost its reader, or was closed, is skipped."""
+    if stream is None:  # as `sys.stderr` is where the program was started without it
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"  # Streams in memory have none.
     printed = text.encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # A reader that went away must not cost a result.

@@ -1,5 +1,6 @@
 """SIGTERM, which schedulers send before they take a machine away, and Ctrl-C (SIGINT)."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -71,9 +72,15 @@ class Preemption:
                 TRY_AGAIN,
             )
         if number == signal.SIGINT:
-            os.write(2, b"stopping after this step; a second Ctrl-C stops at once\n")
+            _write(2, "stopping after this step; a second Ctrl-C stops at once")
 
 
 def _end(message: str, status: int) -> None:
-    os.write(1, f"{message}\n".encode())
+    _write(1, message)
     os._exit(status)
+
+
+def _write(descriptor: int, line: str) -> None:
+    # Ctrl-C also ends a program that reads the output, such as `tee`.
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode())

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from reid_jax.runtime.messages import counted, is_silent, say, say_to_stderr
+from reid_jax.runtime.messages import counted, is_silent, print_line, say, say_to_stderr
 
 #: What functions take as `progress`: called with progress messages; None disables them.
 Progress = Callable[[str], object] | None
@@ -125,7 +125,7 @@ class TrainingProgress:
         """
         self._total_steps = total_steps
         self._images_per_step = images_per_step
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: TextIO | None = sys.stderr if stream is None else stream
         self._clock = clock
         self._first: tuple[int, float] | None = None  # Step and time of the first report.
         self._last: tuple[int, float] | None = None
@@ -173,11 +173,10 @@ class TrainingProgress:
             self._bar = None
 
     def _write(self, step: int, line: str) -> None:
-        if is_silent():
+        if is_silent() or self._stream is None:
             return
         if not self._stream.isatty():
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            print_line(line, self._stream)
             return
         if self._bar is None:
             form = "{percentage:3.0f}% |{bar:10}| {desc}"
@@ -235,6 +234,10 @@ class _Bar(tqdm):
 
 def _prints_to_terminal(progress: Progress) -> bool:
     """Whether messages are the programs' own and go to a terminal: then a bar replaces them."""
-    if is_silent() or progress not in (say, say_to_stderr) or not sys.stderr.isatty():
+    if is_silent() or progress not in (say, say_to_stderr) or not _is_terminal(sys.stderr):
         return False
-    return progress is say_to_stderr or sys.stdout.isatty()
+    return progress is say_to_stderr or _is_terminal(sys.stdout)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()

@@ -35,6 +35,11 @@ def private_folder(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def used_bytes(folder: pathlib.Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def forget(folder: pathlib.Path, max_bytes: int) -> None:
     """Remove the least recently used files until at most `max_bytes` are left."""
     files = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]

@@ -37,6 +37,16 @@ def test_sixteen_bit_grey_keeps_its_high_bytes(tmp_path, rng, loader):
     np.testing.assert_array_equal(pixels, np.stack([levels // 256] * 3, axis=-1))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bits_are_an_error(tmp_path, draw, dtype):
+    image = Image.fromarray(np.asarray(draw(*SIZE).convert("L")).astype(dtype))
+    image.save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif.* \(has 32 bits for a colour; the limit is 16"):
+        load([tmp_path / "a.tif"], LOADERS[0])
+    with pytest.raises(ValueError, match="has 32 bits for a colour"):
+        decoding.to_rgb(image)
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_jpeg_is_near_what_was_saved(kinds, loader):
     names = ("0_0.jpg", "2_0.jpg", "stored_as_rgb.jpg", "grey.jpg", "really_a_bmp.jpg")
@@ -56,6 +66,16 @@ def test_exif_orientation_is_applied(tmp_path, draw, loader):
     upright = np.rot90(np.asarray(image), -1).astype(np.float64)
     (pixels,) = load([tmp_path / "a.jpg"], loader, upright.shape[:2])
     assert abs(pixels - upright).mean() < 4
+
+
+def test_an_open_tiff_is_turned_once(tmp_path, draw):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = draw(20, 48)
+    image.save(tmp_path / "a.tif", exif=exif)
+    with Image.open(tmp_path / "a.tif") as opened:
+        pixels = np.asarray(decoding.to_rgb(opened))
+    np.testing.assert_array_equal(pixels, np.rot90(np.asarray(image), -1))
 
 
 def test_image_of_the_size_asked_for_is_untouched(draw):

@@ -126,6 +126,23 @@ def test_too_little_room(paths, cache, monkeypatch):
     DiskImages(paths, SIZE)
 
 
+def test_what_cannot_fit_removes_nothing(paths, cache, monkeypatch):
+    DiskImages(paths, SIZE)
+    kept = list(cache.iterdir())
+    monkeypatch.setattr(pixel_file, "MAX_BYTES", 5 * 7 * 4 * 3)
+    with pytest.raises(OSError, match="has room for"):
+        DiskImages(paths, (7, 5))
+    with monkeypatch.context() as patch:
+        leave_free(5 * 7 * 3 - 1, patch)
+        patch.setattr(pixel_file, "MAX_BYTES", 5 * 7 * 5 * 3)
+        with pytest.raises(OSError, match="has room for"):
+            DiskImages(paths, (7, 5))
+    assert list(cache.iterdir()) == kept
+    leave_free(0, monkeypatch)
+    DiskImages(paths[:4], SIZE)  # In the place of the first file.
+    assert list(cache.iterdir()) != kept
+
+
 def test_a_cache_that_cannot_be_made(paths, user_cache):
     user_cache.write_text("a file")
     with pytest.raises(OSError, match=r"data\.loader is disk, but .* XDG_CACHE_HOME"):

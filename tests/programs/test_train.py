@@ -119,6 +119,15 @@ def test_what_a_run_leaves(run):
         )
 
 
+def test_a_second_training_in_a_workdir_is_refused(data, tmp_path):
+    with (
+        record.Record(tmp_path, keep=1),
+        pytest.raises(BlockingIOError, match=r"another program trains in .*: wait until"),
+    ):
+        train.train(simplest(data), str(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_evaluation_needs_the_workdir_alone(run, tmp_path, capsys):
     _, workdir, result = run
     config, _ = read_run(workdir)

@@ -38,6 +38,18 @@ def test_a_run_has_a_command_and_a_folder_of_its_own(tmp_path):
     )
 
 
+def test_long_names_of_folders_are_shortened_and_differ(tmp_path):
+    def folder(last):
+        leaves = tuple(f"data.folders=('{'x' * 90}', '{name}')" for name in ("y" * 90, last))
+        settings = Settings(tmp_path, tmp_path / "runs", overrides=leaves)
+        return make_run(Row("R", "bdb"), "market", 0, settings).workdir.parent.name
+
+    first, second = folder("a"), folder("b")
+    assert first != second
+    assert first.startswith("bdb_market-data.folders=")
+    assert (len(first), first) == (200, folder("a"))
+
+
 def test_what_is_made_is_not_made_again(settings):
     for name in ("duke", "market", "cuhk03_detected"):
         (settings.folder / DATASETS[name].root).mkdir(parents=True)

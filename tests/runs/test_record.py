@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
+from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.record import Record
 from reid_jax.runtime.messages import Preempted
 
@@ -11,8 +12,8 @@ from reid_jax.runtime.messages import Preempted
 @pytest.fixture
 def record(tmp_path):
     """The record of a run whose workdir disappears after the last check."""
-    opened = Record(tmp_path / "run", keep=1)
     (tmp_path / "run").mkdir()
+    opened = Record(tmp_path / "run", keep=1)
     opened.begin(ConfigDict({"seed": 0}), 8, {}, 0)
     shutil.rmtree(tmp_path / "run")
     return opened
@@ -45,3 +46,14 @@ def test_it_does_not_hide_what_ended_the_run(record, monkeypatch):
 def test_a_run_that_never_began_has_nothing_to_miss(tmp_path):
     with pytest.raises(ValueError, match="another network"):
         end_by(Record(tmp_path, keep=1), ValueError("of another network"))
+
+
+def test_a_second_record_of_a_workdir_is_refused_until_the_first_is_closed(tmp_path):
+    with Record(tmp_path, keep=1) as first:
+        first.begin(ConfigDict({"seed": 0}), 8, {}, 0)
+        first.write(7, "train", {"loss": 1.0})
+        with pytest.raises(BlockingIOError, match=r"another program trains in .*: wait until"):
+            Record(tmp_path / ".." / tmp_path.name, keep=1)
+        first.write(8, "train", {"loss": 0.5})
+    with Record(tmp_path, keep=1):
+        assert [line["step"] for line in read_metrics(tmp_path)] == [7, 8]

@@ -57,11 +57,22 @@ def test_a_draft_that_a_kill_left_is_replaced(tmp_path):
 
 def test_drafts_of_several_writers_are_several_files(tmp_path):
     path = tmp_path / "file"
-    with replacing(path, unique=True) as one, replacing(path) as other:
-        assert one != other
-        one.write_bytes(b"one")
-        other.write_bytes(b"other")
-    assert (names(tmp_path), path.read_bytes()) == (["file"], b"one")
+    # Processes of several containers or machines may have the same number, threads have it always.
+    with (
+        replacing(path, unique=True) as one,
+        replacing(path, unique=True) as another,
+        replacing(path) as last,
+    ):
+        assert len({one, another, last}) == 3
+        for draft in (last, another, one):
+            draft.write_bytes(draft.name.encode())
+    assert (names(tmp_path), path.read_bytes()) == (["file"], one.name.encode())
+
+
+def test_a_unique_draft_of_the_longest_name_can_be_written(tmp_path):
+    with replacing(tmp_path / ("x" * 255), unique=True) as draft:
+        draft.write_bytes(b"data")
+    assert names(tmp_path) == ["x" * 255]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
@@ -103,3 +114,12 @@ def test_a_new_folder_replaces_nothing(tmp_path):
     with pytest.raises(OSError, match=r"cannot make the folder .*file/below"):
         new_folder(tmp_path / "file" / "below").__enter__()
     assert names(tmp_path) == ["file", "full"]
+
+
+def test_a_mounted_disk_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(FileExistsError, match="is a mounted disk: choose a folder in it"):
+        new_folder(tmp_path).__enter__()
+    with new_folder(tmp_path / "folder"):
+        pass
+    assert names(tmp_path) == ["folder"]

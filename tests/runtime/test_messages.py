@@ -68,3 +68,9 @@ def test_a_reader_that_went_away_costs_no_result(monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Closed())
     say("all images are described")
+
+
+def test_without_standard_error_its_lines_go_nowhere(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    say_to_stderr("described 4 of 8 images")
+    assert capsys.readouterr().out == ""

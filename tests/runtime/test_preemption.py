@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from reid_jax.runtime import hosts
+from reid_jax.runtime.messages import INTERRUPTED
 from reid_jax.runtime.preemption import Preemption
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -108,3 +109,22 @@ def test_another_thread_leaves_signals_alone():
     thread.start()
     thread.join()
     assert seen == [before, False]
+
+
+def test_ctrl_c_that_ends_the_reader_too_is_heard():
+    """As in `train.py | tee log`, where Ctrl-C ends `tee` first."""
+    program = (
+        "import os, signal\n"
+        "from reid_jax.runtime.preemption import Preemption\n"
+        "with Preemption() as preemption:\n"
+        "    preemption.begin()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    assert preemption.due(1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=write, check=False)
+    os.close(write)
+    assert done.returncode == INTERRUPTED

@@ -209,3 +209,22 @@ def test_a_bar_stands_for_the_programs_own_lines_on_a_terminal(
     lines = [stream.getvalue() for stream in streams]
     assert ("described: 100%" in lines[1]) == bar
     assert ("described 8 of 8 images  ETA 0:00:00\n" in "".join(lines)) != bar
+
+
+def test_a_log_that_nobody_reads_does_not_end_a_training():
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(text)
+
+    progress = TrainingProgress(9, 64, stream=Closed(), clock=iter([0.0, 2.0]).__next__)
+    assert progress.report(1, 0.1, 1.0, 1e-3) is None
+    assert progress.report(2, 0.2, 1.0, 1e-3) == 32.0
+
+
+def test_without_standard_error_there_is_no_bar(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module, "PERIOD", -1.0)
+    monkeypatch.setattr(sys, "stderr", None)
+    TrainingProgress(9, 64).report(1, 0.1, 1.0, 1e-3)
+    with Tracker(say, 8, "described") as tracker:
+        tracker.update(8)
+    assert capsys.readouterr().out == "described 8 of 8 images  ETA 0:00:00\n"
