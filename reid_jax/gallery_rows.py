@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set, ValuesView
 from typing import TypeAlias
 
 import numpy as np
@@ -230,7 +230,7 @@ def check_finite(features: np.ndarray) -> None:
 
 def as_integers(given: Integers, label: str) -> np.ndarray:
     """Convert integers to int64 (n,). Raise ValueError, naming `label`, for anything else."""
-    array = np.asarray(list(given) if isinstance(given, set | frozenset) else given)
+    array = np.asarray(list(given) if isinstance(given, Set | ValuesView) else given)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim > 1 or array.dtype.kind not in "iu" or array.dtype == np.uint64:

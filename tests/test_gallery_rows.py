@@ -93,7 +93,10 @@ def test_the_first_descriptor_without_a_usable_length_is_named(value):
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [(3, [3]), ([1, 2], [1, 2]), (range(2), [0, 1]), ({5}, [5]), (np.uint8(4), [4]), ([], [])],
+    [
+        *((3, [3]), (np.uint8(4), [4]), ([1, 2], [1, 2]), (range(2), [0, 1]), ([], [])),
+        *(({5}, [5]), ({5: 6}.keys(), [5]), ({5: 6}.values(), [6])),
+    ],
 )
 def test_integers_in_any_form(given, wanted):
     got = as_integers(given, "pids")
