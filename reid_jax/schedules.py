@@ -56,12 +56,17 @@ def exponential(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """
     decay = optax.exponential_decay(
         config.lr,
-        transition_steps=(config.decay_until - config.decay_from) * steps_per_epoch,
+        # Not integers, which would have to be below 2^31.
+        transition_steps=float((config.decay_until - config.decay_from) * steps_per_epoch),
         decay_rate=config.final,
-        transition_begin=config.decay_from * steps_per_epoch,
+        transition_begin=float(config.decay_from * steps_per_epoch),
         end_value=config.lr * config.final,
     )
-    return warmed_up(decay, config.warmup_epochs * steps_per_epoch)
+
+    def rate(step):
+        return decay(jnp.asarray(step, jnp.float32))
+
+    return warmed_up(rate, config.warmup_epochs * steps_per_epoch)
 
 
 def cosine(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -84,8 +89,8 @@ def cosine(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     Returns:
         A schedule from the 0-based step to the rate, float32.
     """
-    first = config.decay_from * steps_per_epoch
-    length = (config.decay_until - config.decay_from) * steps_per_epoch
+    first = float(config.decay_from * steps_per_epoch)
+    length = float((config.decay_until - config.decay_from) * steps_per_epoch)
     decay = optax.cosine_decay_schedule(config.lr, length, alpha=config.final)
 
     def rate(step):
@@ -103,7 +108,7 @@ def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
         return schedule
 
     def rate(step):
-        rising = (jnp.asarray(step, jnp.float32) + 1.0) / steps
+        rising = (jnp.asarray(step, jnp.float32) + 1.0) / float(steps)
         return schedule(step) * jnp.minimum(rising, 1.0)
 
     return rate

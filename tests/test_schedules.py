@@ -127,3 +127,12 @@ def test_schedules_go_by_name():
         np.testing.assert_allclose(
             create_schedule(ConfigDict(leaves), 47)(jnp.int32(0)), rate, rtol=1e-6
         )
+
+
+@pytest.mark.parametrize("warmup", [0, 2**30])
+@pytest.mark.parametrize("schedule", ["exponential", "cosine"])
+def test_numbers_of_steps_may_be_larger_than_an_int32(schedule, warmup):
+    config = ConfigDict({**COSINE, "schedule": schedule, "warmup_epochs": warmup})
+    config.decay_from, config.decay_until = 2**30, 2**31 - 1
+    rate = jax.jit(create_schedule(config, 5000))(jnp.int32(7))
+    np.testing.assert_allclose(rate, 3e-4 * (8 / (2**30 * 5000) if warmup else 1), rtol=1e-5)

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
 
 def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     """Parse flags. The recipe in the workdir is the default that `--config.` flags override."""
+    arguments = values.read_flags_from_files(arguments, force_gnu=False)
     argv = [prog, *arguments]
     if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
         raise ValueError(
@@ -92,7 +93,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         checkpoint=values.checkpoint,
         output=output,
         protocol=protocol,
-        figures=chosen or (values.queries if values.figures else 0),
+        figures=chosen or (values.queries if values.figures or values["queries"].present else 0),
     )
     present(run, output, report=values.report)
 

@@ -113,9 +113,10 @@ def _announce(values: flags.FlagValues, work: str) -> None:
     # JAX determines with `auto` which host is the first, the only one to print.
     if values.process or values.coordinator == "auto":
         return
-    data = values.config.data
-    libraries = "JAX and TensorFlow" if data.loader == "tfdata" else "JAX"
-    place = f" in {shown(data.root)}" if data.root else ""
+    # The recipe is checked later.
+    data = values.config.get("data", {})
+    libraries = "JAX and TensorFlow" if data.get("loader") == "tfdata" else "JAX"
+    place = f" in {shown(data['root'])}" if data.get("root") else ""
     others = len(data.get("also") or ())
     also = f" and {counted(others, 'more dataset')}" if others else ""
-    say(f"loading {libraries} to {work} on {data.layout} data{place}{also}")
+    say(f"loading {libraries} to {work} on {data.get('layout')} data{place}{also}")

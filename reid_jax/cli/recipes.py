@@ -8,7 +8,7 @@ import pkgutil
 import runpy
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import reid_jax.configs
 from reid_jax.recipe import RecipeConfig, typed
@@ -46,20 +46,30 @@ def find(value: str) -> Recipe:
     Raises:
         FileNotFoundError: there is no file of this path.
         ValueError: there is no recipe of this name, the file is not a recipe, or the recipe does
-            not support the strings.
+            not support the strings. Errors in the file itself are not changed.
     """
     name, *strings = value.split(":", 1)
     name = os.path.expanduser(name)
     if name in installed():
         members = vars(importlib.import_module(f"reid_jax.configs.{name}"))
     elif os.path.isfile(name):
+        if not name.endswith(".py"):
+            raise ValueError(f"{name} is not a recipe: recipes are Python files, *.py (--config)")
         members = runpy.run_path(name)
     elif name.endswith(".py") or os.path.dirname(name) or not name:
         raise FileNotFoundError(f"no file {name!r} (--config)")
     else:
         raise ValueError(f"no recipe {name!r} (--config); {_similar(name)}")
     get_config = members.get("get_config")
-    config = get_config(*strings) if get_config else None
+    config = None
+    if get_config:
+        try:
+            inspect.signature(get_config).bind(*strings)
+        except TypeError as error:
+            raise ValueError(f"{value}: get_config of {name}: {error}") from error
+        config = get_config(*strings)
+    if isinstance(config, FrozenConfigDict):
+        config = ConfigDict(config)
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{name} is not a recipe: it has no get_config that returns a ConfigDict")
     return Recipe(name, value, typed(config), inspect.cleandoc(members.get("__doc__") or ""))

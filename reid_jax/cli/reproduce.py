@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from reid_jax.cli.arguments import positive
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import Preempted, clear_errors
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
     options, others = parser.parse_known_args(arguments)
     overrides = tuple(_override(parser, argument) for argument in others)
     folders = {key: getattr(options, key) for key in DATASETS}
+    for key, folder in folders.items():
+        if folder is not None and key not in TABLES[options.table].datasets:
+            parser.error(f"--{key}: the table {options.table} has no {DATASETS[key].title}")
     with clear_errors(options.traceback), _stoppable():
         from reid_jax.reproduce.plan import Settings  # After parsing, so that `--help` is fast.
         from reid_jax.reproduce.runner import reproduce
@@ -87,10 +91,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="folder of the tables and their runs; default: %(default)s",
     )
     parser.add_argument(
-        "--seeds", type=_positive, default=3, help="runs of each row; default: %(default)s"
+        "--seeds", type=positive, default=3, help="runs of each row; default: %(default)s"
     )
     parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
-    parser.add_argument("--steps", type=_positive, help="end each run at this step at the latest")
+    parser.add_argument("--steps", type=positive, help="end each run at this step at the latest")
     for key, dataset in DATASETS.items():
         parser.add_argument(
             f"--{key}",
@@ -101,13 +105,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="only print the remaining commands")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
 
 
 def _override(parser: argparse.ArgumentParser, argument: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import math
 
 from reid_jax.choices import NAMED_LAYOUTS
+from reid_jax.cli.arguments import positive
 from reid_jax.runtime.messages import clear_errors
 
 
@@ -49,7 +50,7 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "--query", required=True, nargs="+", metavar="IMAGE", help="images of the people to find"
     )
     parser.add_argument(
-        "-k", "--top", type=_positive, default=10, help="matches per query; default: %(default)s"
+        "-k", "--top", type=positive, default=10, help="matches per query; default: %(default)s"
     )
     parser.add_argument(
         "--rerank",
@@ -64,9 +65,10 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
+        type=_picture,
         default="search.png",
         metavar="FILE",
-        help="file of the picture; default: %(default)s",
+        help="file of the picture, a .png; default: %(default)s",
     )
     parser.add_argument(
         "--hits",
@@ -117,11 +119,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
+def _picture(text: str) -> str:
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .png")
+    return text
 
 
 def _table(text: str) -> str:

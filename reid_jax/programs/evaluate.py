@@ -19,7 +19,7 @@ from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.recipe import DataConfig, RecipeConfig
 from reid_jax.runs.restoring import restore_variables
-from reid_jax.runs.results import write_results
+from reid_jax.runs.results import check_writable, write_results
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, report_skipped
@@ -155,6 +155,7 @@ def evaluate_run(
     _, num_classes = read_run(workdir)
     check_leaves(config)
     check_symlinks(workdir)
+    hosts.from_first(lambda: check_writable(pathlib.Path(output), "the folder of the results"))
     devices = own_devices(choose_devices(config.devices))
     hosts.together(lambda: _check_drawn(config.data))
     sets = _load_images(config.data, protocol)
@@ -165,9 +166,8 @@ def evaluate_run(
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
 
-    # Descriptors and their ranking.
+    # The images of all datasets: a bad one ends the evaluation before it begins.
     first, *others = sets
-    say(_opening(workdir, step, first))
     evaluator = Evaluator(
         network,
         first.dataset,
@@ -178,19 +178,26 @@ def evaluate_run(
         pooling=protocol.multi_query or "average",
         extra=first.extra,
     )
-    evaluation = evaluator.evaluate(variables, rerank=protocol.rerank)
-    scores = [_scores(first, evaluation, protocol, config)]
-    for images in others:
+    evaluators = [
+        evaluator,
+        *(evaluator.on(one.dataset, boxes=one.boxes, extra=one.extra) for one in others),
+    ]
+
+    # Descriptors and their ranking.
+    evaluations, scores = [], []
+    for images, one in zip(sets, evaluators, strict=True):
         say(_opening(workdir, step, images))
-        other = evaluator.on(images.dataset, boxes=images.boxes, extra=images.extra)
-        evaluated = other.evaluate(variables, rerank=protocol.rerank)
-        scores.append(_scores(images, evaluated, protocol, config))
+        evaluations.append(one.evaluate(variables, rerank=protocol.rerank))
+        scores.append(_scores(images, evaluations[-1], protocol, config))
+        del evaluations[1:]  # Only the first one's descriptors are needed later.
 
     # Results.
-    done = EvaluatedRun(config, workdir, step, scores, evaluation, drawn)
-    if hosts.is_first():
-        _write(done, pathlib.Path(output))
-    _print(done)
+    done = EvaluatedRun(config, workdir, step, scores, evaluations[0], drawn)
+    try:
+        if hosts.is_first():
+            _write(done, pathlib.Path(output))
+    finally:
+        _print(done)
     return done
 
 
@@ -216,7 +223,10 @@ def choose_queries(chosen: int | Sequence[str], paths: Sequence[str]) -> np.ndar
     indices, problems = [], []
     for file in chosen:
         end, name = pathlib.Path(os.path.expanduser(file)).parts, shown(file)
-        found = [i for i, path in enumerate(parts) if end and path[-len(end) :] == end]
+        whole = pathlib.Path(os.path.abspath(os.path.expanduser(file))).parts
+        found = [
+            i for i, path in enumerate(parts) if end and (path[-len(end) :] == end or path == whole)
+        ]
         indices += found
         if not found:
             problems.append(f"no query matches {name}")

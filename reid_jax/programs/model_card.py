@@ -61,7 +61,8 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
         "training step": f"{packed.step:,}",
         "reid_jax": _plain(packed.run.get("reid_jax", "unknown")),
     }
-    file = _plain(facts.file)
+    # Other names would have to be escaped, in each place in another way.
+    file = facts.file if _plain(facts.file) == facts.file else "FILE.safetensors"
     return "\n".join(
         [
             _HEAD,

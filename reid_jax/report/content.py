@@ -9,6 +9,7 @@ import numpy as np
 
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluator
+from reid_jax.runtime.devices import memory_set_by
 from reid_jax.runtime.messages import printable, shown
 from reid_jax.runtime.progress import Progress, Tracker
 
@@ -146,7 +147,8 @@ def gradcam_maps(evaluator: Evaluator, variables: Any, progress: Progress = None
     batch_size = min(evaluator.batch_size, evaluator.round_up(count))
     face = pmap_face(evaluator.network, evaluator.devices, "gradcams")
     parts = []
-    with Tracker(progress, count, "made Grad-CAM of", "query", "queries") as tracker:
+    tracking = Tracker(progress, count, "made Grad-CAM of", "query", "queries")
+    with memory_set_by("eval.batch_size"), tracking as tracker:
         for start in range(0, count, batch_size):
             # One shape means one compilation: the last image is repeated, and its maps are dropped.
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)

@@ -6,10 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reid_jax import visualize
+from reid_jax.data.identities import DISTRACTOR
 from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluation
 from reid_jax.evaluation.ranking import nearest
+from reid_jax.runtime.devices import memory_set_by
 from reid_jax.runtime.messages import printable
 
 
@@ -51,12 +53,17 @@ def _map_figures(
     if dataset.has_cameras:
         cameras = [printable(dataset.camera(query.camids[i])) for i in shown]
         titles = [f"{who}, cam {camera}" for who, camera in zip(titles, cameras, strict=True)]
-    # Repeat the last image until all devices have equally many; its extra maps are dropped.
-    batch = images[np.minimum(np.arange(evaluator.round_up(len(shown))), len(shown) - 1)]
 
     def maps(method: str) -> np.ndarray:
         face = pmap_face(network, evaluator.devices, method)
-        return np.asarray(face(evaluation.variables, batch))[: len(shown)]
+        size = min(evaluator.batch_size, evaluator.round_up(len(shown)))
+        parts = []
+        with memory_set_by("eval.batch_size"):
+            for start in range(0, len(shown), size):
+                # The last image is repeated, and its extra maps are dropped.
+                batch = images[np.minimum(np.arange(start, start + size), len(shown) - 1)]
+                parts.append(np.asarray(face(evaluation.variables, batch))[: len(shown) - start])
+        return np.concatenate(parts)
 
     figures = {}
     if network.classifies:
@@ -94,7 +101,7 @@ def _ranked_lists(
     return visualize.ranked_list_figure(
         images,
         listed.reshape(*found.shape, *images.shape[1:]),
-        pids == few.pids[:, None],
+        (pids == few.pids[:, None]) & (pids > DISTRACTOR),
         distances=distances,
         captions=visualize.Identities(
             few.pids,

@@ -239,12 +239,16 @@ def _write_images(folder: pathlib.Path, files: Iterable[bytes]) -> str:
     """Write files to a new folder in `folder` and return its name, the digest of the files."""
     part = folder / f".{uuid.uuid4().hex}.part"
     digest = hashlib.sha256()
-    for i, file in enumerate(files):
-        path = part / page.image_path(i)
-        if i % 1000 == 0:
-            path.parent.mkdir(parents=True)
-        path.write_bytes(file)
-        digest.update(len(file).to_bytes(8) + file)
+    try:
+        for i, file in enumerate(files):
+            path = part / page.image_path(i)
+            if i % 1000 == 0:
+                path.parent.mkdir(parents=True)
+            path.write_bytes(file)
+            digest.update(len(file).to_bytes(8) + file)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     name = digest.hexdigest()[:16]
     if (folder / name).exists():
         shutil.rmtree(part)

@@ -4,10 +4,12 @@ import json
 import pathlib
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from reid_jax.runtime.files import write_text_atomically
+from reid_jax.runtime.messages import shown
 
 RESULTS = "results.json"
 #: The results of a run's evaluation, below its workdir, unless `--output` is set.
@@ -16,8 +18,18 @@ PICTURES = ("gradcam.png", "activations.png", "ranked_lists.png")
 PAGE = "report.html"
 IMAGES = "report_images"  # beside the page, if its images do not fit into it
 
-# Names of the folders in IMAGES: digests of their content.
-_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
+# Names of the folders in IMAGES: digests of their content, and drafts that a kill left behind.
+_DIGEST = re.compile(r"[0-9a-f]{16}|\.[0-9a-f]{32}\.part", re.ASCII)
+
+
+def check_writable(folder: pathlib.Path, name: str) -> None:
+    """Raise OSError if results could not be written to a folder, which need not exist yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {shown(folder)}, {name}: {error.strerror}") from error
 
 
 def write_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:

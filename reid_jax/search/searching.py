@@ -52,18 +52,23 @@ def search(options: argparse.Namespace) -> Hits:
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
     limit = _limit(options, model)
-    queries = model.embed(options.query)
-    gallery = _gallery(options, model)
+    gallery, paths = _gallery(options, model)
+    # Names and options are checked before images are described, which may take hours.
     labels: Labels | StoredLabels | None = None
     if isinstance(gallery, MilvusGallery):
         labels = StoredLabels(read)
     elif read:
-        labels = Labels(gallery.names, read, layouts.least_identity(options.layout))
+        labels = Labels(paths or gallery.names, read, layouts.least_identity(options.layout))
+    filters, (whom, pids) = _filters(options, labels)
+    queries = model.embed(options.query)
+    if paths:
+        say(f"describing {counted(len(paths), 'image')} in {shown(options.gallery)}")
+        gallery.add(model.embed(paths, say), names=paths)
+    if isinstance(labels, Labels):
         gallery.label(pids=labels.pids, camids=labels.camids)
     if options.save_gallery is not None and isinstance(gallery, Gallery):
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
-    filters, (whom, pids) = _filters(options, labels)
     hits = gallery.search(queries, options.top, rerank=options.rerank, **filters)
     if limit is not None:
         hits = hits.within(limit)
@@ -154,26 +159,24 @@ def _check_writable(options: argparse.Namespace) -> None:
             raise OSError(f"cannot write {label} {shown(path)}: {error.strerror}") from error
 
 
-def _gallery(options: argparse.Namespace, model: inference.Model) -> Gallery | MilvusGallery:
-    """The gallery of a file or a database, or of a folder's images, which are described now."""
+def _gallery(
+    options: argparse.Namespace, model: inference.Model
+) -> tuple[Gallery | MilvusGallery, list[str]]:
+    """The gallery of a file or a database; or an empty one, and the images of a folder for it."""
     origin = _origin(model)
     path = options.gallery
     if _milvus(options) or os.path.isfile(path):
-        gallery = _opened(path)
+        gallery, named = _opened(path), shown(without_password(path))
         if gallery.origin not in ("", origin) or (len(gallery) and gallery.dim != model.dim):
             raise ValueError(
-                f"the descriptors in {shown(path)} are of another network ({gallery.origin!r}, "
+                f"the descriptors in {named} are of another network ({gallery.origin!r}, "
                 f"{counted(gallery.dim, 'number')}) than that of {shown(options.workdir)} "
                 f"({origin!r}, {counted(model.dim, 'number')}): name the folder of its images, to "
                 "describe them again"
             )
-        say(f"{counted(len(gallery), 'image')} in {shown(path)}")
-        return gallery
-    paths = image_files.find_images(path, "--gallery")
-    say(f"describing {counted(len(paths), 'image')} in {shown(path)}")
-    gallery = Gallery(origin)
-    gallery.add(model.embed(paths, say), names=paths)
-    return gallery
+        say(f"{counted(len(gallery), 'image')} in {named}")
+        return gallery, []
+    return Gallery(origin), image_files.find_images(path, "--gallery")
 
 
 def _opened(path: str) -> Gallery | MilvusGallery:

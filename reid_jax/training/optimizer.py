@@ -29,7 +29,7 @@ def create_optimizer(
     )
     if config.trunk_lr == 1.0 and not config.frozen_epochs:
         return optax.chain(*adam)
-    frozen = config.frozen_epochs * steps_per_epoch
+    frozen = min(config.frozen_epochs * steps_per_epoch, 2**31 - 1)  # Steps are int32.
 
     def share(step):
         return jnp.where(step < frozen, 0.0, config.trunk_lr)

@@ -1,6 +1,7 @@
 """Converts files of other programs, and prints what was read and how to use the result."""
 
 import os
+import shlex
 
 from ml_collections import ConfigDict
 
@@ -41,7 +42,7 @@ def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
         f"{trunk.structure.title}: {counted(trunk.num_tensors, 'tensor')}, "
         f"{counted(trunk.num_parameters, 'parameter')}{left_out}"
     )
-    use = f"--config.model.pretrained={out} {trunks.flags(trunk.structure)}"
+    use = f"--config.model.pretrained={shlex.quote(os.fspath(out))} {trunks.flags(trunk.structure)}"
     say(f"use it in training: reid-jax train {use.strip()}")
     if trunk.structure.stride_in_1x1 is None:
         say(trunks.STRIDE_UNKNOWN)
@@ -70,4 +71,5 @@ def convert_program(
         f"{sizes.trunk.title}, embeddings of {', '.join(map(str, sizes.dims))} numbers, "
         f"{counted(sizes.num_classes, 'identity', 'identities')}"
     )
-    say(f"evaluate it: reid-jax eval --workdir={out} --config.data.root=FOLDER")
+    workdir = shlex.quote(os.fspath(out))
+    say(f"evaluate it: reid-jax eval --workdir={workdir} --config.data.root=FOLDER")

@@ -116,7 +116,7 @@ def _safetensors(
         else:
             array = np.empty(entry["shape"], object)
         arrays[name] = array
-    return arrays, header.get("__metadata__", {})
+    return arrays, header.get("__metadata__") or {}
 
 
 def _pytorch(path: pathlib.Path, data: bytes) -> tuple[dict[str, np.ndarray], int | None]:

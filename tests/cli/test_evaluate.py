@@ -65,3 +65,14 @@ def test_the_first_line_names_the_run_and_its_data(workdir, calls, capsys):
     assert first == (
         f"loading JAX and TensorFlow to evaluate '{workdir}' on synthetic data in 'elsewhere'"
     )
+
+
+def test_a_file_of_flags_is_read(workdir, calls, tmp_path):
+    (tmp_path / "flags").write_text("--config.data.root=elsewhere\n--queries=2\n")
+    evaluate.main([f"--workdir={workdir}", f"--flagfile={tmp_path / 'flags'}"])
+    (call,) = calls
+    assert (call["config"].data.root, call["config"].data.also) == ("elsewhere", ())
+    assert call["figures"] == 2  # without --figures
+    (tmp_path / "flags").write_text("--config.model.dtype=bfloat16\n")
+    with pytest.raises(SystemExit, match=r"eval cannot change model\.dtype"):
+        evaluate.main([f"--workdir={workdir}", f"--flagfile={tmp_path / 'flags'}"])

@@ -69,3 +69,14 @@ def test_only_a_host_that_is_surely_the_first_prints_it(more, values, capsys):
     flag_programs.parse(values, ["program", "--workdir=run", *more])
     flag_programs._announce(values, "train it")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("missing", ["data", "data.loader", "data.root"])
+def test_a_recipe_that_lacks_leaves_is_left_to_the_check(missing, values, capsys):
+    config = load("pmm_market", "small")
+    *section, leaf = missing.split(".")
+    del (config[section[0]] if section else config)[leaf]
+    recipe_flags.define(config, ["program"], values)
+    flag_programs.parse(values, ["program", "--workdir=run"])
+    with flag_programs.started(values, "train it"):
+        assert capsys.readouterr().out.startswith("loading JAX to train it")

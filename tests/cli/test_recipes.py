@@ -38,3 +38,28 @@ def test_a_file_that_is_no_recipe_is_refused(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"own\.py is not a recipe: it has no get_config"):
         recipes.find(str(path))
+
+
+def test_strings_that_a_recipe_does_not_take_are_named(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("def get_config(): pass")
+    with pytest.raises(ValueError, match=r"own\.py:small: get_config of .* too many"):
+        recipes.find(f"{path}:small")
+
+
+def test_a_file_that_is_not_python_is_refused(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"run\.json is not a recipe: recipes are Python files"):
+        recipes.find(str(path))
+
+
+def test_a_frozen_recipe_is_thawed(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from ml_collections import FrozenConfigDict\n"
+        "def get_config(): return FrozenConfigDict({'seed': 3})"
+    )
+    config = recipes.find(str(path)).config
+    config.seed = 4
+    assert config.seed == 4

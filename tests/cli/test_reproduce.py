@@ -25,7 +25,7 @@ def test_arguments_become_settings(calls, tmp_path, monkeypatch):
     reproduce.main(
         [
             *("cuhk03-half", "--seeds=1", "--small", "--steps=5", "--workdir=there", "--dry-run"),
-            *("--market=data/market", "--config.eval.flip=True"),
+            *("--cuhk03_detected=data/cuhk03", "--config.eval.flip=True"),
         ]
     )
     (table, settings, dry_run), (second_table, second, second_dry_run) = calls
@@ -36,7 +36,7 @@ def test_arguments_become_settings(calls, tmp_path, monkeypatch):
     assert (settings.seeds, settings.small, settings.steps) == (3, False, None)
     assert (second.seeds, second.small, second.steps) == (1, True, 5)
     assert second.workdir == tmp_path / "there"
-    assert second.folders["market"] == tmp_path / "data" / "market"
+    assert second.folders["cuhk03_detected"] == tmp_path / "data" / "cuhk03"
     assert second.overrides == ("eval.flip=True",)
 
 
@@ -60,4 +60,20 @@ def test_leaves_with_an_option_of_their_own_are_refused(argument, calls, capsys)
         reproduce.main(["pmm-table2", argument])
     assert stop.value.code == 2
     assert argument.partition("=")[0].removeprefix("--config.") in capsys.readouterr().err
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--market=data", "--market: the table synthetic has no Market-1501"),
+        ("--seeds=x", "argument --seeds: 'x' is not a whole number"),
+        ("--steps=0", "argument --steps: 0 is below 1"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(argument, message, calls, capsys):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["synthetic", argument])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
     assert not calls

@@ -642,3 +642,14 @@ def test_names_tell_wherever_files_are():
         layouts.read_names([], pattern="(?P<pid>.)", option="--names")
     with pytest.raises(ValueError, match=r"--names '\[' is no regular expression"):
         layouts.read_names([], pattern="[", option="--names")
+
+
+def test_distractors_are_no_match(tree):
+    root = tree(
+        {
+            "query": ["0000_c1s1_000001_00.jpg", "0003_c1s1_000001_00.jpg"],
+            "bounding_box_test": ["0000_c2s1_000001_00.jpg", "0004_c2s1_000001_00.jpg"],
+        }
+    )
+    with pytest.raises(ValueError, match=r"no query in '.*query' has a match under another camera"):
+        layouts.read("market1501", root, to_train=False)

@@ -513,3 +513,35 @@ def test_a_mistyped_folder_gets_no_new_dataset(workdir, output, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"pedestriens'.*draws none.*--seed=0 --test"):
         workdir.evaluate(output)
     assert not list(output.parent.iterdir())
+
+
+def test_a_folder_that_cannot_be_is_named_before_the_evaluation(workdir, output, monkeypatch):
+    monkeypatch.setattr(evaluator, "open_images", None)
+    output.write_text("a file")
+    with pytest.raises(OSError, match=r"cannot write to '.*out/eval', the folder of the results"):
+        workdir.evaluate(output / "eval")
+    with pytest.raises(OSError, match=r"cannot write to '.*out', the folder of the results"):
+        workdir.evaluate(output)
+
+
+def test_results_that_cannot_be_written_are_printed(workdir, output, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(evaluate, "write_results", full)
+    with pytest.raises(OSError, match="No space left"):
+        workdir.evaluate(output)
+    assert "mAP" in capsys.readouterr().out
+
+
+def test_a_bad_image_of_the_second_dataset_ends_it_before_it_begins(
+    workdir, output, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(workdir.root, tmp_path / "data")
+    bad = sorted((tmp_path / "data" / "query").iterdir())[0]
+    bad.write_bytes(b"no image")
+    monkeypatch.setattr(workdir, "config", workdir.config.copy_and_resolve_references())
+    workdir.config.data.also = (f"market1501:{tmp_path / 'data'}",)
+    with pytest.raises(ValueError, match=r"1 of .* cannot be read"):
+        workdir.evaluate(output)
+    assert "evaluating" not in capsys.readouterr().out

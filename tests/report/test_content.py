@@ -1,5 +1,6 @@
 """The content of a report."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,3 +84,12 @@ def test_arrays_that_do_not_go_together_are_an_error():
     }.items():
         with pytest.raises(ValueError, match="do not match"):
             content.Lists(**good | {name: bad})
+
+
+def test_too_little_memory_names_the_leaf(monkeypatch):
+    def face(variables, images):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(content, "pmap_face", lambda *arguments: face)
+    with pytest.raises(MemoryError, match=r"lower eval\.batch_size"):
+        content.gradcam_maps(Evaluation(), {}, print)

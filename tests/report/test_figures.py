@@ -15,7 +15,7 @@ from reid_jax.evaluation.descriptor_sets import Descriptors
 from reid_jax.evaluation.descriptors import pmap_face
 from reid_jax.evaluation.evaluator import Evaluation, Evaluator
 from reid_jax.programs.evaluate import choose_queries, evaluate_run
-from reid_jax.report import present
+from reid_jax.report import figures, present
 from reid_jax.report.figures import write_figures
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.workdir import CHECKPOINTS, write_run
@@ -236,6 +236,54 @@ def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_
         assert titles[: 1 + len(names)] == ["Image", *names]
 
 
+def test_maps_are_made_in_batches_of_the_recipe_s_size(data, tmp_path, rng, monkeypatch):
+    sizes = []
+
+    def face(*arguments):
+        real = pmap_face(*arguments)
+
+        def counted(variables, images):
+            sizes.append(len(images))
+            return real(variables, images)
+
+        return counted
+
+    monkeypatch.setattr(figures, "pmap_face", face)
+    config = recipe("baseline_synthetic:small", data)
+    config.eval.batch_size = 2
+    drawn = Drawn(config, tmp_path, rng, 5)
+    assert sizes == [2, 2, 2]
+    with jax.numpy_dtype_promotion("standard"):
+        cams = pmap_face(drawn.network, jax.devices()[:1], "gradcams")(
+            drawn.variables, drawn.images
+        )
+    assert len(drawn.figures["gradcam.png"].axes) >= 2 * len(cams)
+
+
+def test_too_little_memory_names_the_leaf(data, tmp_path, rng, monkeypatch):
+    def face(*arguments):
+        def full(variables, images):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+        return full
+
+    monkeypatch.setattr(figures, "pmap_face", face)
+    with pytest.raises(MemoryError, match=r"lower eval\.batch_size"):
+        Drawn(recipe("baseline_synthetic:small", data), tmp_path, rng, 1)
+
+
+def test_a_distractor_is_nobody_s_match(tmp_path, monkeypatch):
+    marked = []
+    monkeypatch.setattr(
+        visualize, "ranked_list_figure", lambda images, listed, right, **more: marked.append(right)
+    )
+    monkeypatch.setattr(visualize, "save", lambda *arguments: None)
+    evaluation = Evaluated()
+    evaluation.query.pids[:2] = evaluation.gallery.pids[:] = 0
+    write_figures(tmp_path, evaluation, shown=np.array([0, 1], np.int32))
+    assert not marked[0].any()
+
+
 PATHS = ("/data/query/a/1.jpg", "/data/query/b/1.jpg", "/data/query/b/2.jpg", "query/c/3,4.jpg")
 
 
@@ -247,7 +295,7 @@ PATHS = ("/data/query/a/1.jpg", "/data/query/b/1.jpg", "/data/query/b/2.jpg", "q
         (9, [0, 1, 2, 3]),
         (["2.jpg"], [2]),
         (["3,4.jpg", "b/1.jpg", "./a/1.jpg", "/data/query/b/2.jpg"], [3, 1, 0, 2]),
-        ([os.path.abspath("query/c/3,4.jpg")], [3]),
+        ([os.path.abspath("query/c/3,4.jpg"), "query/b/../c/3,4.jpg"], [3, 3]),
     ],
 )
 def test_queries_are_chosen_by_number_or_file(chosen, indices):

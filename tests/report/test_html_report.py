@@ -1,5 +1,6 @@
 import io
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_a_failure_leaves_the_earlier_page(evaluation, tmp_path, monkeypatch):
         Evaluation(seed=1).write(tmp_path, page_bytes=1000)
     assert path.read_bytes() == before
     assert folder in os.listdir(tmp_path / "report_images")
+
+
+def test_a_page_that_fails_leaves_no_images(evaluation, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluation.write(tmp_path, page_bytes=1000)
+    assert os.listdir(tmp_path / "report_images") == []
+    monkeypatch.undo()
+    left = tmp_path / "report_images" / f".{'0a' * 16}.part"  # by a kill
+    left.mkdir()
+    evaluation.write(tmp_path, page_bytes=1000)
+    assert not left.exists()

@@ -15,6 +15,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from reid_jax import inference, visualize
@@ -421,7 +422,7 @@ def test_a_gallery_of_another_network_is_refused(here, capsys):
 
 def test_what_makes_descriptors_others_makes_another_origin(here):
     model = copy.copy(inference.load("run"))
-    model.config = copy.deepcopy(model.config)
+    model.config = ConfigDict(model.config)
     origins = [searching._origin(model), searching._origin(inference.load("run", 1))]
     for leaf, value in (("flip", True), ("normalize", True)):
         model.config.eval[leaf] = value
@@ -463,14 +464,14 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
         (["--layout", "dukemtmc"], ValueError, "no identity and camera in the name of 'pedes"),
         (["--pattern", "("], ValueError, r"--pattern '\(' is no regular expression"),
         (["--pattern", "a"], ValueError, "--pattern 'a' lacks the groups"),
-        (["--output", "empty"], IsADirectoryError, "--output 'empty' is a folder"),
+        (["--output", "empty.png"], IsADirectoryError, "--output 'empty.png' is a folder"),
         (["--save-gallery", "empty"], IsADirectoryError, "--save-gallery 'empty' is a folder"),
         (["--output", "good.jpg/x.png"], OSError, "cannot write --output 'good.jpg/x.png'"),
     ],
 )
 def test_mistakes_are_named(here, options, error, message):
-    (here / "empty").mkdir()
-    (here / "bad").mkdir()
+    for name in ("empty", "empty.png", "bad"):
+        (here / name).mkdir()
     shutil.copy(queries()[0], "good.jpg")
     shutil.copy("good.jpg", "bad/good.jpg")
     (here / "bad" / "bad.jpg").write_bytes(b"no image")
@@ -479,6 +480,22 @@ def test_mistakes_are_named(here, options, error, message):
     with pytest.raises(error, match=message):
         run(*query, *options)
     assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layout", "dukemtmc"], "no identity and camera in the name of"),
+        (["--layout", "market1501", "--identity", 99], "--identity '99'"),
+    ],
+)
+def test_names_are_checked_before_images_are_described(here, monkeypatch, options, message):
+    def embed(*arguments):
+        raise AssertionError("images are described")
+
+    monkeypatch.setattr(inference.Model, "embed", embed)
+    with pytest.raises(ValueError, match=message):
+        run("--query", queries()[0], *options)
 
 
 def test_the_program(here):
@@ -540,3 +557,19 @@ def test_a_password_in_an_address_is_not_shown(monkeypatch):
     monkeypatch.setattr(searching, "MilvusGallery", lambda *unused: empty)
     with pytest.raises(ValueError, match="'milvus:http://host:19530#x' names no collection"):
         searching._opened("milvus:http://me:secret@host:19530#x")
+
+
+def test_a_password_in_the_address_of_a_gallery_is_not_printed(here, monkeypatch, capsys):
+    other = types.SimpleNamespace(dim=3, origin="another", __len__=lambda: 1)
+    monkeypatch.setattr(searching, "_opened", lambda path: other)
+    address = "milvus:http://me:secret@host:19530"
+    with pytest.raises(ValueError, match="are of another network") as error:
+        run("--query", queries()[0], "--gallery", address)
+    origin = searching._origin(inference.load("run"))
+    same = Gallery(origin)
+    same.add(described(queries()[:1]))
+    monkeypatch.setattr(searching, "_opened", lambda path: same)
+    run("--query", queries()[0], "--gallery", address)
+    said = capsys.readouterr().out
+    assert "1 image in 'milvus:http://host:19530'" in said
+    assert "secret" not in said + str(error.value)

@@ -106,3 +106,12 @@ def test_the_papers_optimizer_has_no_state_for_the_trunk():
         "ScaleByAdamState",
         "ScaleByScheduleState",
     ]
+
+
+def test_a_trunk_may_be_frozen_for_more_steps_than_an_int32_holds():
+    config = ConfigDict({**PAPER, "frozen_epochs": 2**30})
+    transform = optimizer.create_optimizer(config, lambda step: jnp.float32(1.0), 5000)
+    params = {"trunk": {"w": jnp.ones(2)}, "head": {"w": jnp.ones(2)}}
+    updates, _ = transform.update(params, transform.init(params), params)
+    assert not updates["trunk"]["w"].any()
+    assert updates["head"]["w"].all()

@@ -29,6 +29,16 @@ def test_a_trunk_is_written_with_the_flags_for_it(tmp_path, capsys):
         conversion.convert_trunk(conversion.read(out), tmp_path / "again.safetensors")
 
 
+def test_printed_commands_can_be_copied(tmp_path, capsys):
+    source = files.write(tmp_path / "file.safetensors", files.arrays("basic"))
+    conversion.convert_trunk(conversion.read(source), tmp_path / "my trunk (2).safetensors")
+    said = capsys.readouterr().out
+    assert f"--config.model.pretrained='{tmp_path / 'my trunk (2).safetensors'}' " in said
+    file = conversion.read(files.write(tmp_path / "pmm.safetensors", files.arrays("pmm")))
+    conversion.convert_program(file, "pmm", load("pmm_market"), tmp_path / "my run")
+    assert f"--workdir='{tmp_path / 'my run'}' " in capsys.readouterr().out
+
+
 def test_a_program_s_checkpoint_is_written_as_a_workdir(tmp_path, capsys):
     source = files.write(tmp_path / "file.safetensors", files.arrays("pmm"))
     file = conversion.read(source)

@@ -149,3 +149,10 @@ def test_a_pytorch_that_is_not_safe_is_not_used(torch, tmp_path, monkeypatch):
         ImportError, match=r"needs PyTorch 2\.6 or newer to be loaded safely, but 2\.5\.1\+cpu"
     ):
         files.read(tmp_path / "a.pth")
+
+
+def test_metadata_may_be_null(tmp_path):
+    header = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    content = len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+    (tmp_path / "a.safetensors").write_bytes(content)
+    assert list(files.read(tmp_path / "a.safetensors").arrays) == ["a"]

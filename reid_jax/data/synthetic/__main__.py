@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 from reid_jax.data.synthetic.dataset import Contents, write_market1501
+from reid_jax.runtime.messages import clear_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,7 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     try:
         root = options.pop("root")
-        write_market1501(root, Contents(**options))
+        with clear_errors(traceback=True):  # Ctrl-C
+            write_market1501(root, Contents(**options))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

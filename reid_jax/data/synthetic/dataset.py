@@ -199,6 +199,8 @@ def _holds(root: Path, record: dict) -> bool:
     advice = "delete it, or choose another folder"
     try:
         found = json.loads((root / RECORD).read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"not an object: {found!r}")
     except (OSError, ValueError) as error:
         raise FileExistsError(
             f"{root} exists and has no readable {RECORD}, so it is no complete synthetic dataset: "

@@ -189,6 +189,12 @@ def test_a_folder_that_is_no_finished_dataset_is_refused(tmp_path, content):
     assert path.exists()
 
 
+def test_a_record_that_is_no_object_is_not_readable(tmp_path):
+    (tmp_path / "synthetic.json").write_text("[1]")
+    with pytest.raises(FileExistsError, match=r"no readable synthetic\.json"):
+        write(tmp_path)
+
+
 def test_lost_files_are_noticed(tmp_path):
     root = tmp_path / "market"
     write(root, train_identities=2, test_identities=1)

@@ -12,3 +12,14 @@ def test_command_line(tiny, tmp_path, capsys):
         command.main([str(tmp_path / "market"), *options, "--test_cameras=11"])
     assert stop.value.code == 2
     assert "train_cameras + test_cameras is 13" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(tmp_path, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "write_market1501", stop)
+    with pytest.raises(SystemExit) as stopped:
+        command.main([str(tmp_path)])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
