@@ -65,7 +65,6 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
-        type=_picture,
         default="search.png",
         metavar="FILE",
         help="file of the picture, a .png; default: %(default)s",
@@ -117,12 +116,6 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ignore images from the query's own camera",
     )
-
-
-def _picture(text: str) -> str:
-    if not text.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .png")
-    return text
 
 
 def _table(text: str) -> str:

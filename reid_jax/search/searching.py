@@ -151,6 +151,8 @@ def _check_writable(options: argparse.Namespace) -> None:
         label = f"--{option.replace('_', '-')}"
         if path.is_dir():
             raise IsADirectoryError(f"{label} {shown(path)} is a folder: name a file in it")
+        if option == "output" and path.suffix.lower() != ".png":
+            raise ValueError(f"{label} {shown(path)} must end in .png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):

@@ -464,13 +464,14 @@ def test_what_makes_descriptors_others_makes_another_origin(here):
         (["--layout", "dukemtmc"], ValueError, "no identity and camera in the name of 'pedes"),
         (["--pattern", "("], ValueError, r"--pattern '\(' is no regular expression"),
         (["--pattern", "a"], ValueError, "--pattern 'a' lacks the groups"),
-        (["--output", "empty.png"], IsADirectoryError, "--output 'empty.png' is a folder"),
+        (["--output", "empty"], IsADirectoryError, "--output 'empty' is a folder"),
+        (["--output", "hits.pdf"], ValueError, "--output 'hits.pdf' must end in .png"),
         (["--save-gallery", "empty"], IsADirectoryError, "--save-gallery 'empty' is a folder"),
         (["--output", "good.jpg/x.png"], OSError, "cannot write --output 'good.jpg/x.png'"),
     ],
 )
 def test_mistakes_are_named(here, options, error, message):
-    for name in ("empty", "empty.png", "bad"):
+    for name in ("empty", "bad"):
         (here / name).mkdir()
     shutil.copy(queries()[0], "good.jpg")
     shutil.copy("good.jpg", "bad/good.jpg")
