@@ -213,7 +213,7 @@ def test_nothing_is_written_outside(outcome):
     run = folder / "data" / "run"
     assert {path.name for path in run.iterdir() if path.is_dir()} == set(FOLDERS)
     assert {path.name for path in run.iterdir() if path.is_file()} == {
-        *("run.json", "metrics.jsonl", "curves.png")
+        *("run.json", "metrics.jsonl", "curves.png", ".lock")
     }
     assert len(list((folder / "data").iterdir())) == 4  # pedestrians, own, run and crafted
 

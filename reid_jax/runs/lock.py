@@ -19,7 +19,7 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         BlockingIOError: another program holds it, or another thread of this one.
     """
-    with (pathlib.Path(workdir) / NAME).open("w") as file:
+    with (pathlib.Path(workdir) / NAME).open("a") as file:
         try:
             _lock(file)
         except BlockingIOError as error:
