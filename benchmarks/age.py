@@ -24,6 +24,7 @@ _INFERENCE = [
 ]
 #: The code that each JSON measures, in addition to the script of its name.
 MEASURED = {
+    "baseline_cpu": _TRIALS,
     "cuhk03_h100": _TRIALS,
     "cuhk03_half": _TRIALS,
     "cuhk03_half_evaluations": [*_TRIALS, "reid_jax/evaluation"],
@@ -37,11 +38,10 @@ MEASURED = {
     "input": ["reid_jax/data"],
     "input_msmt17": ["reid_jax/data", "benchmarks/input.py"],
     "memory": [*_STEP, "reid_jax/data", "reid_jax/evaluation"],
-    "mixings_cpu": _TRIALS,
     "networks": _STEP,
+    "pmm_cpu": _TRIALS,
     "ranking": ["reid_jax/evaluation"],
     "resnet18_cpu": _TRIALS,
-    "seeds_cpu": _TRIALS,
     "step": [*_STEP, "reid_jax/data"],
     "step_avx512": [*_STEP, "reid_jax/data", "benchmarks/step.py"],
     "strong_cpu": _TRIALS,

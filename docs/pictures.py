@@ -34,6 +34,27 @@ _QUALITY = 88
 _WINDOW = (1160, 1432)
 _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Rows that were fine-tuned on CPU cores, by the names of their runs without the seed.
+_ROWS = {
+    "PMM, BDB and ours": {
+        "strong": "ours, 256x128 (one seed, mirrored)",
+        "pmm_cutout": "PMM, ranked blocks set to 0",
+        "pmm_none": "PMM without mixing",
+        "bdb": "BDB",
+        "pmm_k1": "PMM, K = 1",
+        "pmm_k2": "PMM, K = 2",
+        "pmm_stages2": "PMM, stages I and II",
+        "pmm_attentive_cutmix": "PMM, A-CutMix (one seed)",
+        "pmm_cutmix": "PMM, CutMix (one seed)",
+    },
+    "HBFP-Net": {
+        "hbfp": "HBFP",
+        "bfp_low_middle_high": "BFP(Low&Middle&High)",
+        "hbfp_gep": "HBFP+GeP",
+        "baseline_ls": "baseline(+LS)",
+        "baseline_triplet": "baseline",
+    },
+}
 
 
 def draw(
@@ -132,15 +153,37 @@ def _curves(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
 
 
 def _fine_tuning(path: pathlib.Path) -> pathlib.Path:
-    """mAP by epoch of the runs in `benchmarks/results/cuhk03_h100.json`."""
-    file = ROOT / "benchmarks" / "results" / "cuhk03_h100.json"
-    panels: dict[str, dict] = {"40 epochs": {}, "PMM, BDB and ours": {}, "HBFP-Net": {}}
-    for run in json.loads(file.read_text(encoding="utf-8"))["results"]:
-        title = "HBFP-Net" if run["network"] in ("hbfp", "baseline") else "PMM, BDB and ours"
-        curve = run["curve"]
-        points = [point["epoch"] for point in curve], [point["mAP"] / 100 for point in curve]
-        panels["40 epochs" if run["epochs"] == 40 else title][run["name"]] = points
+    """mAP by epoch of fine-tuned networks: 40 epochs on a GPU, 16 on CPU cores."""
+    panels: dict[str, dict] = {"40 epochs": {}}
+    for run in _results("cuhk03_h100"):
+        if run["epochs"] == 40:
+            epochs = [point["epoch"] for point in run["curve"]]
+            panels["40 epochs"][run["name"]] = epochs, [p["mAP"] / 100 for p in run["curve"]]
+    curves = _mean_curves()
+    for title, rows in _ROWS.items():
+        panels[f"16 epochs, {title}"] = {label: curves[name] for name, label in rows.items()}
     return _save(visualize.comparison_figure(panels, "mAP"), path)
+
+
+def _mean_curves() -> dict[str, tuple[list[float], np.ndarray]]:
+    """Epochs and the mean mAP of all seeds, for each row that was trained on CPU cores."""
+    seeds: dict[str, list] = {}
+    for file in ("cuhk03_half", "pmm_cpu", "hbfp_cpu", "baseline_cpu", "strong_cpu"):
+        for run in _results(file):
+            seeds.setdefault(re.sub(r"_s\d$", "", run["name"]), []).append(run["evaluations"])
+    seeds["pmm_none"] += seeds.pop("pmm_no_mixing")  # seed 0
+    return {
+        name: (
+            [point["epoch"] for point in runs[0]],
+            np.mean([[point["mAP"] for point in run] for run in runs], axis=0),
+        )
+        for name, runs in seeds.items()
+    }
+
+
+def _results(name: str) -> list[dict]:
+    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["results"]
 
 
 def _tracks(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
