@@ -47,7 +47,10 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
 
 def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     """Parse flags. The recipe in the workdir is the default that `--config.` flags override."""
-    arguments = values.read_flags_from_files(arguments, force_gnu=False)
+    try:
+        arguments = values.read_flags_from_files(arguments, force_gnu=False)
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
     argv = [prog, *arguments]
     if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
         raise ValueError(

@@ -36,7 +36,10 @@ def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.R
     """
     named = flags.FlagValues()
     flags.DEFINE_string("config", default, HELP, flag_values=named)
-    argv = [argv[0], *named.read_flags_from_files(argv[1:], force_gnu=False)]
+    try:
+        argv = [argv[0], *named.read_flags_from_files(argv[1:], force_gnu=False)]
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
     if sum(bool(re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL)) for argument in argv) > 1:
         raise ValueError("--config is given twice; pass one recipe")
     try:

@@ -73,6 +73,8 @@ def test_a_file_of_flags_is_read(workdir, calls, tmp_path):
     (call,) = calls
     assert (call["config"].data.root, call["config"].data.also) == ("elsewhere", ())
     assert call["figures"] == 2  # without --figures
+    with pytest.raises(SystemExit, match=r"^ValueError: .*nowhere"):
+        evaluate.main([f"--workdir={workdir}", "--flagfile=nowhere"])
     (tmp_path / "flags").write_text("--config.model.dtype=bfloat16\n")
     with pytest.raises(SystemExit, match=r"eval cannot change model\.dtype"):
         evaluate.main([f"--workdir={workdir}", f"--flagfile={tmp_path / 'flags'}"])

@@ -6,7 +6,7 @@ import re
 import pytest
 from absl import flags
 
-from reid_jax.cli.recipe_flags import define_from_recipe
+from reid_jax.cli.recipe_flags import define_from_recipe, read_recipe
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 DEFAULT = "pmm_market"
@@ -74,6 +74,11 @@ def test_the_recipe_may_stand_anywhere(recipe, named, tmp_path):
 def test_what_is_no_recipe_and_no_leaf_is_named(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         parse(*arguments)
+
+
+def test_a_missing_file_of_flags_is_named():
+    with pytest.raises(ValueError, match="nowhere"):
+        read_recipe(["program", "--flagfile=nowhere"], "pmm_market")
 
 
 def test_all_unknown_leaves_are_named_at_once():
