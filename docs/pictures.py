@@ -53,6 +53,7 @@ _ROWS = {
         "hbfp_gep": "HBFP+GeP",
         "baseline_ls": "baseline(+LS)",
         "baseline_triplet": "baseline",
+        "baseline": "baseline(+LS+Cutout)",
     },
 }
 
