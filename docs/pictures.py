@@ -34,7 +34,7 @@ _QUALITY = 88
 _WINDOW = (1160, 1432)
 _SCALE = 1.5
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Rows that were fine-tuned on CPU cores, by the names of their runs without the seed.
+# Labels of the rows that were fine-tuned on CPU cores, by run name without the seed.
 _ROWS = {
     "PMM, BDB and ours": {
         "strong": "ours, 256x128 (one seed, mirrored)",
@@ -154,7 +154,7 @@ def _curves(workdir: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
 
 
 def _fine_tuning(path: pathlib.Path) -> pathlib.Path:
-    """mAP by epoch of fine-tuned networks: 40 epochs on a GPU, 16 on CPU cores."""
+    """Draw mAP by epoch of fine-tuned networks: 40 epochs on a GPU, 16 on CPU cores."""
     panels: dict[str, dict] = {"40 epochs": {}}
     for run in _results("cuhk03_h100"):
         if run["epochs"] == 40:

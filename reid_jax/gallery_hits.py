@@ -122,7 +122,7 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> 
 
 
 def _plain(query: Any) -> Any:
-    """What JSON has for a path or a number of NumPy that names a query."""
+    """Convert the name of a query, a path or a NumPy number, for JSON."""
     return query.item() if isinstance(query, np.generic) else os.fsdecode(query)
 
 

@@ -239,7 +239,7 @@ def load(
         FileNotFoundError: no run, or no such checkpoint.
         OSError, ValueError: the run or its checkpoint is damaged, or of another network; or
             `JAX_PLATFORMS` asks for devices that this machine does not have.
-        RuntimeError: this process was forked from one that had used JAX by `load` or a search.
+        RuntimeError: this process was forked from one that had used JAX, for `load` or a search.
     """
     workdir = local_path(workdir, "workdir")
     check_not_forked()

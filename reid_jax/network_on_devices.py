@@ -62,7 +62,7 @@ class NetworkOnDevices:
                 batch_size = min(batch_size, cpu_batch_size(config.data.image_size))
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        # Not the caller's, because the functions below are made from it.
+        # Frozen, because the functions below are built from it and would not follow a change.
         self.config = frozen(config)
         self.network = network
         self.step = step

@@ -138,7 +138,7 @@ def test_a_copy_and_the_original_change_apart(copy_of):
     assert (rows.pids[3], copied.pids[3]) == (9, 3)
 
 
-def test_a_pickle_holds_the_images_alone():
+def test_a_pickle_has_no_unused_rows():
     rows = Rows()
     append(rows, count=1000)
     append(rows, start=1000)  # Makes room for more.

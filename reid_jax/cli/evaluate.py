@@ -47,10 +47,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax eval") -> Non
 
 def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     """Parse flags. The recipe in the workdir is the default that `--config.` flags override."""
-    try:
-        arguments = values.read_flags_from_files(arguments, force_gnu=False)
-    except flags.Error as error:
-        raise ValueError(str(error)) from error
+    arguments = recipe_flags.with_flag_files(arguments)
     argv = [prog, *arguments]
     if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
         raise ValueError(

@@ -21,6 +21,18 @@ HELP = (
 )
 
 
+def with_flag_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the contents of the files that `--flagfile` names in place of it.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    try:
+        return flags.FlagValues().read_flags_from_files(arguments, force_gnu=False)
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+
+
 def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.Recipe]:
     """Find the recipe that `--config` names.
 
@@ -36,10 +48,7 @@ def read_recipe(argv: Sequence[str], default: str) -> tuple[list[str], recipes.R
     """
     named = flags.FlagValues()
     flags.DEFINE_string("config", default, HELP, flag_values=named)
-    try:
-        argv = [argv[0], *named.read_flags_from_files(argv[1:], force_gnu=False)]
-    except flags.Error as error:
-        raise ValueError(str(error)) from error
+    argv = [argv[0], *with_flag_files(argv[1:])]
     if sum(bool(re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL)) for argument in argv) > 1:
         raise ValueError("--config is given twice; pass one recipe")
     try:

@@ -46,7 +46,7 @@ def find(value: str) -> Recipe:
     Raises:
         FileNotFoundError: there is no file of this path.
         ValueError: there is no recipe of this name, the file is not a recipe, or the recipe does
-            not support the strings. Errors in the file itself are not changed.
+            not support the strings. Errors that the file itself raises pass through.
     """
     name, *strings = value.split(":", 1)
     name = os.path.expanduser(name)

@@ -166,7 +166,7 @@ def evaluate_run(
     network.check(config.data.image_size)
     step, variables = restore_variables(network, config.data.image_size, workdir, checkpoint)
 
-    # The images of all datasets: a bad one ends the evaluation before it begins.
+    # Open the images of all datasets first: a bad one is then reported before hours of work.
     first, *others = sets
     evaluator = Evaluator(
         network,

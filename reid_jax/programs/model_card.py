@@ -61,7 +61,7 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
         "training step": f"{packed.step:,}",
         "reid_jax": _plain(packed.run.get("reid_jax", "unknown")),
     }
-    # Other names would have to be escaped, in each place in another way.
+    # Any other name would need escaping, and each place below escapes differently.
     file = facts.file if _plain(facts.file) == facts.file else "FILE.safetensors"
     return "\n".join(
         [

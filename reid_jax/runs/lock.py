@@ -12,7 +12,7 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock of an existing folder. However the process ends, it ends the lock.
+    """Hold the lock of an existing folder. The system releases it if the process is killed.
 
     There are no locks on Windows and on some file systems.
 

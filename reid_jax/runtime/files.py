@@ -66,8 +66,8 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
 
     Args:
         path: the file, in an existing folder.
-        unique: whether several processes or threads may write the file at the same time, also of
-            several machines. Each then has its own draft, and a kill may leave one behind.
+        unique: whether several processes or threads may write the file at the same time, even on
+            different machines. Each then has its own draft, and a kill may leave one behind.
             Otherwise the draft is `path` with `.tmp` appended, and the next draft replaces one that
             a kill left behind.
 

@@ -9,7 +9,7 @@ _process: int | None = None
 def check_not_forked() -> None:
     """Raise RuntimeError in a process that was forked from one that had made this check.
 
-    What computes with JAX for users calls it first.
+    Functions that compute with JAX for users call it first.
     """
     global _process
     if _process is None:

@@ -81,6 +81,6 @@ def _end(message: str, status: int) -> None:
 
 
 def _write(descriptor: int, line: str) -> None:
-    # Ctrl-C also ends a program that reads the output, such as `tee`.
+    # Ctrl-C may already have ended the program that reads the output, such as `tee`.
     with contextlib.suppress(OSError):
         os.write(descriptor, f"{line}\n".encode())

@@ -72,7 +72,7 @@ def test_only_a_host_that_is_surely_the_first_prints_it(more, values, capsys):
 
 
 @pytest.mark.parametrize("missing", ["data", "data.loader", "data.root"])
-def test_a_recipe_that_lacks_leaves_is_left_to_the_check(missing, values, capsys):
+def test_the_first_line_needs_no_complete_recipe(missing, values, capsys):
     config = load("pmm_market", "small")
     *section, leaf = missing.split(".")
     del (config[section[0]] if section else config)[leaf]

@@ -71,7 +71,7 @@ def test_leaves_with_an_option_of_their_own_are_refused(argument, calls, capsys)
         ("--steps=0", "argument --steps: 0 is below 1"),
     ],
 )
-def test_arguments_that_cannot_be_are_named(argument, message, calls, capsys):
+def test_invalid_arguments_are_reported(argument, message, calls, capsys):
     with pytest.raises(SystemExit) as stop:
         reproduce.main(["synthetic", argument])
     assert stop.value.code == 2

@@ -644,7 +644,7 @@ def test_names_tell_wherever_files_are():
         layouts.read_names([], pattern="[", option="--names")
 
 
-def test_distractors_are_no_match(tree):
+def test_a_distractor_does_not_count_as_a_match(tree):
     root = tree(
         {
             "query": ["0000_c1s1_000001_00.jpg", "0003_c1s1_000001_00.jpg"],

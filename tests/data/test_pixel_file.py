@@ -126,7 +126,7 @@ def test_too_little_room(paths, cache, monkeypatch):
     DiskImages(paths, SIZE)
 
 
-def test_what_cannot_fit_removes_nothing(paths, cache, monkeypatch):
+def test_images_that_cannot_fit_leave_the_cache_alone(paths, cache, monkeypatch):
     DiskImages(paths, SIZE)
     kept = list(cache.iterdir())
     monkeypatch.setattr(pixel_file, "MAX_BYTES", 5 * 7 * 4 * 3)

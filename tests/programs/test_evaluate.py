@@ -515,7 +515,7 @@ def test_a_mistyped_folder_gets_no_new_dataset(workdir, output, monkeypatch):
     assert not list(output.parent.iterdir())
 
 
-def test_a_folder_that_cannot_be_is_named_before_the_evaluation(workdir, output, monkeypatch):
+def test_an_unusable_output_folder_is_reported_before_evaluating(workdir, output, monkeypatch):
     monkeypatch.setattr(evaluator, "open_images", None)
     output.write_text("a file")
     with pytest.raises(OSError, match=r"cannot write to '.*out/eval', the folder of the results"):
@@ -534,7 +534,7 @@ def test_results_that_cannot_be_written_are_printed(workdir, output, monkeypatch
     assert "mAP" in capsys.readouterr().out
 
 
-def test_a_bad_image_of_the_second_dataset_ends_it_before_it_begins(
+def test_a_bad_image_in_the_second_dataset_is_reported_before_evaluating(
     workdir, output, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(workdir.root, tmp_path / "data")

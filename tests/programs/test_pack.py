@@ -294,7 +294,7 @@ def test_all_training_data_is_named_and_all_results_are_on_the_card(run, tmp_pat
         pack_run(tmp_path / "run", tmp_path / "other.safetensors")
 
 
-def test_the_card_of_a_file_with_a_name_that_is_markup_names_no_file(run, tmp_path):
+def test_the_card_of_an_oddly_named_file_has_a_placeholder(run, tmp_path):
     out = tmp_path / "my model (1).safetensors"
     pack_run(run, out)
     card = out.with_suffix(".md").read_text()

@@ -236,7 +236,7 @@ def test_a_network_gets_the_pictures_it_allows(name, pictures, names, data, tmp_
         assert titles[: 1 + len(names)] == ["Image", *names]
 
 
-def test_maps_are_made_in_batches_of_the_recipe_s_size(data, tmp_path, rng, monkeypatch):
+def test_maps_are_computed_in_batches_of_eval_batch_size(data, tmp_path, rng, monkeypatch):
     sizes = []
 
     def face(*arguments):
@@ -272,7 +272,7 @@ def test_too_little_memory_names_the_leaf(data, tmp_path, rng, monkeypatch):
         Drawn(recipe("baseline_synthetic:small", data), tmp_path, rng, 1)
 
 
-def test_a_distractor_is_nobody_s_match(tmp_path, monkeypatch):
+def test_a_distractor_is_never_marked_as_a_match(tmp_path, monkeypatch):
     marked = []
     monkeypatch.setattr(
         visualize, "ranked_list_figure", lambda images, listed, right, **more: marked.append(right)

@@ -178,7 +178,7 @@ def test_a_failure_leaves_the_earlier_page(evaluation, tmp_path, monkeypatch):
     assert folder in os.listdir(tmp_path / "report_images")
 
 
-def test_a_page_that_fails_leaves_no_images(evaluation, tmp_path, monkeypatch):
+def test_a_failed_report_leaves_no_images(evaluation, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError("No space left on device")
 

@@ -57,7 +57,7 @@ def test_a_draft_that_a_kill_left_is_replaced(tmp_path):
 
 def test_drafts_of_several_writers_are_several_files(tmp_path):
     path = tmp_path / "file"
-    # Processes of several containers or machines may have the same number, threads have it always.
+    # Processes in different containers may share a process ID, and threads always do.
     with (
         replacing(path, unique=True) as one,
         replacing(path, unique=True) as another,

@@ -70,7 +70,7 @@ def test_a_reader_that_went_away_costs_no_result(monkeypatch):
     say("all images are described")
 
 
-def test_without_standard_error_its_lines_go_nowhere(monkeypatch, capsys):
+def test_without_standard_error_its_lines_are_dropped(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     say_to_stderr("described 4 of 8 images")
     assert capsys.readouterr().out == ""

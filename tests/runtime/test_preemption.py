@@ -111,7 +111,7 @@ def test_another_thread_leaves_signals_alone():
     assert seen == [before, False]
 
 
-def test_ctrl_c_that_ends_the_reader_too_is_heard():
+def test_ctrl_c_works_after_the_reader_of_the_output_is_gone():
     """As in `train.py | tee log`, where Ctrl-C ends `tee` first."""
     program = (
         "import os, signal\n"

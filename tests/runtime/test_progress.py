@@ -211,7 +211,7 @@ def test_a_bar_stands_for_the_programs_own_lines_on_a_terminal(
     assert ("described 8 of 8 images  ETA 0:00:00\n" in "".join(lines)) != bar
 
 
-def test_a_log_that_nobody_reads_does_not_end_a_training():
+def test_a_broken_log_stream_does_not_stop_training():
     class Closed(io.StringIO):
         def write(self, text):
             raise BrokenPipeError(text)

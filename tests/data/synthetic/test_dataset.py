@@ -189,7 +189,7 @@ def test_a_folder_that_is_no_finished_dataset_is_refused(tmp_path, content):
     assert path.exists()
 
 
-def test_a_record_that_is_no_object_is_not_readable(tmp_path):
+def test_a_record_that_is_not_an_object_is_refused(tmp_path):
     (tmp_path / "synthetic.json").write_text("[1]")
     with pytest.raises(FileExistsError, match=r"no readable synthetic\.json"):
         write(tmp_path)
