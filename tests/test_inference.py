@@ -237,6 +237,11 @@ def test_flip_and_length_are_the_recipes(tmp_path, crops):
     )
 
 
+def test_the_recipe_of_a_model_cannot_be_changed(model):
+    with pytest.raises(AttributeError, match="immutable"):
+        model.config.eval.flip = True
+
+
 def test_a_call_computes_no_more_than_its_images(tmp_path, crops, monkeypatch):
     """One crop is not padded to a whole batch, and many crops are few batches."""
     random_runs.write(tmp_path / "run", "pmm_synthetic")
