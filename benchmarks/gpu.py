@@ -3,18 +3,19 @@
 Runs the other benchmarks one after the other, the most important first, for `--minutes` together,
 and writes one JSON with what each of them wrote:
 
-- `descriptors`: images described a second, and errors of TF32 and bfloat16; with `--stablehlo`,
-  exported files too (`benchmarks/descriptors.py`).
 - `pmm`: PMM's step in TF32 and bfloat16 against PyTorch eagerly, compiled and in autocast; its
   share of the roofline, and its time by kind of kernel (`benchmarks/step.py`).
+- `descriptors`: images that PMM describes a second, and errors of TF32 and bfloat16; with
+  `--stablehlo`, exported files too (`benchmarks/descriptors.py`).
 - `market`: ranking at Market-1501's size (`benchmarks/ranking.py`).
 - `networks`: the steps of the other networks.
-- `float32`: PMM's step with products in full float32.
 - `distractors`: ranking against 500,000 more images.
+- `others`: descriptors of the other networks.
+- `float32`: PMM's step with products in full float32.
 
-When time is up, the part that runs is stopped, and the JSON keeps what it has measured. The row of
-a part that was stopped or that failed has a note. If a part fails, the others run, and the exit
-status is 1.
+`--parts` chooses some of them. When time is up, the part that runs is stopped, and the JSON keeps
+what it has measured. The row of a part that was stopped or that failed has a note. If a part fails,
+the others run, and the exit status is 1.
 
 Export files on one machine, and run them on another:
 
@@ -58,24 +59,25 @@ def parts(small: bool, torch: bool, stablehlo: str | None) -> list[Part]:
     tiny = ("--small",) if small else ()
     none = () if torch else ("--torch=none",)
     steps = ("--batch=8", "--steps=1", "--burst=1") if small else ("--steps=3",)
-    quick = ("--batch=2", "--rounds=1", "--networks=baseline,pmm") if small else ()
+    quick = ("--batch=2", "--rounds=1") if small else ()
     files = (f"--stablehlo={stablehlo}",) if stablehlo else ()
-    eager = () if small or not torch else ("--torch=eager,autocast",)
     others = "baseline" if small else "baseline,bdb,hbfp"
     methods = () if torch else ("--methods=ours,numpy",)
     return [
-        Part("descriptors", "descriptors.py", (*tiny, *quick, *none, *files)),
         Part(
             "pmm",
             "step.py",
             ("--networks=pmm", "--loaders=device,memory", *tiny, *steps, *none, "--profile"),
         ),
+        Part("descriptors", "descriptors.py", ("--networks=pmm", *tiny, *quick, *none, *files)),
         Part("market", "ranking.py", ("--rows=market", *methods, *tiny)),
         Part(
             "networks",
             "step.py",
-            (f"--networks={others}", "--loaders=device", *tiny, *steps, *(eager or none)),
+            (f"--networks={others}", "--loaders=device", *tiny, *steps, *none),
         ),
+        Part("distractors", "ranking.py", ("--rows=distractors", "--methods=ours", *tiny)),
+        Part("others", "descriptors.py", (f"--networks={others}", *tiny, *quick, *none)),
         Part(
             "float32",
             "step.py",
@@ -85,7 +87,6 @@ def parts(small: bool, torch: bool, stablehlo: str | None) -> list[Part]:
             ),
             {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
         ),
-        Part("distractors", "ranking.py", ("--rows=distractors", "--methods=ours", *tiny)),
     ]
 
 
@@ -125,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the parts and write JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--minutes", type=float, default=9.0, help="for all; default: %(default)s")
+    parser.add_argument("--parts", help="comma-separated; all by default")
     parser.add_argument("--small", action="store_true", help="rehearse at tiny size, on a CPU too")
     parser.add_argument("--torch", choices=("none",), help="do not compare with PyTorch")
     parser.add_argument("--stablehlo", help="folder of exported files to run too")
@@ -132,8 +134,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     end, results = time.monotonic() + 60 * options.minutes, []
     stablehlo = options.stablehlo and os.path.abspath(options.stablehlo)
+    chosen = parts(options.small, not options.torch, stablehlo)
+    if options.parts is not None:
+        names = options.parts.split(",")
+        if unknown := set(names) - {part.name for part in chosen}:
+            parser.error(
+                f"unknown {min(unknown)!r} in --parts: choose from "
+                f"{', '.join(part.name for part in chosen)}"
+            )
+        chosen = [part for part in chosen if part.name in names]
     settings = {
-        **{"minutes": options.minutes, "small": options.small},
+        "minutes": options.minutes,
+        **({"parts": [part.name for part in chosen]} if options.parts is not None else {}),
+        "small": options.small,
         **({"torch": "none"} if options.torch else {}),
         **({"stablehlo": options.stablehlo} if stablehlo else {}),
     }
@@ -141,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
-        for part in parts(options.small, not options.torch, stablehlo):
+        for part in chosen:
             left = end - time.monotonic()
             print(f"{part.name}: {left / 60:.1f} minutes are left", flush=True)
             results.append(run(part, pathlib.Path(folder), max(left, 1.0)))

@@ -352,9 +352,10 @@ def measure(
 
 
 def profile(contender: Contender, params: dict, folder: str, device: jax.Device) -> dict:
-    """Time of one more step by kind of kernel; its trace stays in the folder."""
+    """Time of one more step by kind of kernel; its trace and program stay in the folder."""
     name = f"{contender.row['network']}-{contender.row['dtype']}"
     trace = kernels.trace(lambda: contender.run(1), f"{folder}/{name}")
+    pathlib.Path(f"{folder}/{name}.txt").write_text(contender.program)
     times = kernels.kernel_times(trace, device.platform)
     return kernels.summarize(times, contender.program, params)
 
@@ -518,8 +519,8 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         nargs="?",
         const="runs/profile",
-        help="trace a step of each of our forms into FOLDER, runs/profile by default, and add "
-        "its time by kind of kernel",
+        help="trace a step of each of our forms into FOLDER, runs/profile by default, with the "
+        "compiled program, and add its time by kind of kernel",
     )
     parser.add_argument("--output", default="benchmarks/results/step.json", help="JSON file")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import gpu
 
+_ROW = {"part": "some", "seconds": 1.0, "note": None, "record": None}
+
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
@@ -51,6 +53,18 @@ def test_every_part_has_a_name_and_a_script():
             assert (gpu.ROOT / "benchmarks" / part.script).is_file()
 
 
+def test_only_the_chosen_parts_run(tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(gpu, "run", lambda part, *rest: ran.append(part.name) or _ROW)
+    with pytest.raises(SystemExit):
+        gpu.main(["--parts=networks,pmm", f"--output={tmp_path / 'gpu.json'}"])
+    assert ran == ["pmm", "networks"]
+    assert "--parts=pmm,networks" in json.loads((tmp_path / "gpu.json").read_text())["command"]
+    with pytest.raises(SystemExit):
+        gpu.main(["--parts=pmm,some", f"--output={tmp_path / 'gpu.json'}"])
+    assert "unknown 'some' in --parts: choose from pmm, descriptors" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_rehearsal_measures_every_part(tmp_path):
     path = tmp_path / "gpu.json"
@@ -65,6 +79,6 @@ def test_a_rehearsal_measures_every_part(tmp_path):
     assert content["command"].startswith("python benchmarks/gpu.py --minutes=9.0 --small")
     assert content["platform"] == "cpu"
     notes = {row["part"]: row["note"] for row in content["results"]}
-    names = ["descriptors", "pmm", "market", "networks", "float32", "distractors"]
+    names = [part.name for part in gpu.parts(small=True, torch=False, stablehlo=None)]
     assert notes == dict.fromkeys(names)
     assert all(row["record"]["results"] for row in content["results"])
