@@ -5,8 +5,10 @@ described, and how far descriptors in fewer bits are from those in float32. Prin
 writes JSON.
 
 All forms describe the same uint8 images, which are already on the device, in batches of `--batch`.
-They take turns; the first round does not count. Forms of our network, with weights as `embed` has
-them:
+They take turns; the first round does not count. In a turn, a form makes `--burst` calls and waits
+for the last, as a program does that describes many batches.
+
+Forms of our network, with weights as `embed` has them:
 
 - `float32`: products in full float32. The errors of all other forms are relative to it,
   |a - b| / |b| over all descriptors.
@@ -48,7 +50,8 @@ from reid_jax.runtime.messages import clear_errors
 LIMITS = {"tf32": 1e-2, "bfloat16": 0.1, "stablehlo": 1e-2}
 TORCH_FORMS = ("eager", "compiled", "autocast", "compiled+autocast")
 
-Describe = Callable[[], np.ndarray]
+# Makes so many calls, waits, and returns the last one's descriptors.
+Describe = Callable[[int], np.ndarray]
 
 
 def in_jax(name: str, small: bool, images: np.ndarray) -> dict[str, Describe]:
@@ -67,10 +70,12 @@ def in_jax(name: str, small: bool, images: np.ndarray) -> dict[str, Describe]:
         described = jax.jit(descriptor_function(network))
         weights = descriptor_weights(network, model.variables, [device])
 
-        def describe():
+        def describe(count):
             # A precision is part of the compiled program, so it holds while the program is traced.
             with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-                return jax.block_until_ready(described(weights, images))
+                for _ in range(count):
+                    found = described(weights, images)
+                return jax.block_until_ready(found)
 
         return describe
 
@@ -102,12 +107,13 @@ def in_torch(name: str, small: bool, images: np.ndarray, forms: list[str]) -> di
     def runner(form):
         function = torch.compile(described) if "compiled" in form else described
 
-        def describe():
+        def describe(count):
             with (
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled="autocast" in form),
             ):
-                found = function(batch)
+                for _ in range(count):
+                    found = function(batch)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             return found.cpu().numpy()
@@ -135,14 +141,15 @@ def measure(name: str, settings: dict) -> list[dict]:
                 continue
             start = time.perf_counter()
             try:
-                found = describe()
+                # A first call compiles.
+                found = describe(settings["burst"] if turn else 1)
             except Exception as error:
                 # PyTorch's compiler may raise any exception, for example without a C++ compiler.
                 if "compiled" not in form:
                     raise
                 notes[form] = f"skipped: {type(error).__name__}"
                 continue
-            seconds[form].append(time.perf_counter() - start)
+            seconds[form].append((time.perf_counter() - start) / settings["burst"])
             if turn == 0:
                 output.say(f"{name}, {form}")
                 if form == "jax float32":
@@ -242,6 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--networks", help="comma-separated; all that have a recipe by default")
     parser.add_argument("--batch", type=int, default=64, help="images; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=10, help="to time; default: %(default)s")
+    parser.add_argument("--burst", type=int, default=10, help="calls a turn; default: %(default)s")
     parser.add_argument("--small", action="store_true", help="the networks that tests train")
     parser.add_argument("--torch", help=f"PyTorch's forms, or none; default: {TORCH_FORMS}")
     parser.add_argument("--stablehlo", help="folder of exported files to run too")
@@ -259,7 +267,8 @@ def main(arguments: list[str] | None = None) -> None:
         forms = "none" if options.torch == "none" else output.words(options, "torch", TORCH_FORMS)
         settings = {
             "networks": names,
-            **{"batch": options.batch, "rounds": options.rounds, "small": options.small},
+            **{"batch": options.batch, "rounds": options.rounds, "burst": options.burst},
+            "small": options.small,
             "torch": forms,
             **({"stablehlo": options.stablehlo} if options.stablehlo else {}),
         }

@@ -59,7 +59,7 @@ def parts(small: bool, torch: bool, stablehlo: str | None) -> list[Part]:
     tiny = ("--small",) if small else ()
     none = () if torch else ("--torch=none",)
     steps = ("--batch=8", "--steps=1", "--burst=1") if small else ("--steps=3",)
-    quick = ("--batch=2", "--rounds=1") if small else ()
+    quick = ("--batch=2", "--rounds=1", "--burst=1") if small else ()
     files = (f"--stablehlo={stablehlo}",) if stablehlo else ()
     others = "baseline" if small else "baseline,bdb,hbfp"
     methods = () if torch else ("--methods=ours,numpy",)

@@ -150,7 +150,7 @@ def _kind(path: str | None, result: str, weights: dict[str, set[tuple[int, ...]]
         # XLA rewrites some convolutions, including the gradients of kernels.
         kernels = {shape for name in weights if "conv" in name for shape in weights[name]}
         return "convolution, weight gradient" if results & kernels else "without a name"
-    if path.count("jvp(") > 1:
+    if len(re.findall(r"jvp\(\w", path)) > 1:
         return "Grad-CAM"  # a gradient inside the function that the step differentiates
     if "jvp(" not in path:
         return "augmentation, optimizer"

@@ -121,8 +121,15 @@ def _num_classes(config: ConfigDict) -> int:
 
 def count_flops(function: Callable, *arguments) -> float:
     """XLA's count for one call; the arguments may be shapes."""
-    with usual_convolutions():
+    # JAX does not count for GPUs before it compiles.
+    with usual_convolutions(), jax.default_device(jax.devices("cpu")[0]):
         return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def count_step_flops(config: ConfigDict) -> float:
+    """XLA's count for the step of a recipe."""
+    with usual_convolutions():
+        return prepare(config, jax.devices("cpu")[0])[0].cost_analysis()["flops"]
 
 
 @contextlib.contextmanager
@@ -132,19 +139,17 @@ def usual_convolutions() -> Iterator[None]:
         yield
 
 
-def count_costs(config: ConfigDict, device: jax.Device) -> dict:
+def count_costs(config: ConfigDict) -> dict:
     """The cost of a network, computed without compiling or running it.
 
     Args:
         config: a recipe.
-        device: any device.
 
     Returns:
         `parameters`, `forward_flops_per_image` and `step_flops_per_image`; for HBFP-Net also
         `breakdown`, flops per image by part of the step, and `bfp_and_pooling_share` of the step.
     """
-    with usual_convolutions():
-        step_flops = prepare(config, device)[0].cost_analysis()["flops"]
+    step_flops = count_step_flops(config)
     network = models.create(config.model, _num_classes(config))
     size = config.data.image_size
     count = config.data.identities_per_batch * config.data.images_per_identity
@@ -225,7 +230,7 @@ def measure(config: ConfigDict, steps: int, device: jax.Device) -> dict:
     name = config.model.name
     peak_before = peak_bytes(device)
     output.say(f"{name}: counting flops")
-    costs = count_costs(config, device)
+    costs = count_costs(config)
     output.say(f"{name}: compiling the step")
     lowered, create, batch = prepare(config, device)
     step = lowered.compile()

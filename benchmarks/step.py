@@ -154,7 +154,7 @@ def jax_contenders(
     costs = {
         "planned_bytes": networks.planned_bytes(step),
         "peak_bytes": None if peak is None else peak - held,
-        "flops": lowered.cost_analysis()["flops"],
+        "flops": flops_of(lowered, config),
         "compiled_flops": step.cost_analysis()["flops"],
         "bytes_accessed": step.cost_analysis()["bytes accessed"],
     }
@@ -167,6 +167,12 @@ def jax_contenders(
             form["note"] = _skipped(error)
             contenders.append(Contender(form, None))
     return contenders, start, {name: leaf[0] for name, leaf in batch.items()}
+
+
+def flops_of(lowered: jax.stages.Lowered, config: ConfigDict) -> float:
+    """XLA's count for our step, as it is on this device."""
+    counted = lowered.cost_analysis()
+    return networks.count_step_flops(config) if counted is None else counted["flops"]
 
 
 def looper(

@@ -113,8 +113,9 @@ def descriptor_weights(
     """Weights for `descriptor_face` that take less time: descriptors differ by rounding only.
 
     Batch norms are folded into the layers before them. CPUs also get the transforms of 3x3 kernels,
-    in 16/9 of their memory. Weights of a network that computes in bfloat16 stay as they are: folded
-    ones would be rounded to other values.
+    in 16/9 of their memory. A network that computes in bfloat16 gets its kernels rounded, which its
+    layers would do in each call: descriptors are the same bits. Folded kernels would be rounded to
+    other values.
 
     Args:
         network: the network of `variables`.
@@ -122,11 +123,21 @@ def descriptor_weights(
         devices: the devices of the result.
     """
     if network.dtype != jnp.float32:
-        return place(variables, devices)
+        return place(_rounded(variables, network.dtype), devices)
     weights = fold(jax.device_get(variables))
     if devices[0].platform == "cpu":
         weights[TRANSFORMED] = transformed(weights["params"])
     return place(weights, devices)
+
+
+def _rounded(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """Variables with all kernels in `dtype`, except classifiers, which descriptors do not need."""
+
+    def leaf(path, value):
+        names = [key.key for key in path]
+        return value.astype(dtype) if names[-1] == "kernel" and "classifier" not in names else value
+
+    return jax.tree_util.tree_map_with_path(leaf, jax.device_get(variables))
 
 
 def _over_devices(face: Callable, devices: tuple[jax.Device, ...]) -> Callable:

@@ -1,9 +1,14 @@
-"""The stem's 7x7 convolution with stride 2 of narrow trunks, as one product of matrices, on CPUs.
+"""The stem's 7x7 convolution with stride 2, in forms that CPUs and NVIDIA's GPUs compute faster.
 
-XLA's convolution takes as long for 4 channels of the result as for 64. As a product it takes the
-multiplications of an 8x8 kernel, and no more:
+Both count four pixels, 2x2, as one location, so that the stride is 1 and the kernel has 4x4
+locations.
 
-- Four pixels, 2x2, count as one location, so that the stride is 1 and the kernel has 4x4 locations.
+*GPUs*: libraries have no fast kernel for the three channels of an image. They have one for the
+twelve channels of such a location.
+
+*CPUs, in narrow trunks*: XLA's convolution takes as long for 4 channels of the result as for 64. As
+one product of matrices it takes the multiplications of an 8x8 kernel, and no more:
+
 - A row of the first matrix is four locations that follow each other in a row of the image.
 - A column of the second is a channel of the result, from one of the kernel's four rows.
 - The results of the four rows are summed.
@@ -35,9 +40,7 @@ def conv7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     # In an export the batch size is a symbol, and whatever runs the file may choose.
     sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    if sizes_are_known and x.dtype == jnp.float32 and kernel.shape[3] <= _CHANNELS:
-        return _by_product_on_cpus(x, kernel)
-    return directly(x, kernel)
+    return _by_platform(x, kernel) if sizes_are_known else directly(x, kernel)
 
 
 def as_conv_general_dilated(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
@@ -46,25 +49,54 @@ def as_conv_general_dilated(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Ar
 
 
 @jax.custom_vjp
-def _by_product_on_cpus(x, kernel):
-    return lax.platform_dependent(x, kernel, cpu=by_product, default=directly)
+def _by_platform(x, kernel):
+    narrow = x.dtype == jnp.float32 and kernel.shape[3] <= _CHANNELS
+    on_cpus = by_product if narrow else directly
+    return lax.platform_dependent(x, kernel, cpu=on_cpus, cuda=by_blocks, default=directly)
 
 
 def _forward(x, kernel):
-    return _by_product_on_cpus(x, kernel), (x, kernel)
+    return _by_platform(x, kernel), (x, kernel)
 
 
-def _backward(residuals, dy):  # XLA's own is the faster one.
-    return jax.vjp(directly, *residuals)[1](dy)
+def _backward(residuals, dy):
+    def gradients_of(way):
+        return lambda x, kernel, dy: jax.vjp(way, x, kernel)[1](dy)
+
+    # On CPUs, XLA's own is the faster one.
+    return lax.platform_dependent(
+        *residuals, dy, cuda=gradients_of(by_blocks), default=gradients_of(directly)
+    )
 
 
-_by_product_on_cpus.defvjp(_forward, _backward)
+_by_platform.defvjp(_forward, _backward)
 
 
 def directly(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution as XLA has it."""
     return lax.conv_general_dilated(
         x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def by_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution over locations of 2x2 pixels, as a 4x4 convolution with stride 1."""
+    batch, rows, columns, channels = x.shape
+    height, width = -(-rows // 2), -(-columns // 2)  # of the result
+    # Zeros before the image make the margin even, and the kernel gets a row and a column of them.
+    margins = (4, 2 * height + 2 - rows), (4, 2 * width + 2 - columns)
+    x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
+    x = x.reshape(batch, height + 3, 2, width + 3, 2, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height + 3, width + 3, -1)
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(4, 4, 4 * channels, -1)
+    # Kernels for matrix units read multiples of eight channels, in float32 of four.
+    missing = -4 * channels % (4 if x.dtype == jnp.float32 else 8)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 

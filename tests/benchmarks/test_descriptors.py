@@ -10,7 +10,8 @@ from tests.benchmarks import schema
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 SETTINGS = {
-    **{"networks": [str], "batch": {int}, "rounds": {int}, "small": bool, "torch": ([str], str)},
+    **{"networks": [str], "batch": {int}, "rounds": {int}, "burst": {int}, "small": bool},
+    "torch": ([str], str),
     "stablehlo": str,
 }
 NAMES = {"network": str, "form": str}
@@ -26,7 +27,14 @@ def rows(tmp_path_factory):
         patch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         descriptors.main(["--networks=baseline", f"--export={folder}/files"])
         torch = "eager" if importlib.util.find_spec("torch") else "none"
-        options = ["--small", "--networks=baseline", "--batch=2", "--rounds=1", f"--torch={torch}"]
+        options = [
+            "--small",
+            "--networks=baseline",
+            "--batch=2",
+            "--rounds=1",
+            "--burst=2",
+            f"--torch={torch}",
+        ]
         options += [f"--stablehlo={folder}/files", f"--output={folder}/out.json"]
         descriptors.main(options)
     content = json.loads((folder / "out.json").read_text())

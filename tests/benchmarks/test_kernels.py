@@ -14,6 +14,7 @@ ENTRY %main.9 {
   %cudnn-conv.4 = (f32[4,3,3,4]{3,2,1,0}, u8[0]{0}) custom-call(%a, %b), metadata={op_type="x" op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated"}
   %convolution.4 = f32[4,3,3,4]{3,2,1,0} convolution(%c, %d), window={size=24x16}
   %dot.5 = f32[4,4]{1,0} dot(%a, %b), metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/cond/branch_0_fun/jit(gradients_by_tiles)/dot_general"}
+  %cudnn-conv-bw-input.7 = (f32[8,24,16,4]{3,2,1,0}, u8[0]{0}) custom-call(%a, %b), metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/cond/branch_0_fun/transpose(jvp())/conv_general_dilated"}
   %conv.3 = f32[8,24,16,4]{3,2,1,0} convolution(%a, %b), metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/conv2/conv_general_dilated"}
   %loop_multiply_fusion.2 = f32[16]{0} fusion(%d), kind=kLoop, metadata={op_name="jit(f)/transpose(jvp(PMM.training))/PMM.maps/trunk/layer1_0/bn2/mul"}
   %pool.1 = f32[8,24,16,4]{3,2,1,0} fusion(%d), kind=kLoop, metadata={op_name="jit(f)/jvp(PMM.training)/PMM.maps/trunk/reduce_window_max"}
@@ -39,6 +40,7 @@ KINDS = {
     "cudnn-conv.4": "convolution, weight gradient",
     "convolution.4": "convolution, weight gradient",
     "dot.5": "convolution, weight gradient",
+    "cudnn-conv-bw-input.7": "convolution, backward",
     "conv.3": "convolution, backward",
     "loop_multiply_fusion.2": "batch norm, backward",
     "pool.1": "stem, forward",

@@ -111,7 +111,7 @@ def test_table_and_progress(output):
 @pytest.mark.parametrize("name", [name for name in models.NETWORKS if name != "hbfp"])
 def test_costs_on_paper(name):
     config = networks.recipe(name, small=True, batch=8, dtype="float32")
-    costs = networks.count_costs(config, jax.devices()[0])
+    costs = networks.count_costs(config)
     assert costs["parameters"] == count_parameters(name)
     # Forward, and the gradients of maps and of weights; the extras of PMM and HBFP are small. The
     # stem, much of a network as narrow as this, has no gradient of its map, and forward it
@@ -241,7 +241,7 @@ def full():
         _, _, batch = networks.prepare(config, jax.devices()[0])
         assert batch["image"].shape == (1, 8, 384, 128, 3)
         np.testing.assert_array_equal(batch["label"], [[0, 0, 0, 0, 1, 1, 1, 1]])
-        return networks.count_costs(config, jax.devices()[0])
+        return networks.count_costs(config)
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import importlib
 import types
 
 import flax.linen as nn
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reid_jax import models
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation import descriptors
 from reid_jax.evaluation.descriptors import descriptor_face, extract, pmap_face
@@ -155,7 +157,8 @@ def test_weights_are_those_that_take_least_time(rng, monkeypatch, dtype, platfor
     device = types.SimpleNamespace(platform=platform)
     weights = descriptors.descriptor_weights(network, variables, [device])
     if transforms is None:
-        assert weights is variables
+        assert weights["params"]["conv1"]["kernel"].dtype == jnp.bfloat16
+        assert weights["params"]["bn1"] == variables["params"]["bn1"]
         return
     assert "scale" not in weights["params"]["bn1"]
     assert ("transformed" in weights) == transforms
@@ -166,3 +169,19 @@ def test_weights_are_those_that_take_least_time(rng, monkeypatch, dtype, platfor
     # The program reads either a kernel or its transform.
     reads_kernel = "tensor<3x3x64x64xf32>" in face.lower(weights, pixels).as_text()
     assert reads_kernel == (not transforms)
+
+
+@pytest.mark.parametrize("name", ["pmm", "bdb", "hbfp", "strong"])
+def test_rounded_kernels_give_the_same_bits(rng, name):
+    module = importlib.import_module(f"reid_jax.configs.{name}_synthetic")
+    config = module.get_config("small")
+    config.model.dtype = "bfloat16"
+    network, size = models.create(config.model, 5), tuple(config.data.image_size)
+    images = rng.integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, *size, 3)))
+    variables = reference.random_variables(dict(shapes), rng)
+    weights = descriptors.descriptor_weights(network, variables, jax.devices()[:1])
+    kernels = {leaf.dtype for leaf in jax.tree.leaves(weights["params"]) if leaf.ndim == 4}
+    assert kernels == {jnp.dtype(jnp.bfloat16)}
+    face = jax.jit(descriptors.descriptor_function(network))
+    np.testing.assert_array_equal(face(weights, images), face(variables, images))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reid_jax.models.resnet import ResNet
-from reid_jax.models.stem_conv import by_product, conv7x7, directly
+from reid_jax.models.stem_conv import by_blocks, by_product, conv7x7, directly
 from tests import reference
 
 SIZES = [(8, 4), (6, 10), (7, 4), (4, 5), (9, 7), (1, 1), (2, 1)]
@@ -34,6 +34,7 @@ def test_equals_float64(rng, size, outputs):
     x, kernel, _ = arrays(rng, size, 3, outputs)
     want = in_float64(x, kernel)
     assert_near(by_product(x, kernel), want)
+    assert_near(by_blocks(x, kernel), want)
     assert_near(conv7x7(x, kernel), want)
     assert_near(directly(x, kernel), want)
 
@@ -50,8 +51,9 @@ def test_gradients_equal_float64(rng, size):
         dkernel[i, j] = np.einsum("bhwc,bhwd->cd", padded[window], dy)
         dpadded[window] += np.einsum("bhwd,cd->bhwc", dy, kernel[i, j])
     dx = dpadded[:, 3 : 3 + size[0], 3 : 3 + size[1]]
-    for got, want in zip(jax.vjp(conv7x7, x, kernel)[1](dy), (dx, dkernel), strict=True):
-        assert_near(got, want)
+    for way in (conv7x7, by_blocks):
+        for got, want in zip(jax.vjp(way, x, kernel)[1](dy), (dx, dkernel), strict=True):
+            assert_near(got, want)
 
 
 @pytest.mark.parametrize("outputs", [4, 16])
