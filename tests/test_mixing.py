@@ -73,6 +73,16 @@ def test_hard_mix_is_equation_2(rng):
     np.testing.assert_array_equal(mixing.hard_mix(features, mask, partner), want)
 
 
+def test_gradients_of_a_common_partner_are_summed_in_float32():
+    """In bfloat16 a sum of ones would end at 256."""
+    features, mask = jnp.zeros((512, 1, 1, 1), jnp.bfloat16), np.zeros((512, 1, 1), np.float32)
+    partner = np.full(512, 3, np.int32)
+    gradient = jax.grad(lambda f: mixing.hard_mix(f, mask, partner).sum())(features)
+    assert gradient.dtype == jnp.bfloat16
+    assert gradient[3, 0, 0, 0] == 512
+    assert np.count_nonzero(gradient) == 1
+
+
 def test_a_partner_may_live_on_another_device(rng):
     labels = np.repeat(np.arange(4), 2).astype(np.int32)
     features = rng.normal(size=(8, 3, 2, 5)).astype(np.float32)

@@ -94,23 +94,12 @@ def make_step(
         gradients, metrics = collectives.mean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["lr"] = schedule(state.step)
-        metrics["gradient_norm"] = _norm(gradients)
+        metrics["gradient_norm"] = norm_of(gradients)
         params = optax.apply_updates(state.params, updates)
-        metrics["parameter_norm"] = _norm(params)
+        metrics["parameter_norm"] = norm_of(params)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return step
-
-
-def _norm(tree) -> jax.Array:
-    """The Euclidean norm of all leaves together, as `optax.tree.norm`."""
-    leaves = jax.tree.leaves(tree)
-    # More than a hundred leaves are short vectors. Each by itself would be a reduction of a few
-    # microseconds on a GPU, and XLA would compute Adam's update of the leaf in it.
-    vectors = [leaf for leaf in leaves if leaf.ndim == 1]
-    others = [leaf for leaf in leaves if leaf.ndim != 1]
-    whole = [jnp.concatenate(vectors)] if vectors else []
-    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in (*whole, *others)))
 
 
 def _cosine_distances(embeddings: jax.Array, labels: jax.Array, axis_name: str | None):
@@ -146,3 +135,14 @@ def _pmap_step(step: Callable, devices: tuple[jax.Device, ...]) -> Callable:
 def shard(batch, count: int):
     """Reshape leaves (B, ...) to (count, B / count, ...), one row per device."""
     return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+
+
+def norm_of(tree) -> jax.Array:
+    """The Euclidean norm of all leaves together, as `optax.tree.norm`."""
+    leaves = jax.tree.leaves(tree)
+    # More than a hundred leaves are short vectors. Each by itself would be a reduction of a few
+    # microseconds on a GPU, and XLA would compute Adam's update of the leaf in it.
+    vectors = [leaf for leaf in leaves if leaf.ndim == 1]
+    others = [leaf for leaf in leaves if leaf.ndim != 1]
+    whole = [jnp.concatenate(vectors)] if vectors else []
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in (*whole, *others)))

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -149,6 +150,7 @@ def test_time_by_kernel(output):
         assert f"{kind} " in table
     assert shares.get("unknown", 0.0) < 0.1
     assert list((folder / "pmm-float32").rglob("*.xplane.pb"))
+    assert "HloModule" in (folder / "pmm-float32.txt").read_text()
 
 
 @pytest.mark.slow
@@ -199,6 +201,14 @@ def test_without_pytorch_its_installation_is_named(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit, match=r"python -m pip install torch, or pass --torch=none"):
         step.main(["--small", "--torch=eager", f"--output={tmp_path}/step.json"])
     assert not capsys.readouterr().err
+
+
+def test_flops_are_counted_where_jax_does_not_count():
+    """Before it compiles for a GPU, JAX has no costs. The small network has no tiles."""
+    config = networks.recipe("baseline", True, 8, "float32")
+    lowered, _, _ = networks.prepare(config, jax.devices()[0])
+    on_a_gpu = types.SimpleNamespace(cost_analysis=lambda: None)
+    assert step.flops_of(on_a_gpu, config) == step.flops_of(lowered, config) > 0
 
 
 def test_forms_take_turns():

@@ -72,6 +72,7 @@ def test_rounding_errors_are_those_of_the_direct_way(rng, outputs):
         (32, jnp.float32, "cpu", (1, 1)),  # a product forward, a convolution backward
         (33, jnp.float32, "cpu", (2, 0)),
         (32, jnp.float32, "cuda", (2, 0)),
+        (64, jnp.bfloat16, "cuda", (2, 0)),
         (32, jnp.bfloat16, "cpu", (2, 0)),
     ],
 )
@@ -84,6 +85,9 @@ def test_it_is_chosen_where_it_is_faster(outputs, dtype, platform, want):
     traced = jax.jit(both).trace(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert (text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")) == want
+    # Locations of 2x2 pixels, with four more channels in bfloat16.
+    channels = 12 if dtype == jnp.float32 else 16
+    assert (f"tensor<4x4x{channels}x{outputs}x" in text) == (platform == "cuda")
 
 
 def test_a_symbolic_batch_leaves_the_choice_to_the_runtime():

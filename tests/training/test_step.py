@@ -19,7 +19,7 @@ from reid_jax.runtime.devices import place
 from reid_jax.training import optimizer as optimizers
 from reid_jax.training.feed import feed
 from reid_jax.training.state import TrainState, create_state
-from reid_jax.training.step import AXIS, make_step, pmap_step, shard
+from reid_jax.training.step import AXIS, make_step, norm_of, pmap_step, shard
 from tests.compilations import count_compilations
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -199,6 +199,16 @@ def test_metrics_add_up(trajectories):
 
 
 @pytest.mark.slow
+def test_the_norm_is_of_all_leaves(rng):
+    tree = {"a": {"bias": rng.normal(size=7), "kernel": rng.normal(size=(3, 4))}}
+    tree |= {"p": rng.normal(size=()), "scale": rng.normal(size=2)}
+    leaves = jax.tree.leaves(tree)
+    want = np.sqrt(sum(np.square(leaf).sum() for leaf in leaves))
+    tree = jax.tree.map(np.float32, tree)
+    assert norm_of(tree) == pytest.approx(want, rel=1e-6)
+    assert norm_of(leaves[:1]) == pytest.approx(np.linalg.norm(leaves[0]), rel=1e-6)
+
+
 def test_basic_blocks_with_ibn_train_on_four_devices_as_on_one(batch):
     """Losses, statistics and gradients, which reach every parameter."""
     found = {}
