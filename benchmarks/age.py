@@ -32,6 +32,8 @@ MEASURED = {
     "gallery_milvus": [*_GALLERIES, "benchmarks/gallery.py"],
     "gallery_million": [*_GALLERIES, "benchmarks/gallery.py"],
     "gallery_server": [*_GALLERIES, "benchmarks/gallery.py"],
+    "gpu": [*_STEP, "benchmarks/step.py"],
+    "gpu_descriptors": [*_INFERENCE, "benchmarks/descriptors.py"],
     "hbfp_cpu": _TRIALS,
     "inference": _INFERENCE,
     "inference_small": [*_INFERENCE, "benchmarks/inference.py"],

@@ -50,6 +50,7 @@ _ROWS = {
     "HBFP-Net": {
         "hbfp": "HBFP",
         "bfp_low_middle_high": "BFP(Low&Middle&High)",
+        "hbfp_middle_high": "Middle+High",
         "hbfp_gep": "HBFP+GeP",
         "baseline_ls": "baseline(+LS)",
         "baseline_triplet": "baseline",
@@ -169,10 +170,9 @@ def _fine_tuning(path: pathlib.Path) -> pathlib.Path:
 def _mean_curves() -> dict[str, tuple[list[float], np.ndarray]]:
     """Epochs and the mean mAP of all seeds, for each row that was trained on CPU cores."""
     seeds: dict[str, list] = {}
-    for file in ("cuhk03_half", "pmm_cpu", "hbfp_cpu", "baseline_cpu", "strong_cpu"):
+    for file in ("pmm_cpu", "hbfp_cpu", "baseline_cpu", "strong_cpu"):
         for run in _results(file):
             seeds.setdefault(re.sub(r"_s\d$", "", run["name"]), []).append(run["evaluations"])
-    seeds["pmm_none"] += seeds.pop("pmm_no_mixing")  # seed 0
     return {
         name: (
             [point["epoch"] for point in runs[0]],
