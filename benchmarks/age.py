@@ -45,7 +45,6 @@ MEASURED = {
     "ranking": ["reid_jax/evaluation"],
     "resnet18_cpu": _TRIALS,
     "step": [*_STEP, "reid_jax/data"],
-    "step_avx512": [*_STEP, "reid_jax/data", "benchmarks/step.py"],
     "strong_cpu": _TRIALS,
     "strong_trials": _TRIALS,
     "trials": _TRIALS,
