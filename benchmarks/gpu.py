@@ -13,7 +13,14 @@ and writes one JSON with what each of them wrote:
 - `others`: descriptors of the other networks.
 - `float32`: PMM's step with products in full float32.
 
-`--parts` chooses some of them. When time is up, the part that runs is stopped, and the JSON keeps
+`--parts` chooses some of them.
+
+Compiling takes longer than measuring. Before the first part, the programs of all parts are
+therefore compiled, at the same time, into caches that the parts read. This takes up to four tenths
+of the time, and is the JSON's first row, `compiling`. XLA times kernels to choose among them, which
+is less exact with other programs on the GPU; `--no-compiling` leaves it out.
+
+When time is up, the part that runs is stopped, and the JSON keeps
 what it has measured. The row of a part that was stopped or that failed has a note. If a part fails,
 the others run, and the exit status is 1.
 
@@ -90,6 +97,59 @@ def parts(small: bool, torch: bool, stablehlo: str | None) -> list[Part]:
     ]
 
 
+def preparation(part: Part, torch: bool) -> Part | None:
+    """A short run of a part that compiles its programs; None if it has none.
+
+    Args:
+        part: the part.
+        torch: whether to compile PyTorch's forms too.
+    """
+    short = {
+        "step.py": ("--steps=1", "--burst=1", "--loaders=device"),
+        "descriptors.py": ("--rounds=1", "--burst=1"),
+    }
+    if part.script not in short:
+        return None
+    forms = "compiled,compiled+autocast" if torch else "none"
+    options = [option for option in part.options if option != "--profile"]
+    # If an option is given twice, the second counts.
+    return part._replace(options=(*options, *short[part.script], f"--torch={forms}"))
+
+
+def compile_all(chosen: list[Part], folder: pathlib.Path, seconds: float, torch: bool) -> dict:
+    """Run the preparations of parts at the same time, for at most so many seconds.
+
+    Returns:
+        A row as `run` has it, without a record. What was not compiled in time is compiled later.
+    """
+    start, running = time.monotonic(), {}
+    for part in filter(None, (preparation(part, torch) for part in chosen)):
+        path = folder / f"{part.name}-compiling.json"
+        running[part.name] = subprocess.Popen(
+            [*_command(part, folder), f"--output={path}"],
+            cwd=ROOT,
+            env={**os.environ, **part.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    stopped = []
+    for name, process in running.items():
+        try:
+            process.wait(max(0.0, start + seconds - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            stopped.append(name)
+    duration = time.monotonic() - start
+    note = f"stopped after {duration:.0f} s: {', '.join(stopped)}" if stopped else None
+    return {"part": "compiling", "seconds": duration, "note": note, "record": None}
+
+
+def _command(part: Part, folder: pathlib.Path) -> list[str]:
+    options = [f"{x}={folder / part.name}" if x == "--profile" else x for x in part.options]
+    return [sys.executable, str(ROOT / "benchmarks" / part.script), *options]
+
+
 def run(part: Part, folder: pathlib.Path, seconds: float) -> dict:
     """Run a part for at most so many seconds.
 
@@ -97,12 +157,10 @@ def run(part: Part, folder: pathlib.Path, seconds: float) -> dict:
         `part`, `seconds`, `note` (null if it ended well) and `record`, what it wrote, or null.
     """
     path, start = folder / f"{part.name}.json", time.monotonic()
-    options = [f"{x}={folder / part.name}" if x == "--profile" else x for x in part.options]
-    command = [sys.executable, str(ROOT / "benchmarks" / part.script), *options]
     note = None
     try:
         done = subprocess.run(
-            [*command, f"--output={path}"],
+            [*_command(part, folder), f"--output={path}"],
             cwd=ROOT,
             env={**os.environ, **part.environment},
             stderr=subprocess.PIPE,
@@ -127,6 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--minutes", type=float, default=9.0, help="for all; default: %(default)s")
     parser.add_argument("--parts", help="comma-separated; all by default")
+    parser.add_argument(
+        "--no-compiling", action="store_true", help="compile each part's programs when it runs"
+    )
     parser.add_argument("--small", action="store_true", help="rehearse at tiny size, on a CPU too")
     parser.add_argument("--torch", choices=("none",), help="do not compare with PyTorch")
     parser.add_argument("--stablehlo", help="folder of exported files to run too")
@@ -146,14 +207,20 @@ def main(arguments: list[str] | None = None) -> None:
     settings = {
         "minutes": options.minutes,
         **({"parts": [part.name for part in chosen]} if options.parts is not None else {}),
+        "no-compiling": options.no_compiling,
         "small": options.small,
         **({"torch": "none"} if options.torch else {}),
         **({"stablehlo": options.stablehlo} if stablehlo else {}),
     }
-    # Programs that a part compiles serve the parts after it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/torch")
+        if not options.no_compiling:
+            print("compiling all parts", flush=True)
+            seconds, torch = 0.4 * 60 * options.minutes, not (options.small or options.torch)
+            results.append(compile_all(chosen, pathlib.Path(folder), seconds, torch))
+            print(results[-1]["note"] or f"{results[-1]['seconds']:.0f} s", flush=True)
         for part in chosen:
             left = end - time.monotonic()
             print(f"{part.name}: {left / 60:.1f} minutes are left", flush=True)

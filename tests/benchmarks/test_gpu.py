@@ -53,11 +53,37 @@ def test_every_part_has_a_name_and_a_script():
             assert (gpu.ROOT / "benchmarks" / part.script).is_file()
 
 
+def test_all_parts_compile_at_the_same_time(program, tmp_path):
+    slow = program("time.sleep(0 if '--steps=1' in sys.argv else 60)\npath.write_text('1')")
+    parts = [slow._replace(name=name, script="step.py") for name in ("one", "other")]
+    (tmp_path / "benchmarks" / "part.py").rename(tmp_path / "benchmarks" / "step.py")
+    row = gpu.compile_all([*parts, slow], tmp_path, 60, torch=True)  # `part.py` compiles nothing.
+    assert row["note"] is None
+    assert row["seconds"] < 30
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        *("one-compiling.json", "other-compiling.json")
+    }
+
+
+def test_compiling_ends_when_its_time_is_up(program, tmp_path):
+    slow = program("time.sleep(60)")._replace(script="descriptors.py")
+    (tmp_path / "benchmarks" / "part.py").rename(tmp_path / "benchmarks" / "descriptors.py")
+    row = gpu.compile_all([slow], tmp_path, 1, torch=False)
+    assert row["note"] == "stopped after 1 s: some"
+
+
+def test_preparations_measure_little():
+    made = gpu.preparation(gpu.parts(small=False, torch=True, stablehlo=None)[0], torch=True)
+    assert made.options[-1] == "--torch=compiled,compiled+autocast"
+    assert "--profile" not in made.options
+    assert made.options.index("--steps=1") > made.options.index("--steps=3")
+
+
 def test_only_the_chosen_parts_run(tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(gpu, "run", lambda part, *rest: ran.append(part.name) or _ROW)
     with pytest.raises(SystemExit):
-        gpu.main(["--parts=networks,pmm", f"--output={tmp_path / 'gpu.json'}"])
+        gpu.main(["--parts=networks,pmm", "--no-compiling", f"--output={tmp_path / 'gpu.json'}"])
     assert ran == ["pmm", "networks"]
     assert "--parts=pmm,networks" in json.loads((tmp_path / "gpu.json").read_text())["command"]
     with pytest.raises(SystemExit):
@@ -78,7 +104,9 @@ def test_a_rehearsal_measures_every_part(tmp_path):
     content = json.loads(path.read_text())
     assert content["command"].startswith("python benchmarks/gpu.py --minutes=9.0 --small")
     assert content["platform"] == "cpu"
-    notes = {row["part"]: row["note"] for row in content["results"]}
+    compiling, *rows = content["results"]
+    assert compiling["part"] == "compiling"
+    notes = {row["part"]: row["note"] for row in rows}
     names = [part.name for part in gpu.parts(small=True, torch=False, stablehlo=None)]
     assert notes == dict.fromkeys(names)
-    assert all(row["record"]["results"] for row in content["results"])
+    assert all(row["record"]["results"] for row in rows)
