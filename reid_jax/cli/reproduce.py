@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
             overrides=overrides,
         )
         try:
-            reproduce(options.table, settings, dry_run=options.dry_run)
+            reproduce(options.table, settings, dry_run=options.dry_run, jobs=options.jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("run the same command again to continue") from None
 
@@ -92,6 +92,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", type=positive, default=3, help="runs of each row; default: %(default)s"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=1, help="runs at the same time; default: %(default)s"
     )
     parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
     parser.add_argument("--steps", type=positive, help="end each run at this step at the latest")

@@ -125,6 +125,19 @@ def test_asked_to_end_it_takes_its_run_along(number, status, last, settings):
     assert ended(settings) == []
 
 
+def test_asked_to_end_it_takes_all_runs_along(settings):
+    (settings.folder / "wait").write_text("bdb_synthetic/seed0")
+    first = start(settings.folder, "synthetic", "--jobs=2", f"--workdir={settings.workdir}")
+    wait_until(lambda: len(ended(settings)) > 2, first)  # while one waits
+    first.send_signal(signal.SIGTERM)
+    printed, _ = first.communicate(timeout=30)
+    assert first.returncode == TRY_AGAIN
+    assert printed.endswith("stopped by SIGTERM: run the same command again to continue\n")
+    assert "Traceback" not in printed
+    assert "start bdb_synthetic/seed0" in calls(settings)
+    assert "end bdb_synthetic/seed0" not in calls(settings)
+
+
 def test_a_run_that_is_preempted_stops_the_table(settings):
     (settings.folder / "preempt").write_text("baseline_synthetic/seed0")
     with pytest.raises(Preempted, match="run the same command again to continue"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 
 import pytest
 
@@ -135,6 +136,31 @@ def test_a_failure_stops_with_its_command_and_keeps_the_tables(settings, capfd):
         "\n[5/24] PMM, CutMix, synthetic pedestrians, seed 0\npython -m reid_jax train" in printed
     )
     assert "| HBFP-Net | synthetic pedestrians | 50.0 ± 25.0 / 87.5 ± 0.0 /" in printed
+
+
+def test_a_failure_beside_other_runs_stops_them_and_names_its_log(settings):
+    (settings.folder / "fail").write_text("pmm_synthetic-cutmix/seed0")
+    (settings.folder / "wait").write_text("bdb_synthetic/seed0")
+    run = plan.plan(TABLES["synthetic"], settings)[4]
+    with pytest.raises(OSError, match="exit status 3") as error:
+        runner.reproduce("synthetic", settings, jobs=2)
+    assert f"The error is at the end of {run.workdir / plan.LOG}" in str(error.value)
+    assert "bdb_synthetic/seed0" not in ended(settings)  # It would wait for forty seconds.
+    for name in ("fail", "wait"):
+        (settings.folder / name).unlink()
+    runner.reproduce("synthetic", settings, jobs=4)
+    assert len(ended(settings)) == len(set(ended(settings))) == 24
+    assert all(row["spread"] for row in read(settings, "synthetic")["rows"])
+
+
+def test_runs_beside_others_leave_memory_to_them(settings, monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    program = settings.folder / "reid_jax" / "__main__.py"
+    program.write_text("import os\nprint(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])\nexit(3)\n")
+    run = plan.plan(TABLES["synthetic"], settings)[0]
+    with pytest.raises(OSError, match="exit status 3"):
+        plan.carry_out(run, settings.folder, threading.Event())
+    assert (run.workdir / plan.LOG).read_text() == "false\n"
 
 
 def test_data_that_is_not_at_hand_is_named(settings, tmp_path):

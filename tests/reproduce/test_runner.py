@@ -25,7 +25,7 @@ def made(monkeypatch):
     """The runs that were carried out, and how often the table was written."""
     made = {"runs": [], "tables": 0}
     monkeypatch.setattr(runner, "finished", lambda run: run if run in made["runs"] else None)
-    monkeypatch.setattr(runner, "carry_out", lambda run, folder: made["runs"].append(run))
+    monkeypatch.setattr(runner, "carry_out", lambda run, *rest: made["runs"].append(run))
 
     def write(name, settings, absent):
         made["tables"] += 1
@@ -51,6 +51,15 @@ def test_runs_that_are_due_are_carried_out_and_the_table_follows(settings, made,
     runner.reproduce("hbfp-table1", settings)
     assert len(made["runs"]) == 4
     assert made["tables"] == 6
+
+
+def test_several_runs_at_once_make_the_same_table(settings, made, capsys):
+    runner.reproduce("hbfp-table1", settings, jobs=3)
+    assert sorted((run.row.name, run.seed) for run in made["runs"]) == [
+        *(("BDB+Cut", 0), ("BDB+Cut", 1), ("HBFP-Net", 0), ("HBFP-Net", 1))
+    ]
+    assert made["tables"] == 5
+    assert "[4/4] HBFP-Net, Market-1501, seed 1: finished" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_commands_only(settings, made, capsys):
