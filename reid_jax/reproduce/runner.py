@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from reid_jax.reproduce import results
-from reid_jax.reproduce.plan import LOG, Run, Settings, carry_out, finished, left_out, plan
+from reid_jax.reproduce.execution import LOG, carry_out
+from reid_jax.reproduce.plan import Run, Settings, finished, left_out, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runtime.messages import say
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from reid_jax.reproduce import plan, results, runner
+from reid_jax.reproduce import execution, plan, results, runner
 from reid_jax.reproduce.plan import Settings, make_run
 from reid_jax.reproduce.tables import DATASETS, TABLES, Row
 from tests.reproduce.stand_in import ended, read
@@ -74,19 +74,19 @@ def test_what_is_made_is_not_made_again(settings):
 def test_a_finished_run_of_another_command_is_handed_to_train(settings):
     """`train` decides whether it can resume in the folder."""
     run = make_run(TABLES["synthetic"].rows[0], "synthetic", 0, settings)
-    plan.carry_out(run, settings.folder)
+    execution.carry_out(run, settings.folder)
     path = run.workdir / plan.NAME
     left = json.loads(path.read_text())
     assert left["command"] == run.command
     assert left["resumed"] is False
     path.write_text(json.dumps(left | {"command": "python train.py --config=other"}))
     (run.workdir / "checkpoints").mkdir()
-    plan.carry_out(run, settings.folder)
+    execution.carry_out(run, settings.folder)
     assert len(ended(settings)) == 2
     assert plan.finished(run)["resumed"] is True
     path.write_text("{")
     with pytest.raises(ValueError, match=r"reproduced\.json is damaged"):
-        plan.carry_out(run, settings.folder)
+        execution.carry_out(run, settings.folder)
 
 
 def test_a_run_that_a_former_version_finished_is_not_made_again(settings):
@@ -94,7 +94,7 @@ def test_a_run_that_a_former_version_finished_is_not_made_again(settings):
     (settings.folder / DATASETS["market"].root).mkdir(parents=True)
     row = Row("R", "pmm", words=("cutmix",))
     run = make_run(row, "market", 1, dataclasses.replace(settings, small=True, steps=3))
-    plan.carry_out(run, settings.folder)
+    execution.carry_out(run, settings.folder)
     path = run.workdir / plan.NAME
     left = json.loads(path.read_text())
     command = (
@@ -144,7 +144,7 @@ def test_a_failure_beside_other_runs_stops_them_and_names_its_log(settings):
     run = plan.plan(TABLES["synthetic"], settings)[4]
     with pytest.raises(OSError, match="exit status 3") as error:
         runner.reproduce("synthetic", settings, jobs=2)
-    assert f"The error is at the end of {run.workdir / plan.LOG}" in str(error.value)
+    assert f"The error is at the end of {run.workdir / execution.LOG}" in str(error.value)
     assert "bdb_synthetic/seed0" not in ended(settings)  # It would wait for forty seconds.
     for name in ("fail", "wait"):
         (settings.folder / name).unlink()
@@ -159,8 +159,8 @@ def test_runs_beside_others_leave_memory_to_them(settings, monkeypatch):
     program.write_text("import os\nprint(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])\nexit(3)\n")
     run = plan.plan(TABLES["synthetic"], settings)[0]
     with pytest.raises(OSError, match="exit status 3"):
-        plan.carry_out(run, settings.folder, threading.Event())
-    assert (run.workdir / plan.LOG).read_text() == "false\n"
+        execution.carry_out(run, settings.folder, threading.Event())
+    assert (run.workdir / execution.LOG).read_text() == "false\n"
 
 
 def test_data_that_is_not_at_hand_is_named(settings, tmp_path):
@@ -190,7 +190,7 @@ def test_nothing_is_written_through_links(settings, tmp_path):
     run = plan.plan(TABLES["synthetic"], settings)[0]
     run.workdir.mkdir(parents=True)
     for link, write in (
-        (run.workdir / "lock", lambda: plan.carry_out(run, settings.folder)),
+        (run.workdir / "lock", lambda: execution.carry_out(run, settings.folder)),
         (settings.workdir / "synthetic.md.tmp", lambda: results.write("synthetic", settings, {})),
     ):
         link.symlink_to(outside)
