@@ -12,8 +12,8 @@ from reid_jax.reproduce import runner
 def calls(monkeypatch):
     calls = []
 
-    def stand_in(table, settings, dry_run):
-        calls.append((table, settings, dry_run))
+    def stand_in(table, settings, dry_run, jobs):
+        calls.append((table, settings, dry_run, jobs))
 
     monkeypatch.setattr(runner, "reproduce", stand_in)
     return calls
@@ -25,12 +25,12 @@ def test_arguments_become_settings(calls, tmp_path, monkeypatch):
     reproduce.main(
         [
             *("cuhk03-half", "--seeds=1", "--small", "--steps=5", "--workdir=there", "--dry-run"),
-            *("--cuhk03_detected=data/cuhk03", "--config.eval.flip=True"),
+            *("--cuhk03_detected=data/cuhk03", "--config.eval.flip=True", "--jobs=4"),
         ]
     )
-    (table, settings, dry_run), (second_table, second, second_dry_run) = calls
-    assert (table, dry_run) == ("pmm-table2", False)
-    assert (second_table, second_dry_run) == ("cuhk03-half", True)
+    (table, settings, *rest), (second_table, second, *second_rest) = calls
+    assert (table, rest) == ("pmm-table2", [False, 1])
+    assert (second_table, second_rest) == ("cuhk03-half", [True, 4])
     assert settings.folder == pathlib.Path.cwd()
     assert settings.workdir == tmp_path / "runs" / "reproduce"
     assert (settings.seeds, settings.small, settings.steps) == (3, False, None)
@@ -67,6 +67,7 @@ def test_leaves_with_an_option_of_their_own_are_refused(argument, calls, capsys)
     ("argument", "message"),
     [
         ("--market=data", "--market: the table synthetic has no Market-1501"),
+        ("--jobs=0", "argument --jobs: 0 is below 1"),
         ("--seeds=x", "argument --seeds: 'x' is not a whole number"),
         ("--steps=0", "argument --steps: 0 is below 1"),
     ],
