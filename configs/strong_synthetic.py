@@ -4,7 +4,8 @@
 
 Data: drawn by `reid_jax.data.synthetic`: 64 training identities under six cameras, and 32 others
 to find under four other cameras.
-Measured with this code: not yet.
+Measured with this code: mAP 37.5 and Rank-1 33.0, the means of three seeds, in 54 seconds a run
+(`docs/results.md`).
 
 Strings: `small` (a network and a dataset for tests: it trains in seconds and learns little).
 """
