@@ -198,7 +198,6 @@ def test_metrics_add_up(trajectories):
     assert 0 <= metrics["ordered_3"] <= 1
 
 
-@pytest.mark.slow
 def test_the_norm_is_of_all_leaves(rng):
     tree = {"a": {"bias": rng.normal(size=7), "kernel": rng.normal(size=(3, 4))}}
     tree |= {"p": rng.normal(size=()), "scale": rng.normal(size=2)}
@@ -209,6 +208,7 @@ def test_the_norm_is_of_all_leaves(rng):
     assert norm_of(leaves[:1]) == pytest.approx(np.linalg.norm(leaves[0]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_basic_blocks_with_ibn_train_on_four_devices_as_on_one(batch):
     """Losses, statistics and gradients, which reach every parameter."""
     found = {}
