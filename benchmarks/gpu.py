@@ -20,9 +20,9 @@ therefore compiled, at the same time, into caches that the parts read. This take
 of the time, and is the JSON's first row, `compiling`. XLA times kernels to choose among them, which
 is less exact with other programs on the GPU; `--no-compiling` leaves it out.
 
-When time is up, the part that runs is stopped, and the JSON keeps
-what it has measured. The row of a part that was stopped or that failed has a note. If a part fails,
-the others run, and the exit status is 1.
+When time is up, the part that runs is stopped, and the JSON keeps what it has measured. The row of
+a part that was stopped or that failed has a note. If a part fails, the others run, and the exit
+status is 1.
 
 Export files on one machine, and run them on another:
 

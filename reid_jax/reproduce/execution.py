@@ -80,16 +80,20 @@ def _train(run: Run, folder: pathlib.Path, lock: int, stop: threading.Event | No
             subprocess.Popen(program, cwd=folder, pass_fds=[lock], **options)
         )
         try:
-            while stop is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return training.wait(_PAUSE)
-                if stop.is_set():
-                    raise Preempted(_CONTINUE)
-            return training.wait()
+            return _wait(training, stop)
         except BaseException:
             training.terminate()
             training.wait()  # The run writes its checkpoint.
             raise
+
+
+def _wait(training: subprocess.Popen, stop: threading.Event | None) -> int:
+    if stop is None:
+        return training.wait()
+    while not stop.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return training.wait(_PAUSE)
+    raise Preempted(_CONTINUE)
 
 
 @contextlib.contextmanager
