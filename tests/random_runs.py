@@ -28,6 +28,6 @@ def write(workdir, name, string="small", num_classes=4, steps=(0,), change=lambd
     with Checkpoints(workdir / CHECKPOINTS, keep=len(steps)) as checkpoints:
         for step in steps:
             variables = reference.random_variables(dict(shapes), np.random.default_rng(step))
-            state = TrainState(jnp.int32(step), **variables, opt_state=())
+            state = TrainState(jnp.int32(step), **variables, opt_state=(), seed=0)
             checkpoints.save(state, {"mAP": 1 / (1 + step)})
     return config, network, variables

@@ -51,7 +51,7 @@ from reid_jax.weights.initial import initial_trunk
 MAY_CHANGE = ("epochs", "max_steps", "devices", "data.loader", "eval", "log", "checkpoint")
 
 # What of a recipe a step depends on, besides the network.
-_OF_STEP = ("seed", "loss", "augment", "optim")
+_OF_STEP = ("loss", "augment", "optim")
 
 # The leaves whose product is the number of images in a batch.
 _BATCH = "data.identities_per_batch x data.images_per_identity"

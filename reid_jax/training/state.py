@@ -1,6 +1,8 @@
-"""The state of a run after a step: everything that training changes.
+"""The state of a run after a step: everything that training changes, and the seed.
 
-Random numbers are functions of (seed, stream, step), so the state holds no generator.
+Random numbers are functions of (seed, stream, step), so the state holds no generator. The seed is
+an input of the compiled step and no constant in it, so runs that differ only in their seeds share
+one program, also in JAX's cache of compiled programs.
 """
 
 import functools
@@ -10,6 +12,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from reid_jax.models import Network
@@ -23,6 +26,7 @@ class TrainState:
     params: Any  # float32
     batch_stats: Any  # float32
     opt_state: optax.OptState
+    seed: jax.Array  # int32 scalar: that of the run, which training keeps and no checkpoint holds
 
 
 def create_state(
@@ -45,7 +49,7 @@ def create_state(
         trunk: {"params", "batch_stats"} of a pretrained trunk, which replace the initial ones.
     """
     create = _creator(network, optimizer, tuple(image_size))
-    return create(stream_key(seed, "init", 0), trunk)
+    return create(np.int64(seed).astype(np.int32), trunk)  # `jax.random.key` takes these bits too.
 
 
 # The same network and optimizer are traced and compiled once in a process.
@@ -54,13 +58,14 @@ def _creator(
     network: Network, optimizer: optax.GradientTransformation, image_size: tuple[int, int]
 ) -> Callable:
     @jax.jit
-    def create(key, trunk):
+    def create(seed, trunk):
+        key = stream_key(seed, "init", 0)
         variables: dict[str, Any] = dict(network.init(key, jnp.zeros((1, *image_size, 3))))
         if trunk is not None:
             variables = {name: {**tree, "trunk": trunk[name]} for name, tree in variables.items()}
         variables = network.start(variables)
         params, batch_stats = variables["params"], variables["batch_stats"]
-        return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
+        return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), seed)
 
     return create
 
@@ -68,7 +73,7 @@ def _creator(
 STREAMS = ("init", "augment", "mix")
 
 
-def stream_key(seed: int, stream: str, step) -> jax.Array:
+def stream_key(seed, stream: str, step) -> jax.Array:
     """The key of a stream at a step. Streams of one seed are independent of each other."""
     key = jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream))
     return jax.random.fold_in(key, step)

@@ -35,7 +35,7 @@ def make_step(
     Args:
         network: a network created with the same `axis_name`.
         optimizer, schedule: those of the run. The schedule gives the metric `lr`.
-        config: a whole recipe; reads `seed`, `loss` and `augment`.
+        config: a whole recipe; reads `loss` and `augment`.
         axis_name: the pmapped axis, or None for one device.
 
     Returns:
@@ -55,7 +55,7 @@ def make_step(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             labels,
-            stream_key(config.seed, "mix", state.step),
+            stream_key(state.seed, "mix", state.step),
             method="training",
             mutable=["batch_stats"],
         )
@@ -84,7 +84,7 @@ def make_step(
         return total, ({"loss": total, **metrics}, updates["batch_stats"])
 
     def step(state, batch):
-        key = stream_key(config.seed, "augment", state.step)
+        key = stream_key(state.seed, "augment", state.step)
         images = augment(key, batch["image"], config.augment, axis_name)
         gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
             state.params, state, images, batch["label"]
@@ -97,7 +97,8 @@ def make_step(
         metrics["gradient_norm"] = norm_of(gradients)
         params = optax.apply_updates(state.params, updates)
         metrics["parameter_norm"] = norm_of(params)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.seed)
+        return after, metrics
 
     return step
 

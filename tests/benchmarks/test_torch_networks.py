@@ -64,7 +64,7 @@ def our_step(name):
     network, optimizer = models.create(config.model, 5), optax.sgd(1.0)
     step = make_step(network, optimizer, optax.constant_schedule(1.0), config, axis_name=None)
     params, batch_stats = before["params"], before["batch_stats"]
-    state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
+    state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), config.seed)
     batch = {"image": pixels(), "label": LABELS}
     # Fixed, because other roundings may move a value across a kink, which changes gradients.
     options = {"xla_backend_optimization_level": 0 if name == "pmm" else 1}

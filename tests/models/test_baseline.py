@@ -118,7 +118,7 @@ def test_a_step_has_an_id_loss_with_a_classifier_only(
     schedule = schedules.create_schedule(config.optim, 10)
     optimizer = optimizers.create_optimizer(config.optim, schedule)
     params = jax.tree.map(jnp.asarray, variables["params"])
-    state = TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params))
+    state = TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params), 0)
     pixels = rng.integers(0, 256, (6, *SIZE, 3)).astype(np.uint8)
     step = jax.jit(make_step(tiny(classifier), optimizer, schedule, config, None))
     after, metrics = step(state, {"image": pixels, "label": LABELS})

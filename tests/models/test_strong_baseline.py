@@ -212,7 +212,7 @@ def stepper(axis_name=None):
     optimizer = optimizers.create_optimizer(config.optim, schedule, 10)
     variables = variables_of(network)
     params = jax.tree.map(jnp.asarray, variables["params"])
-    state = TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params))
+    state = TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params), 0)
     return config, make_step(network, optimizer, schedule, config, axis_name), state
 
 

@@ -68,7 +68,9 @@ class Workdir:
         self.path.mkdir()
         write_run(self.path, self.config, 2)
         with Checkpoints(self.path / CHECKPOINTS) as checkpoints:
-            checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
+            checkpoints.save(
+                TrainState(jnp.int32(0), **variables, opt_state=(), seed=0), {"mAP": 0.0}
+            )
 
         dataset = layouts.read("market1501", self.root)
         apply = jax.jit(lambda images: network.apply(variables, normalize(images)))

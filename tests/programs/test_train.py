@@ -277,11 +277,14 @@ def arrays(checkpoint):
 
 
 def test_a_second_run_of_a_process_compiles_nothing(data, tmp_path):
-    """Unless a setting of the step changes, which then takes effect."""
+    """Unless a setting of the step changes, which then takes effect. The seed is none."""
     config = simplest(data, epochs=1)
     train.train(config, str(tmp_path / "first"))
     with count_compilations() as events:
         train.train(config, str(tmp_path / "second"))
+        config.seed += 1
+        train.train(config, str(tmp_path / "another"))
+        config.seed -= 1
     assert not events
     config.loss.triplet_margin += 1.0
     with count_compilations() as events:
@@ -289,11 +292,12 @@ def test_a_second_run_of_a_process_compiles_nothing(data, tmp_path):
     assert events
     losses = [
         record["loss"]
-        for name in ("first", "second", "third")
+        for name in ("first", "second", "third", "another")
         for record in read_metrics(tmp_path / name)
         if record["kind"] == "train"
     ]
     assert losses[0] == losses[1] == pytest.approx(losses[2] - 1.0, abs=1e-3)
+    assert losses[0] != losses[3]
 
 
 def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):

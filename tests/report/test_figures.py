@@ -77,7 +77,7 @@ def test_evaluation_says_what_it_drew(name, pictures, data, tmp_path, rng, capsy
     workdir.mkdir()
     write_run(workdir, config, 2)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=()), {"mAP": 0.0})
+        checkpoints.save(TrainState(jnp.int32(0), **variables, opt_state=(), seed=0), {"mAP": 0.0})
     run = evaluate_run(config, str(workdir), checkpoint="latest", output=str(output), figures=2)
     present(run, str(output))
     assert {path.name for path in output.iterdir()} == {*pictures, "results.json"}

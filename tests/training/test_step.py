@@ -266,10 +266,35 @@ def losses_of(outputs, labels, **leaves):
 
     config = ConfigDict({**CONFIG, "loss": {**CONFIG.loss, **leaves}})
     optimizer = optax.sgd(0.0)
-    state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)))
+    state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(jnp.float32(1.0)), 0)
     step = jax.jit(make_step(Fixed(), optimizer, lambda step: 0.0, config, None))
     batch = {"image": np.zeros((len(labels), 32, 32, 3), np.uint8), "label": labels}
     return step(state, batch)[1]
+
+
+@pytest.mark.parametrize("stream", ["augment", "mix"])
+def test_the_seed_is_an_input_of_one_program(rng, stream):
+    """It, and the number of the step, change how images are augmented and mixed."""
+
+    class Seen:
+        def apply(self, variables, images, labels, key, **options):
+            from_images = images.std(axis=(1, 2)) - images.mean(axis=(1, 2))
+            logits = from_images if stream == "augment" else jax.random.normal(key, (9, 3))
+            return (StageOutput(None, logits),), {"batch_stats": variables["batch_stats"]}
+
+    optimizer = optax.sgd(0.0)
+    step = jax.jit(make_step(Seen(), optimizer, lambda step: 0.0, CONFIG, None))
+    images = rng.integers(0, 256, (9, 32, 32, 3), np.uint8)
+    batch = {"image": images, "label": np.repeat(np.arange(3), 3).astype(np.int32)}
+    losses = {}
+    for seed in (0, 1, 2**31 - 1):
+        state = TrainState(jnp.int32(0), jnp.float32(1.0), {}, optimizer.init(0.0), jnp.int32(seed))
+        for number in (0, 1):
+            state, metrics = step(state, batch)
+            assert state.seed == seed
+            losses[seed, number] = float(metrics["loss"])
+    assert step._cache_size() == 1
+    assert len(set(losses.values())) == 6
 
 
 def mined(embedding, labels):
