@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Sequence, Set, ValuesView
 from typing import TypeAlias
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -204,6 +205,8 @@ def as_descriptors(features: ArrayLike) -> np.ndarray:
     array = np.asarray(features)
     if array.ndim == 1:
         array = array[None]
+    if array.dtype == ml_dtypes.bfloat16:  # NumPy does not know that it is a number.
+        array = array.astype(np.float32)
     if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
         raise ValueError(
             f"descriptors must be numbers (images, dimensions), got {array.dtype} {array.shape}"

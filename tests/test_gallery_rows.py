@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,7 +68,10 @@ def test_descriptors_of_another_length_are_refused():
         rows._check_dim(np.ones((1, 5)), "queries")
 
 
-@pytest.mark.parametrize("given", [[1, 2], [[1, 2]], np.ones(2, np.float64), ((1.0, 2.0),)])
+@pytest.mark.parametrize(
+    "given",
+    [[1, 2], [[1, 2]], np.ones(2, np.float64), ((1.0, 2.0),), jnp.ones((1, 2), jnp.bfloat16)],
+)
 def test_one_descriptor_is_a_row(given):
     array = as_descriptors(given)
     assert (array.shape, array.dtype) == ((1, 2), np.float32)
