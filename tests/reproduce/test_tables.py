@@ -18,20 +18,24 @@ CELLS = [
 ]
 
 
+def recipe_of(run):
+    """The recipe of a run, with the leaves of its command."""
+    name, string = re.fullmatch(r"--config=(\w+):?(.*)", run.arguments[0]).groups()
+    config, flags = load(name, string), FlagValues()
+    command = ["reproduce", *run.arguments[2:]]
+    recipe_flags.define(config, command, flags)
+    flags(command)
+    return config
+
+
 @pytest.mark.parametrize(("row", "dataset"), CELLS)
 @pytest.mark.parametrize("small", [False, True])
 def test_every_row_is_a_recipe_that_can_be_run(row, dataset, small):
     if small and any(word and word.startswith("half") for word in row.words):
         pytest.skip("the row has a size of its own")
     run = make_run(row, dataset, 0, Settings(ROOT, ROOT / "runs", small=small, steps=7))
-    name, string = re.fullmatch(r"--config=(\w+):?(.*)", run.arguments[0]).groups()
-    config = load(name, string)
-    leaves = [argument.removeprefix("--config.") for argument in run.arguments[2:]]
-    assert leaves[:2] == ["seed=0", "max_steps=7"]
-    flags = FlagValues()
-    arguments = [f"--config.{leaf}" for leaf in leaves]
-    recipe_flags.define(config, ["reproduce", *arguments], flags)
-    flags(["reproduce", *arguments])
+    assert run.arguments[2:4] == ("--config.seed=0", "--config.max_steps=7")
+    config = recipe_of(run)
     check(config)
     assert config.model.name == ("baseline" if row.network == "strong" else row.network)
     if DATASETS[dataset].root is not None:
@@ -69,13 +73,40 @@ def test_tables_agree_on_what_they_share(tmp_path):
     assert [*whole, ("hbfp-table3", "+ (λ=1.0)")] in rows.values()
 
 
-@pytest.mark.parametrize("name", ["cuhk03-half", "cuhk03-half40", "cuhk03-resnet18"])
+@pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("cuhk03-")])
 def test_rows_with_a_size_of_their_own_are_not_small(name, tmp_path):
     table = TABLES[name]
     assert all(row.words[-1].startswith("half") for row in table.rows)
     assert len(plan(table, Settings(tmp_path, tmp_path, seeds=2))) == 2 * len(table.rows)
     with pytest.raises(ValueError, match="--small: the rows of this table define their own size"):
         plan(table, Settings(tmp_path, tmp_path, small=True))
+
+
+@pytest.mark.parametrize("name", ["cuhk03-half384", "cuhk03-resnet50"])
+def test_large_rows_are_those_of_half_with_the_papers_images(name, tmp_path):
+    """What `half` reduces is as in the recipes of full size; the trunk is, in one of the tables."""
+    pairs = zip(TABLES["cuhk03-half"].rows, TABLES[name].rows, strict=True)
+    names = []
+    for small, large in pairs:
+        settings = Settings(tmp_path, tmp_path)
+        half, found = (
+            recipe_of(make_run(row, "cuhk03_detected", 0, settings)) for row in (small, large)
+        )
+        words = [word for word in large.words if not word.startswith("half")]
+        full = load(f"{large.network}_cuhk03", ",".join(["detected", *words]))
+        names += [(small.name, large.name)] * (small.name != large.name)
+        assert found.data.image_size == (384, 128)
+        assert found.augment.to_dict() == full.augment.to_dict()
+        trunk = (full if name == "cuhk03-resnet50" else half).model.trunk
+        assert found.model.trunk.to_dict() == trunk.to_dict()
+        assert found.epochs == (40 if name == "cuhk03-resnet50" else 16)
+        kept = found.model.to_dict() | {"trunk": None}
+        if large.network == "pmm":
+            assert kept["top_k"] == 4 * half.model.top_k
+            kept["top_k"] = half.model.top_k
+        assert kept == half.model.to_dict() | {"trunk": None}
+    mixed = "PMM, A-Hard-Mix, K ="
+    assert names == [(f"{mixed} {k} of 8", f"{mixed} {4 * k} of 32") for k in (1, 2, 3)]
 
 
 def test_every_other_table_can_be_small(tmp_path):
