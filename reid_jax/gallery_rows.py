@@ -205,7 +205,7 @@ def as_descriptors(features: ArrayLike) -> np.ndarray:
     array = np.asarray(features)
     if array.ndim == 1:
         array = array[None]
-    if array.dtype == ml_dtypes.bfloat16:  # NumPy does not know that it is a number.
+    if array.dtype == ml_dtypes.bfloat16:  # No number to NumPy.
         array = array.astype(np.float32)
     if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
         raise ValueError(
