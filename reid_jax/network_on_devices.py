@@ -1,7 +1,6 @@
 """The machinery below `Model`: a network on the devices of this process, compiled for batches."""
 
 import functools
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from reid_jax import models
+from reid_jax.data.batch_sizes import batch_limit
 from reid_jax.data.image_like import ImagesLike, as_images
 from reid_jax.evaluation.descriptors import (
     descriptor_face,
@@ -21,9 +21,6 @@ from reid_jax.recipe import RecipeConfig, frozen
 from reid_jax.runtime.devices import place
 from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress
-
-# Pixels of a batch on a CPU at most, 8 images at the papers' size: larger batches are no faster.
-_CPU_PIXELS = 8 * 384 * 128
 
 
 class NetworkOnDevices:
@@ -47,8 +44,7 @@ class NetworkOnDevices:
             variables: its weights.
             step: the step of their checkpoint.
             batch_size: images per batch at most, rounded up to a multiple of the number of
-                devices. By default `eval.batch_size` of the recipe, on CPUs as many as have the
-                pixels of 8 images of 384x128, a power of two and at least 8.
+                devices. By default as evaluation has them, see `batch_limit`.
             workdir: the run's folder or packed file, for `threshold`.
 
         Raises:
@@ -57,9 +53,7 @@ class NetworkOnDevices:
         check_not_forked()
         devices = jax.local_devices()
         if batch_size is None:
-            batch_size = config.eval.batch_size
-            if devices[0].platform == "cpu":
-                batch_size = min(batch_size, cpu_batch_size(config.data.image_size))
+            batch_size = batch_limit(config.eval.batch_size, config.data.image_size, devices)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         # Frozen, because the functions below are built from it and would not follow a change.
@@ -116,12 +110,6 @@ class NetworkOnDevices:
             return self.network.apply(variables, image, method=method)
 
         return jax.eval_shape(face, self.variables, image).shape[1:]
-
-
-def cpu_batch_size(image_size: Sequence[int]) -> int:
-    """Images of a batch on a CPU: the largest power of two with at most `_CPU_PIXELS`, or 8."""
-    images = _CPU_PIXELS // math.prod(image_size)
-    return max(8, 1 << images.bit_length() >> 1)
 
 
 def _checked_classes(classes: Sequence[int], count: int, num_classes: int) -> np.ndarray:

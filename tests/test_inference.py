@@ -18,7 +18,6 @@ import reid_jax
 from reid_jax.data import image_like
 from reid_jax.data.augment import normalize
 from reid_jax.evaluation import descriptors
-from reid_jax.network_on_devices import cpu_batch_size
 from tests import random_runs
 from tests.compilations import count_compilations
 
@@ -262,14 +261,6 @@ def test_a_call_computes_no_more_than_its_images(tmp_path, crops, monkeypatch):
     one = model.embed(several[:1])
     assert computed == [devices]
     np.testing.assert_allclose(one, whole[:1], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("image_size", "images"),
-    [((384, 128), 8), ((256, 128), 8), ((192, 64), 32), ((64, 32), 128), ((1024, 512), 8)],
-)
-def test_batches_on_a_cpu_have_the_pixels_of_8_large_images(image_size, images):
-    assert cpu_batch_size(image_size) == images
 
 
 def test_the_default_batch_is_that_of_the_recipe_or_of_a_cpu(tmp_path):

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from reid_jax.data.batch_sizes import batch_limit
 from reid_jax.data.loaders import Images, open_images
 from reid_jax.data.memory import MemoryImages
 from reid_jax.data.skipping import advised
@@ -201,9 +202,11 @@ class Evaluator:
 
     @property
     def batch_size(self) -> int:
-        """Images per batch at most: `eval.batch_size`, rounded up to a multiple of the number of
-        devices."""
-        return self.round_up(self._config.eval.batch_size)
+        """Images per batch at most, a multiple of the number of devices: `batch_limit` of
+        `eval.batch_size`."""
+        config = self._config
+        limit = batch_limit(config.eval.batch_size, config.data.image_size, self.devices)
+        return self.round_up(limit)
 
     @property
     def block_size(self) -> int:

@@ -103,7 +103,9 @@ LEAVES = {
     },
     "eval": {
         "every_epochs": COUNT.means("Epochs between evaluations."),
-        "batch_size": COUNT.means("Images in a batch of evaluation."),
+        "batch_size": COUNT.means(
+            "Images in a batch of evaluation at most; on CPUs there are fewer."
+        ),
         "flip": SWITCH.means("Average the descriptors of an image and of its mirror image."),
         "normalize": SWITCH.means("Scale descriptors to length one."),
         "block_size": COUNT.means(

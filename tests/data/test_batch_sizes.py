@@ -1,12 +1,25 @@
 """Sizes of batches: all images are covered, at the least cost, with few sizes."""
 
 import itertools
+from types import SimpleNamespace
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_jax.data.batch_sizes import batch_sizes
+from reid_jax.data.batch_sizes import batch_limit, batch_sizes
+
+
+@pytest.mark.parametrize(
+    ("image_size", "images"),
+    [((384, 128), 8), ((256, 128), 8), ((192, 64), 32), ((64, 32), 128), ((1024, 512), 8)],
+)
+def test_batches_on_a_cpu_have_the_pixels_of_8_large_images(image_size, images):
+    devices = jax.devices()
+    assert batch_limit(1000, image_size, devices) == images
+    assert batch_limit(3, image_size, devices) == 3
+    assert batch_limit(1000, image_size, [SimpleNamespace(platform="gpu")]) == 1000
 
 
 @given(

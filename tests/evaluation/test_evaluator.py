@@ -1,7 +1,9 @@
+import jax
 import numpy as np
 
-from reid_jax.evaluation.evaluator import table, tables
+from reid_jax.evaluation.evaluator import Evaluator, table, tables
 from reid_jax.evaluation.ranking import RankingResult
+from tests.test_configs import load
 
 
 def result(unmatched):
@@ -14,6 +16,14 @@ def result(unmatched):
         unmatched=np.array(unmatched, int),
         ranks=[np.array([1])] * 20,
     )
+
+
+def test_batches_are_as_large_as_those_of_embed():
+    """On a CPU no larger than is fast, and in any case shared by all devices."""
+    evaluator = object.__new__(Evaluator)  # Without a dataset.
+    evaluator._config, evaluator.devices = load("pmm_market"), jax.devices()[:3]
+    assert evaluator._config.eval.batch_size == 128
+    assert evaluator.batch_size == 9
 
 
 def test_table_is_in_per_cent():
