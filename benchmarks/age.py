@@ -14,13 +14,22 @@ from benchmarks import output
 
 RESULTS = output.ROOT / "benchmarks" / "results"
 
-_STEP = ["reid_jax/models", "reid_jax/training", "reid_jax/losses.py", "reid_jax/data/augment.py"]
-_TRIALS = ["reid_jax/models", "reid_jax/training", "reid_jax/data", "reid_jax/losses.py", "configs"]
+_LEARNING = [
+    *("reid_jax/models", "reid_jax/training", "reid_jax/losses.py", "reid_jax/mixing.py"),
+    *("reid_jax/gradcam.py", "reid_jax/schedules.py"),
+]
+_TRIALS = [*_LEARNING, "reid_jax/data", "configs"]
+_MEMORY = ["reid_jax/runtime/allocator.py", "reid_jax/runtime/gaps.py"]
+_STEP = [
+    *(*_LEARNING, *_MEMORY, "reid_jax/data/augment.py", "benchmarks/networks.py"),
+    *("benchmarks/torch_networks.py", "benchmarks/torch_layers.py"),
+]
 _GALLERIES = ["reid_jax/gallery*.py", "reid_jax/evaluation", "benchmarks/engines.py"]
 _INFERENCE = [
     *("reid_jax/inference.py", "reid_jax/network_on_devices.py", "reid_jax/models"),
     *("reid_jax/evaluation/descriptors.py", "reid_jax/data/batch_sizes.py"),
-    *("reid_jax/data/image_like.py", "reid_jax/export/onnx.py"),
+    *("reid_jax/data/image_like.py", "reid_jax/export/onnx.py", *_MEMORY),
+    *("benchmarks/torch_networks.py", "benchmarks/torch_layers.py"),
 ]
 #: The code that each JSON measures, in addition to the script of its name.
 MEASURED = {
@@ -37,12 +46,12 @@ MEASURED = {
     "hbfp_cpu": _TRIALS,
     "inference": _INFERENCE,
     "inference_small": [*_INFERENCE, "benchmarks/inference.py"],
-    "input": ["reid_jax/data"],
-    "input_msmt17": ["reid_jax/data", "benchmarks/input.py"],
+    "input": ["reid_jax/data", "benchmarks/pil_loaders.py"],
+    "input_msmt17": ["reid_jax/data", "benchmarks/pil_loaders.py", "benchmarks/input.py"],
     "memory": [*_STEP, "reid_jax/data", "reid_jax/evaluation"],
     "networks": _STEP,
     "pmm_cpu": _TRIALS,
-    "ranking": ["reid_jax/evaluation"],
+    "ranking": ["reid_jax/evaluation", "benchmarks/peers.py"],
     "resnet18_cpu": _TRIALS,
     "step": [*_STEP, "reid_jax/data"],
     "strong_cpu": _TRIALS,

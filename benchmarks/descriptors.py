@@ -44,6 +44,7 @@ from reid_jax import models
 from reid_jax.data.augment import MEAN, STD
 from reid_jax.evaluation.descriptors import descriptor_function, descriptor_weights
 from reid_jax.export import stablehlo
+from reid_jax.models.folding import fold
 from reid_jax.runtime.messages import clear_errors
 
 # Largest relative errors; larger ones mean that the forms do not compute the same.
@@ -187,12 +188,16 @@ def check(what: str, error: float, limit: float) -> None:
 
 
 def export(names: list[str], folder: pathlib.Path) -> None:
-    """Write the small networks as StableHLO, with images and the descriptors of this machine."""
+    """Write the small networks as StableHLO, with images and the descriptors of this machine.
+
+    Batch norms are folded, as in the files of `reid-jax export`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         model = inference.create_model(name, small=True)
         size = tuple(model.config.data.image_size)
-        describe = functools.partial(descriptor_function(model.network), model.variables)
+        weights = fold(jax.device_get(model.variables))
+        describe = functools.partial(descriptor_function(model.network), weights)
         content, _ = stablehlo.convert(describe, size)
         images = np.random.default_rng(3).integers(0, 256, (4, *size, 3), np.uint8)
         with jax.default_matmul_precision("highest"):
@@ -275,7 +280,9 @@ def main(arguments: list[str] | None = None) -> None:
         rows = exported(pathlib.Path(options.stablehlo)) if options.stablehlo else []
         for name in names:
             rows += measure(name, settings)
-            record = output.record("benchmarks/descriptors.py", settings, jax.devices()[0], rows)
+            record = output.record(
+                "benchmarks/descriptors.py", settings, jax.devices()[0], rows, ["torch"]
+            )
             output.write(record, options.output)  # A run that is stopped keeps what it has.
         print(table(rows))
 

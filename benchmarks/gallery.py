@@ -26,7 +26,6 @@ are not known.
 
 import argparse
 import concurrent.futures
-import importlib.metadata
 import multiprocessing
 import pathlib
 import resource
@@ -224,18 +223,10 @@ def main(arguments: list[str] | None = None) -> None:
                 engines.append(engine)
         settings["engines"] = engines
         (device,) = choose_devices(0)[:1]
-        content = output.record("benchmarks/gallery.py", settings, device, measure(settings))
-        packages = ("faiss-cpu", "milvus-lite", "pymilvus")
-        content["versions"] |= {name: _version(name) for name in packages}
+        rows, others = measure(settings), ("faiss-cpu", "milvus-lite", "pymilvus")
+        content = output.record("benchmarks/gallery.py", settings, device, rows, others)
         output.write(content, options.output)
         print(table(content["results"]))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

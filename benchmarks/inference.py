@@ -6,9 +6,10 @@ Prints a table and writes JSON.
 - `embed`: `reid_jax.Model.embed`, as users call it.
 - `fixed N`: the same network and weights, compiled for batches of N; the last batch is padded. The
   fastest shows what `embed` could reach by its sizes of batches only.
-- `eager`, `frozen`: PyTorch with channels_last, eagerly, and traced, frozen and optimized for
-  inference (`torch.jit`), if PyTorch is installed and `benchmarks/torch_networks.py` has the
-  network.
+- `eager`, `frozen`, `compiled`: PyTorch with channels_last, eagerly; traced, frozen and optimized
+  for inference (`torch.jit`); and by `torch.compile` for each number of crops, with its weights
+  frozen (the last needs a C++ compiler). If PyTorch is installed and
+  `benchmarks/torch_networks.py` has the network.
 - `onnx`: our ONNX file in onnxruntime, if the extra `export` is installed.
 
 All forms have the same random weights and must return the same descriptors. For each number of
@@ -22,6 +23,7 @@ other programs.
 
 import argparse
 import pathlib
+import shutil
 import statistics
 import sys
 import time
@@ -43,7 +45,8 @@ from reid_jax.runtime.allocator import keep_freed_memory
 from reid_jax.runtime.messages import clear_errors
 
 COUNTS = (1, 8, 64)
-FIXED = (1, 8, 16)
+FIXED = (1, 8, 16, 32)
+PEERS = ("eager", "frozen", "compiled", "onnx")
 _CLASSES = 751
 # Seconds before each form's turn. After a call, threads of onnxruntime and PyTorch wait for more
 # work without sleeping, and would slow down the next form. Waking up costs too: on a virtual
@@ -111,11 +114,18 @@ def in_torch(model: Model) -> dict[str, Describe]:
 
     size = model.config.data.image_size
     example = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit has them.
+    # Of torch.jit, which torch.compile imports when a form is called first.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    with torch.no_grad():
         traced = torch.jit.freeze(torch.jit.trace(network, example))
         frozen = torch.jit.optimize_for_inference(traced)
-    return {"eager": runner(network), "frozen": runner(frozen)}
+    forms = {"eager": runner(network), "frozen": runner(frozen)}
+    if shutil.which("g++") or shutil.which("clang++"):
+        import torch._inductor.config  # Read when a form is called first.
+
+        torch._inductor.config.freezing = True
+        forms["compiled"] = runner(torch.compile(network, dynamic=False))
+    return forms
 
 
 def in_onnx(model: Model) -> dict[str, Describe]:
@@ -196,7 +206,7 @@ def _check(form: str, got: np.ndarray, want: np.ndarray) -> None:
 
 def _ratios(medians: dict[str, float]) -> dict[str, float | None]:
     best = min(value for form, value in medians.items() if form.startswith("fixed"))
-    peers = [medians[form] for form in ("eager", "frozen", "onnx") if form in medians]
+    peers = [medians[form] for form in PEERS if form in medians]
     return {
         "embed_over_best_fixed": round(medians["embed"] / best, 3),
         "embed_over_peers": round(medians["embed"] / min(peers), 3) if peers else None,
@@ -247,7 +257,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [
             row for name in names for row in measure(name, options.small, counts, options.rounds)
         ]
-        record = output.record("benchmarks/inference.py", settings, jax.devices()[0], rows)
+        others = ("torch", "onnxruntime")
+        record = output.record("benchmarks/inference.py", settings, jax.devices()[0], rows, others)
         output.write(record, options.output)
         print(table(rows))
 

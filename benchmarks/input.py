@@ -40,7 +40,6 @@ files of the same size.
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import itertools
 import os
 import pathlib
@@ -412,10 +411,8 @@ def main(arguments: list[str] | None = None) -> None:
             for i, (shape, paths) in enumerate(zip(FILE_SIZES, files, strict=True)):
                 output.say(f"files of {shape[0]}x{shape[1]}")
                 results += measure(paths, i * len(paths), program, pil, config, settings)
-        content = output.record("benchmarks/input.py", settings, device, results)
-        for package in ("pillow", "tensorflow", "torch"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                content["versions"][package] = importlib.metadata.version(package)
+        others = ("pillow", "tensorflow", "tensorflow-cpu", "torch")
+        content = output.record("benchmarks/input.py", settings, device, results, others)
         output.write(content, options.output)
         print(table(results))
 

@@ -291,10 +291,8 @@ def main(arguments: list[str] | None = None) -> None:
         results = []
         for row in measure_rows(settings):
             results.append(row)
-            content = output.record("benchmarks/memory.py", settings, device, results)
-            for package in ("tensorflow", "tensorflow-cpu"):
-                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    content["versions"][package] = importlib.metadata.version(package)
+            others = ("tensorflow", "tensorflow-cpu")
+            content = output.record("benchmarks/memory.py", settings, device, results, others)
             output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
         sys.exit("\n".join(excesses(results)) or 0)

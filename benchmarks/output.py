@@ -40,7 +40,13 @@ def words(
     return chosen
 
 
-def record(script: str, settings: dict, device: jax.Device, results: list[dict]) -> dict:
+def record(
+    script: str,
+    settings: dict,
+    device: jax.Device,
+    results: list[dict],
+    others: Iterable[str] = (),
+) -> dict:
     """The JSON of a benchmark: its results, with all that is needed to measure them again.
 
     Args:
@@ -49,6 +55,8 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
             filled in.
         device: the device that was measured.
         results: in the script's own schema.
+        others: packages of the other programs that are compared, of which the installed ones are
+            among the versions.
 
     Returns:
         `command`, which has every setting; `date`, UTC in ISO 8601; `commit`, the one checked out,
@@ -66,10 +74,18 @@ def record(script: str, settings: dict, device: jax.Device, results: list[dict])
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
+            **{package: importlib.metadata.version(package) for package in filter(_has, others)},
         },
         "settings": settings,
         "results": results,
     }
+
+
+def _has(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def git(*arguments: str) -> str | None:

@@ -476,9 +476,7 @@ def main(arguments: list[str] | None = None) -> None:
         for row in measure_rows(settings):
             rows.append(row)
             results = [{**row, **compare(row, rows)} for row in rows]
-            content = output.record("benchmarks/ranking.py", settings, device, results)
-            if importlib.util.find_spec("torch"):
-                content["versions"]["torch"] = importlib.metadata.version("torch")
+            content = output.record("benchmarks/ranking.py", settings, device, results, ["torch"])
             output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
 

@@ -44,7 +44,6 @@ milliseconds by kind of kernel (`benchmarks/kernels.py`).
 
 import argparse
 import functools
-import importlib.metadata
 import itertools
 import os
 import pathlib
@@ -547,9 +546,8 @@ def main(arguments: list[str] | None = None) -> None:
         results = []
         for name, recipes in configs.items():
             results += measure(recipes, settings, name == looped, options.profile, device)
-            content = output.record("benchmarks/step.py", settings, device, results)
-            if settings["torch"] != "none":
-                content["versions"]["torch"] = importlib.metadata.version("torch")
+            others = [] if settings["torch"] == "none" else ["torch"]
+            content = output.record("benchmarks/step.py", settings, device, results, others)
             output.write(content, options.output)  # First, so that an error below loses no results.
         print(table(results))
 

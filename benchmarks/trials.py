@@ -20,7 +20,7 @@ from reid_jax.runtime.files import write_text_atomically
 
 # Leaves whose values are paths.
 _PATHS = ("data.root", "model.pretrained")
-_LOGGED = ("step", "epoch", "lr", "loss")
+_LOGGED = ("step", "epoch", "lr", "loss", "images_per_second")
 
 
 def collect(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def collect(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
 
     Returns:
         `settings`, the leaves that all runs share, by dotted name; and `runs`, for each run its
-        `name`, its other `settings`, its `log` (step, epoch, lr, losses, accuracies and shares of
-        ordered triplets) and its `evaluations` (step, epoch, Rank-1, mAP).
+        `name`, its other `settings`, its `log` (step, epoch, lr, losses, images/s, accuracies and
+        shares of ordered triplets) and its `evaluations` (step, epoch, Rank-1, mAP).
 
     Raises:
         FileNotFoundError: a folder holds no run.

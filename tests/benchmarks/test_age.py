@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -10,10 +11,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.filterwarnings("default:older than the code")
 def test_every_file_names_a_commit_of_the_history(capsys):
     age.main()
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert {line.split()[0] for line in lines} == {p.name for p in age.RESULTS.glob("*.json")}
+    later = {line.split()[0]: int(line.split()[-1]) for line in lines}
+    assert set(later) == {p.name for p in age.RESULTS.glob("*.json")}
+    older = [name for name, commits in later.items() if commits]
+    if older:  # No failure, since not every change of code changes a figure.
+        warnings.warn(f"older than the code that they measured: {', '.join(older)}", stacklevel=1)
 
 
 def test_every_measured_path_exists():

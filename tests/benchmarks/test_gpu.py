@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import descriptors, gpu
 
 _ROW = {"part": "some", "seconds": 1.0, "note": None, "record": None}
 
@@ -93,9 +93,11 @@ def test_only_the_chosen_parts_run(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_rehearsal_measures_every_part(tmp_path):
-    path = tmp_path / "gpu.json"
+    path, files = tmp_path / "gpu.json", tmp_path / "stablehlo"
+    descriptors.main(["--networks=baseline", f"--export={files}"])
+    options = ["--small", "--torch=none", f"--stablehlo={files}", f"--output={path}"]
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", "--small", "--torch=none", f"--output={path}"],
+        [sys.executable, "benchmarks/gpu.py", *options],
         cwd=gpu.ROOT,
         capture_output=True,
         text=True,
@@ -110,3 +112,5 @@ def test_a_rehearsal_measures_every_part(tmp_path):
     names = [part.name for part in gpu.parts(small=True, torch=False, stablehlo=None)]
     assert notes == dict.fromkeys(names)
     assert all(row["record"]["results"] for row in rows)
+    (described,) = (row["record"]["results"] for row in rows if row["part"] == "descriptors")
+    assert "stablehlo" in {row["form"] for row in described}

@@ -27,8 +27,8 @@ def test_what_is_written_and_printed(tmp_path, capsys, monkeypatch):
     assert pauses == [inference._PAUSE] * len(content["results"])
     for count in (1, 3):
         forms = [row["form"] for row in content["results"] if row["count"] == count]
-        assert forms[:4] == ["embed", "fixed 1", "fixed 8", "fixed 16"]
-        assert set(forms[4:]) <= {"eager", "frozen", "onnx"}
+        assert forms[:5] == ["embed", *(f"fixed {size}" for size in inference.FIXED)]
+        assert set(forms[5:]) <= set(inference.PEERS)
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(content["results"])
 
 

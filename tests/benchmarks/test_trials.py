@@ -25,6 +25,7 @@ def config(lr, neck):
 def folders(tmp_path):
     train = {"step": 20, "kind": "train", "epoch": 0.5, "lr": 1e-3, "loss": 3.0, "loss/id_1": 2.0}
     train |= {"accuracy_1": 0.25, "ordered_1": 0.5, "gradient_norm": 9.0}
+    train |= {"images_per_second": 95.123456}
     evaluated = {"step": 42, "kind": "eval", "epoch": 1.0, "Rank-1": 1 / 3, "mAP": 0.25, "mINP": 0}
     return [
         write(tmp_path / "plain", config(1e-3, "none"), [train, evaluated]),
@@ -49,7 +50,7 @@ def test_shared_settings_are_listed_once_and_paths_are_left_out(folders, tmp_pat
     (logged,) = plain["log"]
     assert logged == {
         **{"step": 20, "epoch": 0.5, "lr": 1e-3, "loss": 3.0, "loss/id_1": 2.0},
-        **{"accuracy_1": 0.25, "ordered_1": 0.5},
+        **{"accuracy_1": 0.25, "ordered_1": 0.5, "images_per_second": 95.123},
     }
     assert neck["log"] == []
     assert plain["evaluations"] == [{"step": 42, "epoch": 1, "Rank-1": 0.33333, "mAP": 0.25}]

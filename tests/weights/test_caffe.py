@@ -451,7 +451,7 @@ def test_open_nsfw_is_itself(tmp_path):
     trunk = read_trunk(OPEN_NSFW)
     assert trunk.structure == Structure(width=32, stem_width=64, stride_in_1x1=True)
     assert trunk.left_out == ("fc_nsfw",)
-    assert trunk.count == (265, 5_902_528)
+    assert (trunk.num_tensors, trunk.num_parameters) == (265, 5_902_528)
     layers = in_caffe.read(data)
     for layer in layers:  # `resnet` gives these names to the compared maps.
         tops = {"eltwise_stage2_block0": "block 3.0", "eltwise_stage2_block5": "block 3.5"}
