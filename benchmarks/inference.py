@@ -114,7 +114,7 @@ def in_torch(model: Model) -> dict[str, Describe]:
 
     size = model.config.data.image_size
     example = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
-    # Of torch.jit, which torch.compile imports when a form is called first.
+    # torch.jit has them, and torch.compile imports it when a form is called first.
     warnings.simplefilter("ignore", DeprecationWarning)
     with torch.no_grad():
         traced = torch.jit.freeze(torch.jit.trace(network, example))

@@ -4,15 +4,18 @@ ml_collections parses the values with the types of the leaves, and absl reports 
 types. This module reports leaves that do not exist.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from reid_jax.cli import recipes
 from reid_jax.recipe import RecipeConfig
+from reid_jax.runs.leaves import OPTIM, SCHEDULES
+from reid_jax.runs.schedule_leaves import leaves_of
 from reid_jax.runs.settings import unknown_leaf
 
 HELP = (
@@ -82,9 +85,12 @@ def define_from_recipe(
 def define(config: RecipeConfig, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     """Define the flag `config`, a recipe whose leaves the arguments override.
 
+    With another `optim.schedule`, the recipe first gets the leaves of that schedule.
+
     Raises:
         ValueError: arguments name leaves that the recipe does not have, or override each other.
     """
+    _change_schedule(config, argv)
     unknown = [name for name in overridden(argv) if not _has(config, name)]
     if unknown:
         raise ValueError("; ".join(unknown_leaf(name, config) for name in unknown))
@@ -98,6 +104,34 @@ def overridden(argv: Sequence[str]) -> list[str]:
     """The leaves that arguments name, each once; the program's name is the first argument."""
     names = [re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in argv[1:]]
     return list(dict.fromkeys(match[1] for match in names if match))
+
+
+def _change_schedule(config: RecipeConfig, argv: Sequence[str]) -> None:
+    """Give `optim` the leaves of the schedule that the arguments choose, if it is another one.
+
+    A schedule that does not exist is left to the check of all settings.
+    """
+    schedule = _given("optim.schedule", argv)
+    if schedule not in SCHEDULES or schedule == config.optim.schedule:
+        return
+    epochs = _given("epochs", argv) or ""
+    known = OPTIM.keys() | SCHEDULES[schedule].keys()
+    optim = {name: leaf for name, leaf in config.optim.items() if name in known}
+    optim |= leaves_of(
+        schedule,
+        int(epochs) if re.fullmatch("[1-9][0-9]*", epochs) else config.epochs,
+        config.optim.warmup_epochs,
+    )
+    cast(ConfigDict, config).optim = ConfigDict(optim)
+
+
+def _given(name: str, argv: Sequence[str]) -> str | None:
+    """The text that the arguments give a leaf: the last one, or None."""
+    found = None
+    for argument, following in itertools.pairwise([*argv, ""]):
+        if match := re.fullmatch(rf"--?config\.{re.escape(name)}(=(.*))?", argument, re.DOTALL):
+            found = match[2] if match[1] else following
+    return found
 
 
 def _has(config: RecipeConfig, name: str) -> bool:

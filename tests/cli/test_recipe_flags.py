@@ -7,6 +7,8 @@ import pytest
 from absl import flags
 
 from reid_jax.cli.recipe_flags import define_from_recipe, read_recipe
+from reid_jax.runs.leaves import SCHEDULES
+from reid_jax.runs.settings import check
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 DEFAULT = "pmm_market"
@@ -105,3 +107,39 @@ def test_a_missing_recipe_is_named(path):
 def test_a_value_of_another_type_names_its_leaf(argument):
     with pytest.raises(flags.IllegalFlagValueError, match=re.escape(argument)):
         parse(argument)
+
+
+RECIPES = ("pmm_market", "pmm_market:small", "hbfp_synthetic", "strong_market", "bdb_duke:half")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("epochs", [[], ["--config.epochs=7"], ["--config.epochs", "1"]])
+def test_any_recipe_takes_any_schedule(recipe, schedule, epochs):
+    """It fits the epochs and the warm-up; the recipe's own schedule is unchanged."""
+    warmup = ["--config.optim.warmup_epochs=0"] if epochs else []
+    arguments = [f"--config={recipe}", "--config.optim.lr=0.5", *epochs, *warmup]
+    own, _ = parse(*arguments)
+    values, _ = parse(*arguments, f"--config.optim.schedule={schedule}")
+    config = values.config
+    assert (config.optim.schedule, config.optim.lr) == (schedule, 0.5)
+    assert config.optim.warmup_epochs == own.config.optim.warmup_epochs
+    if schedule == own.config.optim.schedule:
+        assert config.to_dict() == own.config.to_dict()
+        return
+    check(config)
+    if schedule == "staircase":
+        assert all(1 <= milestone < config.epochs for milestone in config.optim.milestones)
+    else:
+        assert config.optim.decay_until == config.epochs
+
+
+def test_leaves_of_the_chosen_schedule_may_be_set():
+    values, _ = parse("--config.optim.schedule", "cosine", "--config.optim.final=0.25")
+    assert values.config.optim.final == 0.25
+    assert "milestones" not in values.config.optim
+    with pytest.raises(ValueError, match=r"optim\.milestones is not a leaf"):
+        parse("--config.optim.schedule=cosine", "--config.optim.milestones=(3,)")
+    values, _ = parse("--config.optim.schedule=steps")
+    with pytest.raises(ValueError, match=r"optim\.schedule is 'steps'"):
+        check(values.config)
