@@ -53,6 +53,7 @@ MEASURED = {
     "pmm_cpu": _TRIALS,
     "ranking": ["reid_jax/evaluation", "benchmarks/peers.py"],
     "resnet18_cpu": _TRIALS,
+    "start": ["reid_jax"],
     "step": [*_STEP, "reid_jax/data"],
     "strong_cpu": _TRIALS,
     "strong_trials": _TRIALS,
