@@ -45,6 +45,20 @@ def find_images(folder: str | os.PathLike, option: str, but: Collection[str] = (
     return sorted(paths)
 
 
+def is_found(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether `find_images` finds a file of this path in a folder, not counting links to folders.
+
+    Args:
+        path: of a file, which need not exist.
+        folder: the folder.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    below = os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))
+    return below.lower().endswith(SUFFIXES) and not any(
+        part.startswith(".") for part in below.split(os.sep)
+    )
+
+
 def _listed(folder: str, but: Collection[str]) -> tuple[list[str], list[str]]:
     """The paths of images in and below a folder, and those of other files."""
     paths: list[str] = []

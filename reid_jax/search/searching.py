@@ -27,6 +27,9 @@ from reid_jax.search.labels import Labels, StoredLabels
 _DRAWN_QUERIES = 20
 _DRAWN_HITS = 10
 
+# Options that name files to write.
+_RESULTS = ("output", "save_gallery", "hits")
+
 # What --gallery begins with for a Milvus database, and separates its address from the collection.
 _MILVUS, _COLLECTION = "milvus:", "#"
 
@@ -48,11 +51,14 @@ def search(options: argparse.Namespace) -> Hits:
             "--save-gallery saves the descriptors of a folder, and --gallery is a Milvus database"
         )
     _check_there(options)
+    _check_replaced(options, options.query, "a query")
     _check_writable(options)
     model = inference.load(options.workdir, options.checkpoint)
     say(f"{model.config.model.name}, step {model.step} of {shown(options.workdir)}")
     limit = _limit(options, model)
     gallery, paths = _gallery(options, model)
+    if isinstance(gallery, Gallery):
+        _check_replaced(options, paths or gallery.names, "an image of the gallery")
     # Names and options are checked before images are described, which may take hours.
     labels: Labels | StoredLabels | None = None
     if isinstance(gallery, MilvusGallery):
@@ -100,7 +106,7 @@ def _limit(options: argparse.Namespace, model: inference.Model) -> float | None:
 def _with_local_paths(options: argparse.Namespace) -> argparse.Namespace:
     """The options with paths as `local_path` gives them; raises ValueError likewise."""
     paths: dict[str, Any] = {"query": [local_path(query, "--query") for query in options.query]}
-    for option in ("workdir", "gallery", "output", "save_gallery", "hits"):
+    for option in ("workdir", "gallery", *_RESULTS):
         if getattr(options, option) is not None and not (option == "gallery" and _milvus(options)):
             label = f"--{option.replace('_', '-')}"
             paths[option] = local_path(getattr(options, option), label)
@@ -142,9 +148,42 @@ def _check_there(options: argparse.Namespace) -> None:
         raise FileNotFoundError("; ".join(few) + ("; ..." if len(missing) > 4 else ""))
 
 
+def _check_replaced(options: argparse.Namespace, images: Sequence[str], what: str) -> None:
+    """Raise ValueError if a result would replace an image or another file of the search.
+
+    Args:
+        options: see `search`.
+        images: paths of images; some may not exist.
+        what: one of them, for the error.
+    """
+    results: dict[str, str] = {}
+    if os.path.isfile(options.gallery):
+        results[os.path.realpath(options.gallery)] = "--gallery"
+    for option in _RESULTS:
+        path, label = getattr(options, option), f"--{option.replace('_', '-')}"
+        if path is None:
+            continue
+        real, suffix = os.path.realpath(path), os.path.splitext(path)[1].lower()
+        other = results.setdefault(real, label)
+        # A gallery may be saved into its own file, which then has the labels too.
+        if other != label and (option, other) != ("save_gallery", "--gallery"):
+            raise ValueError(f"{label} {shown(path)} is also the file of {other}: name another")
+        # Reading links takes long for many images, and few have the suffix of a result.
+        alike = (name for name in images if name.lower().endswith(suffix))
+        if os.path.exists(path) and any(
+            os.path.exists(name) and os.path.realpath(name) == real for name in alike
+        ):
+            raise ValueError(f"{label} {shown(path)} is {what}: name another file")
+        if image_files.is_found(path, options.gallery):
+            raise ValueError(
+                f"{label} {shown(path)} is in the folder {shown(options.gallery)} of --gallery, "
+                "where the next search would find it: name a file in another folder"
+            )
+
+
 def _check_writable(options: argparse.Namespace) -> None:
     """Raise OSError if the results cannot be written, before images are described."""
-    for option in ("output", "save_gallery", "hits"):
+    for option in _RESULTS:
         if getattr(options, option) is None:
             continue
         path = pathlib.Path(getattr(options, option))

@@ -19,6 +19,19 @@ def test_images_are_found_below_and_the_option_is_named(tmp_path):
         image_files.find_images(tmp_path / "nowhere", "--here")
 
 
+def test_a_path_is_found_in_a_folder_before_it_exists(tmp_path, monkeypatch):
+    folder = tmp_path / "real" / "own"
+    folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for path in (folder / "a.PNG", tmp_path / "link" / "below" / "a.jpg", "a.png"):
+        assert image_files.is_found(path, folder)
+        assert image_files.is_found(path, tmp_path / "link")
+        assert not image_files.is_found(path, folder / "other")
+    for name in ("a.txt", ".a.png", ".hidden/a.png", "../a.png", "../owner/a.png", "../../a.png"):
+        assert not image_files.is_found(folder / name, ".")
+
+
 def test_what_is_no_image_is_counted_once(tmp_path, caplog):
     for name in ("a.JFIF", "b.txt", "below/c.mp4", "below/d.csv", "e", ".f.txt", "Thumbs.db"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
