@@ -28,6 +28,7 @@ from reid_jax.gallery_rows import (
     Integers,
     as_descriptors,
     check_finite,
+    check_origin,
     check_query_labels,
     passing,
     per_image,
@@ -47,9 +48,13 @@ class Gallery(Images):
 
     Attributes:
         origin: the source of the descriptors, any text. `save` stores it.
+
+    Raises:
+        ValueError: `origin` is not a text.
     """
 
     def __init__(self, origin: str = ""):
+        check_origin(origin)
         super().__init__()
         self.origin = origin
 
@@ -146,7 +151,9 @@ class Gallery(Images):
 
         Raises:
             OSError: it cannot be written.
+            ValueError: `origin` was changed to something else than a text.
         """
+        check_origin(self.origin)
         with self._lock:
             arrays = gallery_file.Arrays(
                 self.features, self.pids, self.camids, self.names, self.origin

@@ -74,8 +74,10 @@ def write(path: str | os.PathLike[str], arrays: Arrays) -> None:
     with replacing(path, unique=True) as draft:
         # Create the file first, because Python's errors are clearer than the library's.
         draft.touch()
+        mode = draft.stat().st_mode  # The library replaces it by a file that only its owner reads.
         try:
             save_file(tensors, draft, metadata)
+            draft.chmod(mode)
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {shown(path)}: {error}") from None
 
@@ -92,7 +94,8 @@ def read(path: str | os.PathLike[str]) -> Arrays:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{shown(path)} is a folder, a pipe or a device instead of a gallery file")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        # Open it first, because the library calls a file that it may not read missing.
+        with open(path, "rb"), safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")

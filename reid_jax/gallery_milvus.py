@@ -60,7 +60,8 @@ class MilvusGallery(MilvusImages):
     Raises:
         ImportError: the extra `milvus` is not installed.
         OSError: there is no server, or another process holds the database.
-        ValueError: the collection has another index, metric or origin, or other fields.
+        ValueError: the collection has another index, metric or origin, or other fields; or `origin`
+            is not a text.
     """
 
     def search(

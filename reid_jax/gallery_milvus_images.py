@@ -17,6 +17,7 @@ from reid_jax.gallery_rows import (
     as_names,
     check_finite,
     check_named,
+    check_origin,
     per_image,
 )
 from reid_jax.runtime.messages import counted, shown
@@ -37,6 +38,7 @@ class MilvusImages:
         origin: str = "",
         token: str = "",
     ):
+        check_origin(origin)
         self._lock, self._last = threading.RLock(), 0
         how = Index(index, metric, index_params or {}, search_params or {})
         self._store = Store(os.fsdecode(uri), collection, how, origin, token)

@@ -287,6 +287,12 @@ def check_named(names: Sequence[str], found: dict[str, int], once: bool) -> None
         raise ValueError(f"names holds {shown(twice)} twice; each must be given once")
 
 
+def check_origin(origin: str) -> None:
+    """Raise ValueError if the source of descriptors is not a text."""
+    if not isinstance(origin, str):
+        raise ValueError(f"origin must be a text, got {origin!r}")
+
+
 def check_query_labels(pids: Integers | None, camids: Integers | None, own_camera: bool) -> None:
     """Raise ValueError if the queries' pids or camids are given, but have no effect."""
     if camids is None and (pids is not None or not own_camera):

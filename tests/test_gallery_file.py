@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from reid_jax import gallery_file
 from reid_jax.gallery import Gallery
+from reid_jax.gallery_milvus import MilvusGallery
 
 
 def same(one, other):
@@ -135,6 +137,38 @@ def test_no_such_file_a_folder_and_a_pipe(tmp_path):
     with pytest.raises(OSError, match="file"):
         Gallery().save(tmp_path / "file" / "below")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_of_other_files(saved_file, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        saved_file[0].save(tmp_path / "a.gallery")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.gallery").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_that_may_not_be_read_is_not_missing(saved_file, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(gallery_file, "open", refuse, raising=False)  # Root may read all files.
+    with pytest.raises(PermissionError, match=r"good\.gallery"):
+        Gallery.load(saved_file[1])
+
+
+@pytest.mark.parametrize("origin", [7, None, True, ["pmm"], b"pmm"])
+def test_an_origin_is_a_text(origin, tmp_path):
+    with pytest.raises(ValueError, match="origin must be a text, got"):
+        Gallery(origin)
+    with pytest.raises(ValueError, match="origin must be a text, got"):
+        MilvusGallery(tmp_path / "a.db", origin=origin)
+    gallery = Gallery()
+    gallery.origin = origin
+    with pytest.raises(ValueError, match="origin must be a text, got"):
+        gallery.save(tmp_path / "a.gallery")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_that_fails_leaves_the_old_file(saved_file, tmp_path, monkeypatch):
