@@ -114,11 +114,25 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> 
         json.dump(rows, text, indent=1, default=_plain)
         text.write("\n")
     else:
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(_Lines(text), _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, text.getvalue())
+    write_text_atomically(path, text.getvalue(), unique=True)
+
+
+class _Lines:
+    """A file of a CSV writer, whose lines end with a line feed.
+
+    The writer itself ends them with a carriage return too, because it quotes a text that holds a
+    character of the line's end.
+    """
+
+    def __init__(self, text: io.StringIO):
+        self._text = text
+
+    def write(self, line: str) -> None:
+        self._text.write(line.removesuffix("\r\n") + "\n")
 
 
 def _plain(query: Any) -> Any:

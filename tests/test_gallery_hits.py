@@ -88,6 +88,25 @@ def test_names_that_are_no_text_are_kept(tmp_path):
     assert json.loads((tmp_path / "hits.json").read_text())[0]["name"] == hits.names[0][0]
 
 
+def test_names_with_any_end_of_a_line_are_one_cell(tmp_path):
+    names = ["a\rb", "a\r\nb", "a\nb", "\r", "\n", "a\r\n"]
+    gallery = reid_jax.Gallery()
+    gallery.add(np.arange(6.0)[:, None], names=names)
+    gallery.search([0.0], 6).save(tmp_path / "hits.csv")
+    with open(tmp_path / "hits.csv", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+    assert b'\n0,1,"a\rb",0,0,0.0\n' in (tmp_path / "hits.csv").read_bytes()
+
+
+def test_several_writers_of_one_file_have_several_drafts(gallery, tmp_path):
+    (tmp_path / "hits.csv.tmp").mkdir()
+    found(gallery).save(tmp_path / "hits.csv")
+    assert (tmp_path / "hits.csv").is_file()
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"directory: '.*/folder\.csv'$"):
+        found(gallery).save(tmp_path / "folder.csv")
+
+
 def test_bad_files_and_queries_are_named(gallery, tmp_path):
     hits = found(gallery)
     with pytest.raises(ValueError, match=r"'.*hits.txt' must end in .json or .csv"):

@@ -109,7 +109,7 @@ def _write_new(files: dict[pathlib.Path, bytes]) -> None:
         # All drafts are complete before the first gets its name.
         for path in missing:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(replacing(path)).write_bytes(files[path])
+            stack.enter_context(replacing(path, unique=True)).write_bytes(files[path])
 
 
 def _results(path: pathlib.Path, step: int) -> dict[str, Any] | None:

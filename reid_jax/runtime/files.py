@@ -1,6 +1,7 @@
 """Files and folders that are written completely or not at all, even if the process is killed."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -8,11 +9,15 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from reid_jax.runtime.messages import shown
 
 # `gs://bucket/runs`; pathlib makes one slash of two. One letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+# Bytes of the name of a file or folder, on the usual file systems.
+_LONGEST_NAME = 255
 
 
 def local_path(path: str | os.PathLike[str], name: str) -> str:
@@ -42,18 +47,23 @@ def local_path(path: str | os.PathLike[str], name: str) -> str:
     return expanded
 
 
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+def write_text_atomically(path: str | os.PathLike[str], text: str, *, unique: bool = False) -> None:
     """Write a text file in UTF-8, see `write_atomically`. Lone surrogates are escaped."""
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    write_atomically(path, text.encode("utf-8", "backslashreplace"), unique=unique)
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, unique: bool = False) -> None:
     """Write a file so that a kill at any moment leaves either the old or the new content.
+
+    Args:
+        path: the file, in an existing folder.
+        data: its content.
+        unique: see `replacing`.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with replacing(path) as draft, draft.open("wb") as file:
+    with replacing(path, unique=unique) as draft, draft.open("wb") as file:
         file.write(data)
 
 
@@ -68,23 +78,42 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
         path: the file, in an existing folder.
         unique: whether several processes or threads may write the file at the same time, even on
             different machines. Each then has its own draft, and a kill may leave one behind.
-            Otherwise the draft is `path` with `.tmp` appended, and the next draft replaces one that
-            a kill left behind.
+            Otherwise the draft is `path` with `.tmp` appended (if that is too long, with a hash of
+            its name), and the next draft replaces one that a kill left behind.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written. The error names it, and not the draft.
     """
     path = pathlib.Path(path)
-    draft = path.with_name(f".{uuid.uuid4().hex}.part" if unique else f"{path.name}.tmp")
+    draft = path.with_name(f".{uuid.uuid4().hex}.part" if unique else _draft_name(path.name))
     try:
         yield draft
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+        if _is_of(error, draft):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _is_of(error: BaseException, draft: pathlib.Path) -> TypeGuard[OSError]:
+    """Whether an error is of the system and names a draft or, as that of a full disk, no file."""
+    return (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and (error.filename is None or str(error.filename) == str(draft))
+    )
+
+
+def _draft_name(name: str) -> str:
+    """The name of the draft of a file, also of one whose name is as long as names may be."""
+    encoded = os.fsencode(name)
+    if len(encoded) + len(".tmp") <= _LONGEST_NAME:
+        return f"{name}.tmp"
+    return f".{hashlib.sha256(encoded).hexdigest()}.tmp"
 
 
 @contextlib.contextmanager
@@ -97,8 +126,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         path: it must not exist, or be an empty folder. Its parents are created.
 
     Raises:
-        OSError: `path` is a file, a folder that is not empty, or a mounted disk, or its parent
-            cannot be written to.
+        OSError: `path` is a file, a folder that is not empty, the current folder or a mounted disk,
+            or its parent cannot be written to.
         ValueError: see `local_path`.
     """
     target = pathlib.Path(os.path.realpath(local_path(path, "OUT")))
@@ -107,10 +136,12 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             raise FileExistsError(
                 f"{shown(path)} exists and is no empty folder: choose another OUT"
             )
+        if target.exists() and target.samefile(os.curdir):  # Its replacement would be another.
+            raise FileExistsError(f"{shown(path)} is the current folder: choose another OUT")
         if target.is_mount():  # A folder cannot be renamed to it.
             raise FileExistsError(f"{shown(path)} is a mounted disk: choose a folder in it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        made = tempfile.mkdtemp(prefix=".reid-jax.", suffix=".partial", dir=target.parent)
     except FileExistsError as error:
         if error.errno is None:
             raise

@@ -150,6 +150,13 @@ def test_an_equal_file_stays_and_another_is_kept(run, packed, tmp_path):
         pack_run(run, tmp_path / "folder.safetensors")
 
 
+def test_a_draft_of_another_program_is_no_obstacle(run, packed, tmp_path):
+    out = tmp_path / f"{'x' * 243}.safetensors"
+    (tmp_path / f"{'x' * 243}.md.tmp").mkdir()
+    pack_run(run, out)
+    assert out.read_bytes() == packed.read_bytes()
+
+
 def test_a_failure_leaves_neither_file(run, tmp_path, monkeypatch):
     real = pack.packed_file.to_bytes
     monkeypatch.setattr(pack.packed_file, "to_bytes", lambda packed: str(real(packed)))

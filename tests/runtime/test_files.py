@@ -1,3 +1,4 @@
+import errno
 import os
 import pathlib
 
@@ -69,15 +70,41 @@ def test_drafts_of_several_writers_are_several_files(tmp_path):
     assert (names(tmp_path), path.read_bytes()) == (["file"], one.name.encode())
 
 
-def test_a_unique_draft_of_the_longest_name_can_be_written(tmp_path):
-    with replacing(tmp_path / ("x" * 255), unique=True) as draft:
-        draft.write_bytes(b"data")
-    assert names(tmp_path) == ["x" * 255]
+@pytest.mark.parametrize("unique", [False, True])
+@pytest.mark.parametrize("name", ["x" * 251, "x" * 252, "x" * 255, "é" * 127])
+def test_a_draft_of_the_longest_name_can_be_written(unique, name, tmp_path):
+    for data in (b"first", b"second"):
+        write_atomically(tmp_path / name, data, unique=unique)
+        assert (names(tmp_path), (tmp_path / name).read_bytes()) == ([name], data)
+    drafts = []
+    for _ in range(2):
+        with replacing(tmp_path / name, unique=unique) as draft:
+            draft.touch()
+            drafts.append(draft)
+    assert (drafts[0] != drafts[1]) == unique
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_atomically(tmp_path / "nowhere" / "file", b"data")
+@pytest.mark.parametrize("unique", [False, True])
+def test_errors_name_the_file_and_not_its_draft(unique, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError, match=r"directory: '.*/nowhere/file'$"):
+        write_atomically(tmp_path / "nowhere" / "file", b"data", unique=unique)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"directory: '.*/folder'$"):
+        write_atomically(tmp_path / "folder", b"data", unique=unique)
+    with (
+        pytest.raises(PermissionError, match=r"denied: 'other'$"),
+        replacing(path, unique=unique),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "other")
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file'$"):
+        write_atomically(path, b"data", unique=unique)
+    assert names(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -123,3 +150,19 @@ def test_a_mounted_disk_is_refused_at_once(tmp_path, monkeypatch):
     with new_folder(tmp_path / "folder"):
         pass
     assert names(tmp_path) == ["folder"]
+
+
+def test_the_current_folder_is_refused_as_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", tmp_path, f"../{tmp_path.name}"):
+        with pytest.raises(FileExistsError, match="is the current folder: choose another OUT"):
+            new_folder(path).__enter__()
+    with new_folder("below"):
+        pass
+    assert (names(tmp_path), os.getcwd()) == (["below"], str(tmp_path))
+
+
+def test_a_new_folder_of_the_longest_name(tmp_path):
+    with new_folder(tmp_path / ("x" * 255)):
+        pass
+    assert names(tmp_path) == ["x" * 255]
