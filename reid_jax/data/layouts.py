@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -218,11 +219,25 @@ def read_names(
         expression = file_names.compiled(_LAYOUTS[layout].pattern, option)
     else:
         expression = file_names.compiled(pattern, option)
-    numbered = pattern is None and layout != "folder"
+    rule = layout if pattern is None else None
     fields = [file_names.who_is(expression, path) for path in paths]
-    if numbered:
-        return [who and (str(int(who[0])), str(int(who[1]))) for who in fields]
-    return [who and (who[0], named.plain_number(who[1])) for who in fields]
+    return [who and (plain_name(who[0], 0, rule), plain_name(who[1], 1, rule)) for who in fields]
+
+
+def plain_name(text: str, field: int, layout: str | None) -> str:
+    """An identity (field 0) or a camera (1) as `read_names` returns it.
+
+    Args:
+        text: as a file name shows it, or a user names it.
+        field: 0 or 1.
+        layout: as in `read_names`; None with a pattern.
+
+    Returns:
+        If it is a number by the rules of `read_names`, without leading zeros; otherwise the text.
+    """
+    if layout in (None, "folder"):
+        return named.plain_number(text) if field else text
+    return str(int(text)) if re.fullmatch(r"-?\d+", text) else text
 
 
 def least_identity(layout: str | None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from reid_jax.data import layouts
 from reid_jax.gallery import Hits
 from reid_jax.runtime.messages import shown
 
@@ -19,21 +20,26 @@ class Labels:
         texts: (identity, camera) of each gallery image.
         pids: int64 (N,), numbers of the gallery's identities.
         camids: int64 (N,), numbers of the gallery's cameras.
+        counted: whether identities, and whether cameras, have other numbers than their texts.
     """
 
-    def __init__(self, paths: Sequence[str], read: Callable[[Sequence[str]], list], least: int):
+    def __init__(
+        self, paths: Sequence[str], read: Callable[[Sequence[str]], list], layout: str | None
+    ):
         """Number the identities and cameras in the names of gallery images.
+
+        If all texts are numbers of at least `layouts.least_identity`, they are kept; otherwise they
+        are counted from 1.
 
         Args:
             paths: N paths.
             read: from paths to (identity, camera) texts, None for names without them.
-            least: smallest number of an identity or a camera. If all texts are such numbers, they
-                are kept; otherwise they are counted from 1.
+            layout: of the names; None with a pattern.
 
         Raises:
             ValueError: a name shows no identity and camera.
         """
-        self._read = read
+        self._read, self._layout = read, layout
         self.texts = read(paths)
         for path, who in zip(paths, self.texts, strict=True):
             if who is None:
@@ -41,7 +47,12 @@ class Labels:
                     f"no identity and camera in the name of {shown(path)}: is --layout or "
                     "--pattern another?"
                 )
+        least = layouts.least_identity(layout)
         self._numbers = [_numbering({who[field] for who in self.texts}, least) for field in (0, 1)]
+        self.counted = [
+            any(text != str(number) for text, number in numbers.items())
+            for numbers in self._numbers
+        ]
         self.pids, self.camids = self._numbered(self.texts)
 
     def of(self, paths: Sequence[str]) -> tuple[list, np.ndarray, np.ndarray]:
@@ -56,7 +67,7 @@ class Labels:
             ValueError: no image of the gallery has it.
         """
         known = self._numbers[field]
-        key = text if text in known else text.lstrip("0")  # For 0002 in names of Market-1501.
+        key = layouts.plain_name(text, field, self._layout)
         if key not in known:
             few = ", ".join(map(repr, sorted(known, key=known.__getitem__)[:10]))
             more = ", ..." if len(known) > 10 else ""
@@ -85,7 +96,10 @@ class StoredLabels:
 
     Attributes:
         texts: (identity, camera) of images that were found, by their index.
+        counted: as in `Labels`; they never are.
     """
+
+    counted = (False, False)
 
     def __init__(self, read: Callable[[Sequence[str]], list] | None):
         """Take a function that reads the names of queries, or None if they show nothing."""

@@ -64,7 +64,7 @@ def search(options: argparse.Namespace) -> Hits:
     if isinstance(gallery, MilvusGallery):
         labels = StoredLabels(read)
     elif read:
-        labels = Labels(paths or gallery.names, read, layouts.least_identity(options.layout))
+        labels = Labels(paths or gallery.names, read, options.layout)
     filters, (whom, pids) = _filters(options, labels)
     queries = model.embed(options.query)
     if paths:
@@ -278,13 +278,16 @@ def _filters(
 def _rows(
     options: argparse.Namespace, labels: Labels | StoredLabels | None, hits: Hits
 ) -> list[dict[str, Any]]:
-    """The rows of --hits, with identities and cameras as file names show them."""
+    """The rows of --hits, with identities and cameras as file names show them.
+
+    Identities are numbers if all of the gallery's can be, and otherwise texts; likewise cameras.
+    """
     rows = hits.rows(options.query)
     if labels is not None:
         for row, i in zip(rows, hits.indices[hits.indices >= 0].tolist(), strict=True):
-            for field, text in zip(("pid", "camid"), labels.texts[i], strict=True):
-                if str(row[field]) != text:  # The number was only counted.
-                    row[field] = text
+            for field, name in enumerate(("pid", "camid")):
+                if labels.counted[field]:
+                    row[name] = labels.texts[i][field]
     return rows
 
 

@@ -304,6 +304,21 @@ def test_a_number_is_an_identity_like_any_text(here, drawn):
     assert given["known"].all()
 
 
+@pytest.mark.parametrize("people", [("1", "10", "2", "anna"), ("1", "10", "2")])
+def test_a_column_of_the_matches_has_one_type(here, people):
+    (here / "own").mkdir()
+    for path, pid in zip(queries(), people, strict=False):
+        shutil.copy(path, here / "own" / f"{pid}_c3_1.jpg")
+    query = "own/1_c3_1.jpg"
+    run("--gallery", "own", "--layout", "folder", "--query", query, "--hits", "hits.json")
+    rows = json.loads(pathlib.Path("hits.json").read_text())
+    expected = people if "anna" in people else tuple(map(int, people))
+    assert {row["name"]: row["pid"] for row in rows} == {
+        f"own/{pid}_c3_1.jpg": value for pid, value in zip(people, expected, strict=True)
+    }
+    assert {row["camid"] for row in rows} == {3}
+
+
 def test_a_zero_is_a_distractor_only_under_market1501(here, drawn):
     (here / "own").mkdir()
     for path, name in zip(queries(), ("0000_c1s1_f1_1.jpg", "0001_c2s1_f2_1.jpg"), strict=False):
