@@ -49,8 +49,9 @@ class Images(Rows):
             names: N texts or paths that identify the images. None means "" for all.
 
         Raises:
-            ValueError: shapes or dtypes disagree, D is not that of the existing images, or a
-                descriptor is not finite or longer than 1e18.
+            ValueError: shapes or dtypes disagree, D is not that of the existing images, a
+                descriptor is not finite or longer than 1e18, or labels or names are a set, which
+                has no order.
         """
         rows = as_descriptors(features)
         count = len(rows)

@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Collection, Sequence, Set, ValuesView
+from collections.abc import Collection, KeysView, Sequence, Set, ValuesView
 from typing import TypeAlias
 
 import ml_dtypes
@@ -245,6 +245,7 @@ def per_image(given: Integers | None, count: int, label: str) -> np.ndarray:
     """Return one integer per image, int64 (count,): those given, or one repeated for all."""
     if given is None:
         return np.zeros(count, np.int64)
+    _check_ordered(given, label)
     array = as_integers(given, label)
     if isinstance(given, int | np.integer) or getattr(given, "ndim", 1) == 0:
         return np.broadcast_to(array, count)
@@ -257,12 +258,20 @@ def as_names(names: Sequence[str | os.PathLike[str]] | None, count: int | None =
     """Convert names to texts, `count` of them if that is given; None means "" for all.
 
     Raises:
-        ValueError: they are anything else, or of another number.
+        ValueError: they are anything else, or of another number; or with `count`, a set.
     """
+    if count is not None:
+        _check_ordered(names, "names")
     texts = [""] * (count or 0) if names is None else as_texts(names)
     if count is not None and len(texts) != count:
         raise ValueError(f"names must be {count}, one per image, got {len(texts)}")
     return texts
+
+
+def _check_ordered(given: object, label: str) -> None:
+    """Raise ValueError for a set, which cannot have one item for each image."""
+    if isinstance(given, Set) and not isinstance(given, KeysView):  # Keys have an order.
+        raise ValueError(f"{label} must be in the order of the images, got a set: pass a list")
 
 
 def check_named(names: Sequence[str], found: dict[str, int], once: bool) -> None:

@@ -49,6 +49,7 @@ def test_images_are_replaced_by_name(gallery, tmp_path):
         (["b", "b"], "^names holds 'b' twice; each must be given once$"),
         (["b"], "names must be 2, one per image, got 1"),
         ("bc", "names must be several texts"),
+        ({"b", "c"}, "names must be in the order of the images, got a set"),
     ],
 )
 def test_a_failed_update_changes_nothing(gallery, names, message):
@@ -82,6 +83,7 @@ def test_bad_replacements_are_named(gallery, features, options, message):
         ({"identities": -1}, [0, 1, 2, 3, 4]),
         ({"not_cameras": [1]}, [0, 1, 2, 3, 4, 5]),
         ({"cameras": [1], "identities": {2, 3}}, [0, 3, 4, 5]),
+        ({"names": {"b", "c"}, "identities": {0, 2}}, [0, 2, 3, 5]),
         ({"names": []}, [0, 1, 2, 3, 4, 5]),
         ({"cameras": 1}, []),
     ],

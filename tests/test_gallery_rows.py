@@ -13,6 +13,7 @@ from reid_jax.gallery_rows import (
     Rows,
     as_descriptors,
     as_integers,
+    as_names,
     as_texts,
     check_finite,
     per_image,
@@ -120,6 +121,19 @@ def test_one_integer_is_every_image_s():
     assert per_image([1, 2], 2, "pids").tolist() == [1, 2]
     with pytest.raises(ValueError, match="pids must be 2 integers, one per image, got 1"):
         per_image([1], 2, "pids")
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_has_no_order_of_images(kind):
+    message = "must be in the order of the images, got a set: pass a list"
+    with pytest.raises(ValueError, match=f"pids {message}"):
+        per_image(kind({12, 7}), 2, "pids")
+    with pytest.raises(ValueError, match=f"names {message}"):
+        as_names(kind({"b", "a"}), 2)
+    # A filter needs none, and keys have one.
+    assert sorted(as_names(kind({"b", "a"}))) == ["a", "b"]
+    assert as_names({"b": 1, "a": 2}.keys(), 2) == ["b", "a"]
+    assert per_image({12: "b", 7: "a"}.keys(), 2, "pids").tolist() == [12, 7]
 
 
 def test_names_are_texts_or_paths():
