@@ -75,7 +75,8 @@ def search(options: argparse.Namespace) -> Hits:
     if options.save_gallery is not None and isinstance(gallery, Gallery):
         gallery.save(options.save_gallery)
         say(f"saved the gallery as {shown(options.save_gallery)}")
-    hits = gallery.search(queries, options.top, rerank=options.rerank, **filters)
+    top = max(1, min(options.top, len(gallery)))  # `Gallery.search` fills rows up to any length.
+    hits = gallery.search(queries, top, rerank=options.rerank, **filters)
     if limit is not None:
         hits = hits.within(limit)
     if isinstance(labels, StoredLabels):
@@ -328,7 +329,7 @@ def _draw(
     hits: Hits,
 ) -> str:
     """Draw the ranked lists of the first queries, whose identities are `pids`; return a line."""
-    length = min(options.top, _DRAWN_HITS)
+    length = min(hits.indices.shape[1], _DRAWN_HITS)
     queries, pids = options.query[:_DRAWN_QUERIES], pids[:_DRAWN_QUERIES]
     found, distances, whom = (
         a[:_DRAWN_QUERIES, :length] for a in (hits.indices, hits.distances, hits.pids)

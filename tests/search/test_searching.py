@@ -430,9 +430,14 @@ def test_a_gallery_of_another_network_is_refused(here, capsys):
     gallery.add(described(queries()[:2]))
     gallery.save("nameless")
     capsys.readouterr()
-    hits = run(*asked, "--gallery", "nameless", "-k", 3)
-    assert hits.indices[0].tolist() == [0, 1, -1]
-    assert "2 images cannot be drawn" in capsys.readouterr().out
+    hits = run(*asked, "--gallery", "nameless", "-k", 10**12)
+    assert hits.indices.tolist() == [[0, 1]]  # A row of the length of k does not fit into memory.
+    said = capsys.readouterr().out
+    assert "2 images cannot be drawn" in said
+    assert said.endswith("\ndrew the nearest 2 into 'search.png'\n")
+    Gallery().save("empty.gallery")
+    assert run(*asked, "--gallery", "empty.gallery").indices.tolist() == [[-1]]
+    assert "no image of the gallery is left to be found" in capsys.readouterr().out
 
 
 def test_what_makes_descriptors_others_makes_another_origin(here):
