@@ -8,7 +8,8 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -51,6 +52,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# TIFF's tags of the bits for a colour, and of what colours mean: 0 stands for "white is zero".
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 # Seconds between two lines of progress.
 _PROGRESS_PERIOD = 2.0
@@ -196,20 +200,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert the image to RGB and turn it upright.
 
     Raises:
-        ValueError: it has 32 bits for a colour.
+        ValueError: it has 32 bits or signed numbers for a colour.
     """
     image.load()  # Pillow turns a TIFF here, and removes the tag.
     # Some of its versions read the 16 bits of a PNG into 32.
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ValueError("has 32 bits for a colour; the limit is 16")
+        raise ValueError(
+            "has 32 bits or signed numbers for a colour; the limit is 16 unsigned bits"
+        )
+    tags = getattr(image, "tag_v2", {})  # Only of an open TIFF.
     image = _upright(image)
     if image.mode.startswith("I"):
-        # 16-bit grey levels, which Pillow would clip at 255.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _eight_bits(image, tags)
     if "transparency" in image.info:
         # A palette's alpha would be matched to colours; RGBA makes it a channel, which RGB drops.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey levels of 12 or 16 bits, which Pillow would clip at 255, with their upper 8 bits."""
+    bits = 12 if tags.get(_BITS_PER_SAMPLE) == (12,) else 16
+    levels = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    # Pillow inverts only 8 bits.
+    return Image.fromarray(255 - levels if tags.get(_PHOTOMETRIC) == 0 else levels)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -138,6 +138,7 @@ def _facts(model: "reid_jax.Model", checkpoint: str | int) -> dict[str, Any]:
             "dtype": "uint8",
             "shape": ["b", height, width, 3],
             "axes": "image, row, column, channel (RGB)",
+            "read": "upright by the EXIF orientation; RGB without alpha; the upper 8 bits of 16",
             "resize": f"to {width} x {height} pixels, whatever the shape was; bilinear with "
             f"antialiasing, as Pillow does: image.resize(({width}, image.height), BILINEAR)"
             f".resize(({width}, {height}), BILINEAR)",

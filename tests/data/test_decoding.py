@@ -1,9 +1,14 @@
+import json
+import re
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from reid_jax.data import decoding
 from tests.data.opened import LOADERS, SIZE, load, open_images
+from tests.docs.pages import ROOT
 
 
 def triangle(extent, target):
@@ -37,14 +42,80 @@ def test_sixteen_bit_grey_keeps_its_high_bytes(tmp_path, rng, loader):
     np.testing.assert_array_equal(pixels, np.stack([levels // 256] * 3, axis=-1))
 
 
+def grey_tiff(levels, bits=16, photometric=1, kind=1, order="<"):
+    """A TIFF file of grey levels, (H, W) below 2^bits, without compression.
+
+    `photometric` is 0 if white is zero, and `kind` is 2 for signed numbers.
+    """
+    height, width = levels.shape
+    if bits == 12:
+        pairs = levels.reshape(-1, 2)
+        data = b"".join(int(a << 12 | b).to_bytes(3, "big") for a, b in pairs.tolist())
+    else:
+        data = levels.astype(f"{order}{'ui'[kind - 1]}{bits // 8}").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(data), 339: kind}
+    entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    return start + data + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "order"),
+    [(16, 1, "<"), (16, 1, ">"), (16, 0, "<"), (12, 1, "<"), (8, 0, "<"), (8, 1, ">")],
+)
+def test_grey_tiffs_keep_their_high_bits(tmp_path, rng, bits, photometric, order):
+    levels = rng.integers(0, 2**bits, SIZE, np.uint16)
+    (tmp_path / "a.tif").write_bytes(grey_tiff(levels, bits, photometric, order=order))
+    (pixels,) = load([tmp_path / "a.tif"], LOADERS[0])
+    expected = levels >> (bits - 8)
+    expected = expected if photometric else 255 - expected
+    np.testing.assert_array_equal(pixels, np.stack([expected] * 3, axis=-1))
+
+
+def test_the_documented_function_reads_the_same_pixels(kinds, tmp_path, rng, draw, monkeypatch):
+    """`pixels` of `docs/export.md`, which users of exported files copy."""
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "def pixels" in block)
+    (tmp_path / "exported").mkdir()
+    facts = {"input": {"shape": ["b", *SIZE, 3]}}
+    (tmp_path / "exported" / "descriptor.json").write_text(json.dumps(facts))
+    deep = Image.fromarray(rng.integers(0, 2**16, (40, 20), np.uint16))
+    paths = [*kinds, *(tmp_path / f"deep.{suffix}" for suffix in ("png", "tif"))]
+    for path in paths[-2:]:
+        deep.save(path)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for suffix, picture in (("jpg", draw(40, 20)), ("png", deep), ("tif", draw(40, 20))):
+            paths.append(tmp_path / f"turned_{orientation}.{suffix}")
+            picture.save(paths[-1], exif=exif)
+    for name in ("anna.jpg", "bert.jpg"):
+        draw(40, 20).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block, names)
+    for path, expected in zip(paths, load(paths, LOADERS[0]), strict=True):
+        np.testing.assert_array_equal(names["pixels"](path), expected, err_msg=path.name)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bits_are_an_error(tmp_path, draw, dtype):
     image = Image.fromarray(np.asarray(draw(*SIZE).convert("L")).astype(dtype))
     image.save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif.* \(has 32 bits for a colour; the limit is 16"):
+    message = "has 32 bits or signed numbers for a colour; the limit is 16 unsigned bits"
+    with pytest.raises(ValueError, match=rf"a\.tif.* \({message}"):
         load([tmp_path / "a.tif"], LOADERS[0])
-    with pytest.raises(ValueError, match="has 32 bits for a colour"):
+    with pytest.raises(ValueError, match=message):
         decoding.to_rgb(image)
+
+
+def test_signed_numbers_are_an_error(tmp_path, rng):
+    levels = rng.integers(0, 2**15, SIZE)
+    (tmp_path / "a.tif").write_bytes(grey_tiff(levels, kind=2))
+    with pytest.raises(ValueError, match=r"a\.tif.* \(has 32 bits or signed numbers for a colour"):
+        load([tmp_path / "a.tif"], LOADERS[0])
 
 
 @pytest.mark.parametrize("loader", LOADERS)
