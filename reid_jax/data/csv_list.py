@@ -33,7 +33,7 @@ def read(file: str, *, to_train: bool = True) -> tuple[list[list[str]], list[lis
     """
     folder = os.path.dirname(file)
     splits: dict[str, dict[str, Who]] = {split: {} for split in SPLITS}
-    known = _Known()
+    known = _Known(folder)
     problems = []
     for number, fields in _lines(file):
         problem = fields if isinstance(fields, str) else _problem(fields, folder, to_train)
@@ -61,14 +61,15 @@ def read(file: str, *, to_train: bool = True) -> tuple[list[list[str]], list[lis
 class _Known:
     """The lines so far, which later lines must not repeat or contradict."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._first: dict[str, tuple[int, Who]] = {}
         self._lines: dict[tuple[str, str], int] = {}
         self._camera: tuple[int, str] | None = None
 
     def add(self, number: int, path: str, split: str, who: Who) -> str:
         """Add a line, and return its contradiction to an earlier one, or ""."""
-        place = os.path.normpath(path)
+        place = os.path.abspath(os.path.join(self._folder, path))
         line = self._lines.setdefault((place, split), number)
         if line != number:
             return f"{path!r} is in the split {split!r} already, by line {line}"

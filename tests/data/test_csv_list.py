@@ -121,6 +121,19 @@ def test_bad_lines_are_named(write, line, message):
         layouts.read("csv", file)
 
 
+def test_absolute_and_relative_paths_are_one_file(write, tmp_path, monkeypatch):
+    path = tmp_path / "q.jpg"
+    monkeypatch.chdir(tmp_path)
+    for line, message in (
+        (f"{path},carl,1,query", "is in the split 'query' already, by line 5"),
+        (f"{path},anna,1,gallery", "shows 'anna', but 'carl' in line 5"),
+        (f"../{tmp_path.name}/q.jpg,carl,2,gallery", "has the camera '2', but '1' in line 5"),
+    ):
+        for file in (write(*LINES, line), "people.csv"):
+            with pytest.raises(ValueError, match=f"line 7: '.*q.jpg' {message}$"):
+                layouts.read("csv", file)
+
+
 def test_bad_lines_are_counted(write):
     file = write(*LINES, *(",x,1,query" for _ in range(5)))
     with pytest.raises(ValueError, match=r"line 7: .*; line 9: [^;]*; and 2 more bad lines$"):
