@@ -83,8 +83,8 @@ class Model(NetworkOnDevices):
             (N, D) float32.
 
         Raises:
-            ValueError: files are missing, damaged or not images (the message names them), or pixels
-                have another shape or dtype.
+            ValueError: files are missing, damaged or not images (the message names them), an image
+                of Pillow cannot be read, or pixels have another shape or dtype.
         """
         return self._apply(self._describe, "__call__", images, progress)
 

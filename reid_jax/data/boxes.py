@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 
@@ -42,6 +43,8 @@ def _array(boxes: Any) -> np.ndarray:
         array = np.asarray(boxes)
     except ValueError as error:  # Rows of several lengths.
         raise ValueError(f"boxes are not an array (N, 4) of x1, y1, x2, y2: {error}") from None
+    if array.dtype == ml_dtypes.bfloat16:  # No number to NumPy.
+        array = array.astype(np.float32)
     if array.shape == (0,):
         array = array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "iuf":

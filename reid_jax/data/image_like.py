@@ -35,8 +35,8 @@ def as_images(
         progress: as in `loaders.open_images`.
 
     Raises:
-        ValueError: files are bad, see `decoding.raise_problems`; or `images` are neither paths
-            nor pixels, or partly paths and partly pixels.
+        ValueError: files are bad, see `decoding.raise_problems`; or an image of Pillow is; or
+            `images` are neither paths nor pixels, or partly paths and partly pixels.
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         given: list[Any] = [images]
@@ -45,7 +45,7 @@ def as_images(
         array = array[None] if array.ndim == 3 else array
         if array.dtype == np.uint8 and array.shape[1:] == (*size, 3):
             return _SizedImages(array)
-        given = list(array)
+        given = list(array) if array.ndim in (1, 4) else [array]
     elif isinstance(images, Iterable):
         given = list(images)
     else:
@@ -64,9 +64,12 @@ def as_images(
 
 
 def _checked(i: int, pixels) -> np.ndarray:
-    if isinstance(pixels, Image.Image):
-        pixels = decoding.to_rgb(pixels)
-    array = np.asarray(pixels)
+    try:
+        if isinstance(pixels, Image.Image):
+            pixels = decoding.to_rgb(pixels)
+        array = np.asarray(pixels)
+    except Exception as error:  # Pillow and NumPy raise several types.
+        raise ValueError(f"image {i} cannot be read ({decoding.reason(error)})") from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
             f"image {i} is {array.dtype} {array.shape}; it must be a path, an image of "

@@ -1,5 +1,6 @@
 """Crops of a frame by boxes."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -45,6 +46,13 @@ def test_boxes_without_pixels_are_left_out(box):
     assert kept.tolist() == [False, True, False]
     np.testing.assert_array_equal(crops[0], FRAME)
     assert len(crops) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, ml_dtypes.bfloat16])
+def test_boxes_of_any_numbers(dtype):
+    (crop,), kept = cut(FRAME, np.array([(1, 2, 4, 5)], dtype))
+    np.testing.assert_array_equal(crop, FRAME[2:5, 1:4])
+    assert kept.tolist() == [True]
 
 
 @pytest.mark.parametrize("boxes", [[], np.empty((0, 4)), np.empty((0, 4), np.int32)])

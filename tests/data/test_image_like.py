@@ -77,6 +77,30 @@ def test_what_is_no_rgb_image_is_refused(pixels, image):
         as_images([pixels[0], image], SIZE)
 
 
+def test_a_bad_image_among_several_is_named(pixels, tmp_path):
+    good = Image.fromarray(pixels[0])
+    good.resize((50, 90)).save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "cut.png") as cut:
+        for bad, problem in (
+            (Image.new("F", (5, 9)), "has 32 bits or signed numbers for a colour; .*"),
+            (cut, ".+"),
+            ([[1, 2], [3]], ".+"),
+        ):
+            with pytest.raises(ValueError, match=rf"^image 1 cannot be read \({problem}\)$"):
+                as_images([good, bad], SIZE)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array("a.png"), np.array(None), np.zeros((9, 5), np.uint8), np.zeros((1,) * 5)]
+)
+def test_an_array_of_another_shape_is_one_bad_image(array):
+    message = re.escape(f"image 0 is {array.dtype} {array.shape}; it must be a path, an image")
+    with pytest.raises(ValueError, match=message):
+        as_images(array, SIZE)
+
+
 def test_paths_and_pixels_do_not_mix(pixels):
     with pytest.raises(ValueError, match="images are paths or pixels"):
         as_images(["a.png", pixels[0]], SIZE)
