@@ -15,10 +15,14 @@ from reid_jax.visualize.canvas import (
     WIDTH,
     check_images,
     check_texts,
+    fitted,
     new_figure,
     picture,
     text,
 )
+
+# Points.
+_TITLE = 7
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -87,7 +91,8 @@ def gradcam_figure(
         images: uint8 (N, H, W, 3).
         cams: float (N, S, h, w), a map for each of S stages; each is scaled by its own maximum.
         names: S names of the stages; Stage I, Stage II, ... by default.
-        titles: N captions, one per image; by default there are no captions.
+        titles: N captions, one per image; a long one loses its middle. By default there are no
+            captions.
 
     Returns:
         A figure of N (1 + S) axes: each image, then its S maps. Several images are side by
@@ -123,7 +128,8 @@ def class_activation_figure(
             where a map is high and do not compare maps.
         rows: R names of the rows.
         columns: S names of the levels.
-        titles: N captions, one per image; by default there are no captions.
+        titles: N captions, one per image; a long one loses its middle. By default there are no
+            captions.
 
     Returns:
         A figure of N R (1 + S) axes: for each image R rows, each with the image and its S maps.
@@ -181,7 +187,8 @@ def _map_figure(
                 middle = margin - 0.03, top + height / 2
                 text(figure, *middle, rows[row], 7.5, INK, rotation=90, ha="right", va="center")
         if titles is not None:
-            text(figure, left + group / 2, top + height + 0.05, titles[n], 7, GREY)
+            title = fitted(titles[n], group, _TITLE)
+            text(figure, left + group / 2, top + height + 0.05, title, _TITLE, GREY)
     return figure
 
 

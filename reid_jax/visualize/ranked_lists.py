@@ -70,7 +70,8 @@ class Identities:
 
 def _called(kind: str, name: str, width: float) -> str:
     """`id 7` or `id gina`; a name that is no number loses its middle if it is too long."""
-    return f"{kind} {name}" if name.isdigit() else fitted(f"{kind} {name}", width, _CAPTION)
+    plain = name.isascii() and name.isdigit()
+    return f"{kind} {name}" if plain else fitted(f"{kind} {name}", width, _CAPTION)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,3 +1,5 @@
+import re
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -86,6 +88,18 @@ def test_gradcam_figure_shows_every_image_and_stage(rng, count):
             np.testing.assert_array_equal(shown[1 + stage], expected)
     assert texts(figure) == [f"person {n}" for n in range(count)]
     check_layout(figure)
+
+
+def test_titles_are_fitted(rng):
+    """Characters that the font lacks would give a warning, long titles would overlap."""
+    titles = ["id 李小龙, cam 1", 50 * "W"]
+    figure = visualize.gradcam_figure(
+        random_images(rng, 2), rng.random((2, 2, 6, 2)), titles=titles
+    )
+    check_layout(figure)
+    short, long = texts(figure)
+    assert short == "id □□□, cam 1"
+    assert re.fullmatch("W+…W+", long)
 
 
 def test_gradcam_figure_of_other_levels(rng):

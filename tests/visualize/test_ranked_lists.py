@@ -85,6 +85,12 @@ def test_ranked_list_figure_marks_right_and_wrong_by_colour_and_symbol(rng):
     ]
 
 
+def test_digits_of_another_script_may_be_boxes(rng):
+    _, figure = ranked_lists(rng, identity=lambda pid: chr(0xFF10 + pid))
+    assert texts(figure)[0].startswith("id □")
+    check_layout(figure)  # Without a warning.
+
+
 def test_people_and_cameras_are_called_by_their_names(rng):
     people = {7: "gina", 8: "hugo of the very long name", 9: "0009"}
     _, figure = ranked_lists(
