@@ -23,8 +23,8 @@ from reid_jax.runtime.user_cache import forget, used_bytes, user_cache
 #: The size to which the folder is reduced before a file is added, in bytes.
 MAX_BYTES = 2**36
 
-# Part of a file's name: another form of the files gets another number.
-_VERSION = 1
+# Part of a file's name: another form of the files, or other pixels of an image, get another number.
+_VERSION = 2
 
 
 def open_pixels(
