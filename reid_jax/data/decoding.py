@@ -137,8 +137,8 @@ def first_few(problems: Sequence[tuple[str, str]]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The message of an error that `decoded` raised, without the file's path."""
-    if isinstance(error, OSError | ValueError):
+    """The message of an error that `decoded` raised, without the file's path; never empty."""
+    if isinstance(error, OSError | ValueError) and str(error):
         return getattr(error, "strerror", None) or str(error)
     # Pillow also raises SyntaxError, struct.error, EOFError and others.
     return f"{type(error).__name__}: {error}"

@@ -93,7 +93,8 @@ def people_of_folders(
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         above_another = any(other.startswith(os.path.join(entry.name, "")) for other in others)
         hidden = entry.name.startswith(".")
-        if entry.is_dir() and not hidden and not above_another and entry.name not in people:
+        is_folder = os.path.isdir(entry.path)  # `entry.is_dir` raises for a link to itself.
+        if is_folder and not hidden and not above_another and entry.name not in people:
             raise ValueError(
                 f"no image in the folder {entry.path!r} of a person: add images or remove the "
                 "folder"

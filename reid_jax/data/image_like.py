@@ -46,7 +46,7 @@ def as_images(
         if array.dtype == np.uint8 and array.shape[1:] == (*size, 3):
             return _SizedImages(array)
         given = list(array) if array.ndim in (1, 4) else [array]
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not isinstance(images, bytes):
         given = list(images)
     else:
         raise ValueError(

@@ -44,6 +44,14 @@ def problems(*paths):
     return dict(found)
 
 
+def test_an_error_without_a_message_is_a_problem(tmp_path, draw):
+    def use(i, data, image):
+        raise ValueError
+
+    draw(*SIZE).save(tmp_path / "a.png")
+    assert decoding.visit([str(tmp_path / "a.png")], use) == [(0, "ValueError: ")]
+
+
 def encode(image, kind, **options):
     file = io.BytesIO()
     image.save(file, kind, **options)

@@ -101,6 +101,13 @@ def test_an_array_of_another_shape_is_one_bad_image(array):
         as_images(array, SIZE)
 
 
+@pytest.mark.parametrize("images", [b"a.png", None, 3])
+def test_other_types_are_named(images):
+    message = f"images are of type {type(images).__name__}; they must be paths"
+    with pytest.raises(ValueError, match=message):
+        as_images(images, SIZE)
+
+
 def test_paths_and_pixels_do_not_mix(pixels):
     with pytest.raises(ValueError, match="images are paths or pixels"):
         as_images(["a.png", pixels[0]], SIZE)

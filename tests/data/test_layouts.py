@@ -314,6 +314,12 @@ def test_bad_folders_of_people(tree, more, message):
         layouts.read("people", root)
 
 
+def test_a_link_to_itself_is_no_person(tree):
+    root = tree(PEOPLE)
+    (root / "train" / "loop").symlink_to("loop")
+    assert len(layouts.read("people", root).train) == 3
+
+
 def test_people_need_a_match(tree):
     root = tree(PEOPLE)
     (root / "query/carl").rename(root / "query/erik")
