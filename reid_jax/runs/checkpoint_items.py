@@ -4,11 +4,13 @@ Arrays are stored under names such as `params/stem/kernel`, so that a checkpoint
 is recognised, and its first different leaf named, before any array is read.
 """
 
+import contextlib
+import errno
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,9 +22,13 @@ from reid_jax.runs.plain_path import plain_path
 
 PyTree = Any
 
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax's file beside the items.
+# The `errno` of OSErrors that mean damage: missing files, files of another kind, libraries' errors.
+_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, None)
+
 
 class DamagedCheckpointError(OSError):
-    """A checkpoint whose files are missing, truncated or unreadable."""
+    """A checkpoint whose files are missing, truncated or changed."""
 
 
 def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
@@ -46,7 +52,7 @@ def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
 def _saved_items(path: pathlib.Path) -> set[str] | None:
     """The items that a checkpoint was written with, even if files are lost; None if unknown."""
     try:
-        metadata = json.loads((path / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
+        metadata = json.loads((path / _METADATA).read_text(encoding="utf-8"))
         return set(metadata["item_handlers"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -56,13 +62,13 @@ def read_metric(manager: ocp.CheckpointManager, path: pathlib.Path, name: str) -
     """A metric of the evaluation in a checkpoint's folder.
 
     Raises:
-        DamagedCheckpointError: it cannot be read.
+        DamagedCheckpointError: it is damaged.
+        OSError: as `check_items`.
     """
     args = ocp.args.Composite(evaluation=ocp.args.JsonRestore())
-    try:
+    with _damage_of(path):
+        _check_readable(path / "evaluation")
         return manager.restore(int(path.name), args=args)["evaluation"][name]
-    except Exception as error:  # See `read_items`.
-        raise _damaged(path, error) from error
 
 
 def read_items(
@@ -79,7 +85,8 @@ def read_items(
         `like` with the arrays of the checkpoint.
 
     Raises:
-        DamagedCheckpointError: it cannot be read.
+        DamagedCheckpointError: it is damaged.
+        OSError: as `check_items`.
         ValueError: it is of another network or optimizer. The message names the first different
             leaf.
     """
@@ -88,12 +95,8 @@ def read_items(
         item: ocp.args.StandardRestore(as_nested_names(jax.tree.map(_target, tree)))
         for item, tree in like.items()
     }
-    try:
+    with _damage_of(path):
         restored = manager.restore(int(path.name), args=ocp.args.Composite(**args))
-    except jax.errors.JaxRuntimeError:  # Out of device memory; the files are good.
-        raise
-    except Exception as error:  # TensorStore raises many types for a bad file.
-        raise _damaged(path, error) from error
     leaves = {item: traverse_util.flatten_dict(restored[item], sep="/") for item in like}
     return {
         item: jax.tree.unflatten(jax.tree.structure(tree), map(leaves[item].get, _by_name(tree)))
@@ -105,21 +108,23 @@ def check_items(path: pathlib.Path, like: Mapping[str, PyTree]) -> None:
     """Read every byte of items, and check that they have the leaves of `like`.
 
     Raises:
+        OSError: a file cannot be read now, for example because of its permissions or too many open
+            files; this is no sign of damage. The message names the file.
         DamagedCheckpointError, ValueError: as `read_items`.
     """
+    with _damage_of(path):
+        for name in (_METADATA, *like):
+            _check_readable(path / name)
     for item, tree in like.items():
         _check_same_leaves(path / item, _saved_leaves(path, item), _by_name(tree))
 
 
 def _saved_leaves(path: pathlib.Path, item: str) -> dict[str, Any]:
     """Names of the leaves of a stored item, with their shapes and dtypes."""
-    try:
-        with plain_path(path / item) as folder:
-            _read_every_byte(folder)
-            tree = ocp.StandardCheckpointHandler().metadata(folder).tree
-            return traverse_util.flatten_dict(tree, sep="/")
-    except Exception as error:  # See `read_items`.
-        raise _damaged(path, error) from error
+    with _damage_of(path), plain_path(path / item) as folder:
+        _read_every_byte(folder)
+        tree = ocp.StandardCheckpointHandler().metadata(folder).tree
+        return traverse_util.flatten_dict(tree, sep="/")
 
 
 def model_of(state: PyTree) -> PyTree:
@@ -177,14 +182,47 @@ def _describe(leaf: Any) -> str:
     return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _damaged(path: pathlib.Path, error: Exception) -> DamagedCheckpointError:
-    return DamagedCheckpointError(f"the checkpoint {path} is damaged ({reason(error)})")
+@contextlib.contextmanager
+def _damage_of(path: pathlib.Path) -> Iterator[None]:
+    """Raise DamagedCheckpointError for errors of a bad file, of which TensorStore has many types.
+
+    Other errors pass: device memory is full, or the system does not give the file at the moment.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
+            raise
+        raise DamagedCheckpointError(
+            f"the checkpoint {path} is damaged ({reason(error)})"
+        ) from error
 
 
 def reason(error: Exception) -> str:
     """The type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _check_readable(path: pathlib.Path) -> None:
+    """Raise an OSError that names the file if one at or below a path cannot be read now.
+
+    TensorStore and Orbax would report it like damage.
+    """
+    try:
+        if path.is_dir():
+            for child in path.iterdir():
+                _check_readable(child)
+        elif path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**20):
+                    pass
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _read_every_byte(item: pathlib.Path) -> None:

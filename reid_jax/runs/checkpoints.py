@@ -68,6 +68,7 @@ class Checkpoints:
 
         Raises:
             ValueError: `keep` is below 1.
+            OSError: metrics cannot be read now. The message names the file.
         """
         if keep < 1:
             raise ValueError(
@@ -165,7 +166,7 @@ class Checkpoints:
         self._writer.wait()
 
     def restore(self, state_like: PyTree) -> PyTree:
-        """Restore the state of the newest readable checkpoint, bit for bit, to resume from it.
+        """Restore the state of the newest undamaged checkpoint, bit for bit, to resume from it.
 
         Damaged newer ones are reported in a warning and set aside as `<step>.damaged`, so that the
         run can write these steps again.
@@ -181,7 +182,9 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
-            DamagedCheckpointError: no checkpoint in it can be read.
+            DamagedCheckpointError: all checkpoints in it are damaged.
+            OSError: a file cannot be read now, for example because of its permissions. The message
+                names it, and all checkpoints keep their names.
             ValueError: it is of another network or optimizer (the message names the first different
                 leaf), or it holds only weights.
         """
@@ -216,7 +219,8 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint, or not the requested one.
-            DamagedCheckpointError: it cannot be read. No other checkpoint replaces it.
+            DamagedCheckpointError: it is damaged. No other checkpoint replaces it.
+            OSError: as `restore`.
             ValueError: it is of another network. The message names the first different leaf.
         """
         path = self.path(self.resolve(step))
@@ -309,7 +313,7 @@ class _Writer:
         items = {"model": model_of(state), "optimizer": optimizer_of(state)}
         try:
             check_items(self._folder / str(int(state.step)), items)
-        except (DamagedCheckpointError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointWriteError(
                 f"a checkpoint cannot be read back: {error}. Choose a --workdir on another disk"
             ) from error

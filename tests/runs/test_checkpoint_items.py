@@ -1,5 +1,8 @@
 import dataclasses
+import errno
+import os
 import pathlib
+import re
 import shutil
 import warnings
 
@@ -92,6 +95,47 @@ def test_damage_to_any_file_gives_the_checkpoint_itself_or_the_one_before(two, t
             assert_identical(restored, make_state(10))
             assert f"{folder}/20 is damaged" in said
     assert fell_back >= 4  # Some metadata are not needed and may be damaged without loss.
+
+
+@pytest.mark.parametrize(
+    "name", ["_CHECKPOINT_METADATA", "model/manifest.ocdbt", "optimizer/_METADATA"]
+)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_file_that_cannot_be_read_now_is_no_damage(two, monkeypatch, name, number):
+    """Root may read every file, so opening this one raises the error."""
+    path, opened = two / "20" / name, pathlib.Path.open
+
+    def fail(self, *args, **kwargs):
+        if self == path:
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(pathlib.Path, "open", fail)
+    with Checkpoints(two) as checkpoints:
+        with pytest.raises(OSError, match=re.escape(str(path))) as error:
+            checkpoints.restore(make_state(0))
+        assert error.value.errno == number
+        assert steps_on_disk(two) == [10, 20]
+        monkeypatch.undo()
+        assert_identical(checkpoints.restore(make_state(0)), make_state(20))
+
+
+def test_metrics_that_cannot_be_read_now_are_not_lost(two, monkeypatch):
+    """Without them, the best checkpoint could be deleted."""
+    path, opened = two / "10" / "evaluation" / "metadata", pathlib.Path.open
+
+    def fail(self, *args, **kwargs):
+        file = opened(self, *args, **kwargs)
+        if self == path:
+            file.close()
+            read, write = os.pipe()
+            os.close(read)
+            return open(write, "rb", buffering=0)  # Reading fails with an error without a name.
+        return file
+
+    monkeypatch.setattr(pathlib.Path, "open", fail)
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        Checkpoints(two)
 
 
 def test_a_missing_item_is_damage(two):
