@@ -19,7 +19,7 @@ from reid_jax.evaluation.reranking import NEIGHBOURS
 from reid_jax.evaluation.verification import VerificationResult
 from reid_jax.recipe import DataConfig, RecipeConfig
 from reid_jax.runs.restoring import restore_variables
-from reid_jax.runs.results import check_writable, write_results
+from reid_jax.runs.results import check_writable, skipped_name, write_results
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runs.symlinks import check_symlinks
 from reid_jax.runs.workdir import read_run, report_skipped
@@ -136,7 +136,8 @@ def evaluate_run(
 
     If `data.also` names more datasets, each is evaluated by itself. With several hosts, each
     evaluates its part, and the first reads the checkpoint and writes. If bad images were left out,
-    `skipped_images.json` beside the results names them.
+    `skipped_images.json` beside the results names them; in a workdir, which may have such a file of
+    training, its name is `eval_skipped_images.json`.
 
     Args:
         config: the run's recipe, as from `read_run`, perhaps with other `data` or `eval`.
@@ -147,6 +148,7 @@ def evaluate_run(
         figures: queries to draw later, as `choose_queries` takes them; 0 for none.
 
     Raises:
+        FileExistsError: a file of another program in `output` would be replaced.
         FileNotFoundError, ValueError: the run, the checkpoint, the dataset or a folder is missing;
             the checkpoint is of another network; or a file of `figures` is not a query.
     """
@@ -316,7 +318,7 @@ def _write(done: EvaluatedRun, folder: pathlib.Path) -> None:
         say(f"removed pictures and report of another evaluation from {shown(folder)}")
     # An image of --gallery-extra is in all galleries.
     skipped = dict.fromkeys(image for scores in done.scores for image in scores.images.skipped)
-    report_skipped(folder, list(skipped), say)
+    report_skipped(folder, list(skipped), say, skipped_name(folder))
 
 
 def _results(scores: Scores, image_size: list[int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from reid_jax.runs.workdir import METRICS
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.imports import hidden
 
@@ -16,8 +17,6 @@ with hidden("torch"):  # tensorboardX imports it for a type only, which takes se
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
-
-NAME = "metrics.jsonl"
 
 
 class MetricsWriter:
@@ -41,7 +40,7 @@ class MetricsWriter:
             ValueError: a line other than the last is damaged.
             OSError: a file cannot be written. The message names it.
         """
-        path = pathlib.Path(workdir) / NAME
+        path = pathlib.Path(workdir) / METRICS
         records = read_metrics(workdir) if resume_step > 0 and path.exists() else []
         kept = [record for record in records if record["step"] <= resume_step]
         with _naming(path):
@@ -130,7 +129,7 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: there is no `metrics.jsonl`.
         ValueError: a line is damaged. The message names the file and the line.
     """
-    path = pathlib.Path(workdir) / NAME
+    path = pathlib.Path(workdir) / METRICS
     lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines[:-1], start=1):

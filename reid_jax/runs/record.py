@@ -11,12 +11,10 @@ from reid_jax.recipe import RecipeConfig
 from reid_jax.runs.checkpoints import Checkpoints
 from reid_jax.runs.interval import Interval
 from reid_jax.runs.lock import locked
-from reid_jax.runs.metrics import NAME, MetricsWriter, read_metrics
-from reid_jax.runs.workdir import CHECKPOINTS, write_run
+from reid_jax.runs.metrics import MetricsWriter, read_metrics
+from reid_jax.runs.workdir import CHECKPOINTS, CURVES, METRICS, write_run
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import Preempted
-
-CURVES = "curves.png"
 
 State = TypeVar("State")  # `training.state.TrainState`
 
@@ -90,9 +88,9 @@ class Record:
 
     def _check_workdir(self) -> None:
         # Orbax creates missing folders, and open files can be written to after their removal.
-        if self._metrics is not None and not (self._workdir / NAME).exists():
+        if self._metrics is not None and not (self._workdir / METRICS).exists():
             raise FileNotFoundError(
-                f"{self._workdir / NAME} is gone: was the workdir removed while the run trained?"
+                f"{self._workdir / METRICS} is gone: was the workdir removed while the run trained?"
             )
 
     def restore(self, state: State) -> State:

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from reid_jax.runs.own_files import check_own
+from reid_jax.runs.workdir import NAME, SKIPPED, SKIPPED_KEY
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
 
@@ -18,18 +20,37 @@ PICTURES = ("gradcam.png", "activations.png", "ranked_lists.png")
 PAGE = "report.html"
 IMAGES = "report_images"  # beside the page, if its images do not fit into it
 
+# Some keys of `results.json`, which it has in all versions.
+_KEYS = ("workdir", "step", "dataset", "cmc")
+
 # Names of the folders in IMAGES: digests of their content, and drafts that a kill left behind.
 _DIGEST = re.compile(r"[0-9a-f]{16}|\.[0-9a-f]{32}\.part", re.ASCII)
 
 
 def check_writable(folder: pathlib.Path, name: str) -> None:
-    """Raise OSError if results could not be written to a folder, which need not exist yet."""
+    """Check that results can be written to a folder.
+
+    Args:
+        folder: need not exist.
+        name: of the folder, for errors.
+
+    Raises:
+        FileExistsError: a file there would be replaced, and is of another program.
+        OSError: the folder cannot be written to.
+    """
+    check_own(folder / RESULTS, *_KEYS)
+    check_own(folder / skipped_name(folder), SKIPPED_KEY)
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise OSError(f"cannot write to {shown(folder)}, {name}: {error.strerror}") from error
+
+
+def skipped_name(folder: pathlib.Path) -> str:
+    """The name of an evaluation's list of skipped images; in a workdir, training has its own."""
+    return f"eval_{SKIPPED}" if (folder / NAME).exists() else SKIPPED
 
 
 def write_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:

@@ -17,13 +17,17 @@ from ml_collections import ConfigDict
 from reid_jax.recipe import RecipeConfig, typed
 from reid_jax.runs import packed_file
 from reid_jax.runs.leaf_kinds import whole
+from reid_jax.runs.own_files import check_own, is_own
 from reid_jax.runs.settings import check_leaves
 from reid_jax.runtime.files import local_path, write_text_atomically
 from reid_jax.runtime.messages import counted, shown
 
 NAME = "run.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
 SKIPPED = "skipped_images.json"  # beside the results of training or of an evaluation
+SKIPPED_KEY = "skipped"  # the list in it
 
 # Errors from reading a file that `write_run` did not write.
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -184,6 +188,8 @@ def check_workdir(
 
     Raises:
         OSError: the workdir cannot be created or written to.
+        FileExistsError: it holds `metrics.jsonl` or `curves.png` and no `run.json`, so they are of
+            another program.
         ValueError: it holds a run with another config, number of identities or training images (the
             message names the leaves with both values), or a damaged `run.json`.
     """
@@ -197,7 +203,13 @@ def check_workdir(
         raise OSError(
             f"cannot write to the workdir {workdir}: {error.strerror}. Choose another --workdir"
         ) from error
-    if not (workdir / NAME).exists():
+    if not (workdir / NAME).exists():  # It is written before the others.
+        for path in (workdir / METRICS, workdir / CURVES):
+            if path.exists():
+                raise FileExistsError(
+                    f"{shown(path)} would be replaced, and the folder holds no run, because "
+                    f"{NAME} is missing. Move the file, or choose another --workdir"
+                )
         return
     old_config, old_num_classes, old_images = _read(workdir)
     old = {"number of identities": old_num_classes, **dict(_leaves(_as_dict(old_config)))}
@@ -222,6 +234,7 @@ def report_skipped(
     folder: str | os.PathLike[str],
     skipped: Sequence[tuple[str, str]],
     say: Callable[[str], object],
+    name: str = SKIPPED,
 ) -> None:
     """Write the skipped images and the reasons into `skipped_images.json`, and report it.
 
@@ -231,14 +244,20 @@ def report_skipped(
         folder: an existing folder.
         skipped: paths and reasons, as `splits.Split.skipped`.
         say: called with a message if images were skipped.
+        name: of the file.
+
+    Raises:
+        FileExistsError: images were skipped, and the file is of another program.
     """
-    path = pathlib.Path(folder) / SKIPPED
+    path = pathlib.Path(folder) / name
     if not skipped:
-        path.unlink(missing_ok=True)
+        if is_own(path, SKIPPED_KEY):
+            path.unlink()
         return
+    check_own(path, SKIPPED_KEY)
     listed = [{"path": name, "reason": reason} for name, reason in skipped]
     # JSON's ASCII form supports names with any bytes.
-    write_text_atomically(path, json.dumps({"skipped": listed}, indent=2) + "\n")
+    write_text_atomically(path, json.dumps({SKIPPED_KEY: listed}, indent=2) + "\n")
     say(f"skipped {counted(len(skipped), 'bad image')}, listed in {shown(path)}")
 
 

@@ -526,6 +526,25 @@ def test_an_unusable_output_folder_is_reported_before_evaluating(workdir, output
         workdir.evaluate(output)
 
 
+def test_results_of_another_program_are_reported_before_evaluating(workdir, output, monkeypatch):
+    monkeypatch.setattr(evaluator, "open_images", None)
+    output.mkdir()
+    (output / "results.json").write_text('{"accuracy": 0.5}')
+    (output / "report.html").write_text("theirs")
+    with pytest.raises(FileExistsError, match=r"out/results\.json' is a file of another program"):
+        workdir.evaluate(output)
+    assert (output / "report.html").read_text() == "theirs"
+
+
+def test_an_evaluation_into_a_workdir_keeps_the_list_of_training(workdir, output):
+    """The results of an evaluation there do not make the list that of an evaluation."""
+    output.mkdir()
+    (output / "run.json").touch()
+    (output / "skipped_images.json").write_text('{"skipped": []}')
+    workdir.evaluate(output)
+    assert (output / "skipped_images.json").read_text() == '{"skipped": []}'
+
+
 def test_results_that_cannot_be_written_are_printed(workdir, output, monkeypatch, capsys):
     def full(*arguments):
         raise OSError("No space left on device")

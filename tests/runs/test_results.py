@@ -1,6 +1,16 @@
+import json
+
 import pytest
 
-from reid_jax.runs.results import IMAGES, PAGE, PICTURES, remove_images, write_results
+from reid_jax.runs.results import (
+    IMAGES,
+    PAGE,
+    PICTURES,
+    check_writable,
+    remove_images,
+    skipped_name,
+    write_results,
+)
 
 DIGEST = "0123456789abcdef"
 
@@ -44,3 +54,24 @@ def test_an_empty_folder_of_images_goes(folder):
     (folder / IMAGES / "holiday").rmdir()
     remove_images(folder)
     assert IMAGES not in names(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"mAP": 0.5}', "no JSON", "[" * 100_000])
+@pytest.mark.parametrize("name", ["results.json", "skipped_images.json"])
+def test_files_of_other_programs_are_named(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileExistsError, match=rf"'{tmp_path}/{name}' is a file of another program"):
+        check_writable(tmp_path, "the folder of the results")
+
+
+def test_own_files_may_be_replaced(tmp_path):
+    first_version = {"workdir": "runs/pmm", "step": 2, "dataset": {}, "mAP": 0.5, "cmc": [0.5]}
+    (tmp_path / "results.json").write_text(json.dumps(first_version))
+    (tmp_path / "skipped_images.json").write_text('{"skipped": []}')
+    check_writable(tmp_path, "the folder of the results")
+
+
+def test_training_and_an_evaluation_in_its_workdir_list_images_apart(tmp_path):
+    assert skipped_name(tmp_path) == "skipped_images.json"
+    (tmp_path / "run.json").touch()
+    assert skipped_name(tmp_path) == "eval_skipped_images.json"

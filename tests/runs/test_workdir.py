@@ -426,3 +426,30 @@ def test_a_report_of_an_earlier_run_goes(tmp_path):
     assert os.listdir(tmp_path) == []
     run.report_skipped(tmp_path, (), lines.append)
     assert len(lines) == 1
+
+
+def test_a_list_of_another_program_is_left_alone(tmp_path):
+    theirs = tmp_path / "skipped_images.json"
+    theirs.write_text('["a.jpg"]')
+    run.report_skipped(tmp_path, (), print)
+    with pytest.raises(FileExistsError, match="is a file of another program"):
+        run.report_skipped(tmp_path, [("a.jpg", "is empty")], print)
+    assert theirs.read_text() == '["a.jpg"]'
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "curves.png"])
+def test_a_folder_of_another_program_is_no_workdir(tmp_path, name):
+    (tmp_path / name).write_text("theirs")
+    with pytest.raises(FileExistsError, match=f"'{tmp_path}/{name}' would be replaced"):
+        run.check_workdir(tmp_path, make_config(), 751)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_start_that_was_killed_before_its_metrics_goes_on(tmp_path):
+    """Skipped images are listed first, then `run.json` is written, then the metrics."""
+    run.report_skipped(tmp_path, [("a.jpg", "is empty")], print)
+    run.check_workdir(tmp_path, make_config(), 751)
+    run.write_run(tmp_path, make_config(), 751)
+    run.check_workdir(tmp_path, make_config(), 751)
+    (tmp_path / "metrics.jsonl").touch()
+    run.check_workdir(tmp_path, make_config(), 751)
