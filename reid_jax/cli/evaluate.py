@@ -67,6 +67,8 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
     overridden = recipe_flags.overridden(argv)
     if "data.also" not in overridden and {"data.root", "data.layout"} & set(overridden):
         config.data.also = ()  # Another dataset was named, so only that is evaluated.
+    if recipe_flags.given("data.layout", argv) not in (None, config.data.layout):
+        config.data.pattern, config.data.folders = "", ()  # They describe the run's own layout.
     recipe_flags.define(config, argv, values)
     others = [leaf for leaf in overridden if leaf.split(".")[0] not in _SECTIONS]
     if others:
@@ -164,7 +166,8 @@ def _help(prog: str, arguments: list[str], values: flags.FlagValues) -> str:
             "Evaluates a run. Recipe, number of identities and weights come from the workdir.",
             "Override leaves of data and eval to evaluate on another dataset:",
             "--config.data.layout=folder --config.data.root=FOLDER. Only that dataset is then",
-            "evaluated; --config.data.also adds others.",
+            "evaluated; --config.data.also adds others. With another layout, data.pattern and",
+            "data.folders have their defaults.",
             "",
             "flags:",
             describe(values),

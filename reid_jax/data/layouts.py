@@ -98,7 +98,9 @@ def read(
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r} (data.layout); known: {', '.join(LAYOUTS)}")
     if layout != "folder" and pattern:
-        raise ValueError(f"a pattern is for the layout 'folder', not for {layout!r}")
+        raise ValueError(
+            f"a pattern is for the layout 'folder', not for {layout!r}: leave data.pattern empty"
+        )
     if folders and len(folders) != 3:
         raise ValueError(f"folders must name train, query and gallery, not {tuple(folders)}")
     root = local_path(root, "data.root")

@@ -78,3 +78,24 @@ def test_a_file_of_flags_is_read(workdir, calls, tmp_path):
     (tmp_path / "flags").write_text("--config.model.dtype=bfloat16\n")
     with pytest.raises(SystemExit, match=r"eval cannot change model\.dtype"):
         evaluate.main([f"--workdir={workdir}", f"--flagfile={tmp_path / 'flags'}"])
+
+
+def test_another_layout_has_its_own_names_and_folders(tmp_path, calls):
+    config = load("bdb_synthetic", "small")
+    config.data.layout, config.data.pattern = "folder", "(?P<pid>[^-]+)-(?P<camid>[0-9]+)"
+    config.data.folders = ("a", "b", "c")
+    write_run(tmp_path, config, 8)
+    own = (config.data.pattern, config.data.folders)
+    for arguments, wanted in (
+        ([], own),
+        (["--config.data.root=there"], own),
+        (["--config.data.layout=folder"], own),
+        (["--config.data.layout=market1501"], ("", ())),
+        (
+            ["--config.data.layout", "market1501", "--config.data.folders=('d','e','f')"],
+            ("", ("d", "e", "f")),
+        ),
+    ):
+        evaluate.main([f"--workdir={tmp_path}", *arguments])
+        data = calls[-1]["config"].data
+        assert (data.pattern, data.folders) == wanted
