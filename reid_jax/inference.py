@@ -52,7 +52,8 @@ class Model(NetworkOnDevices):
         dim: D, numbers in a descriptor.
         stage_names: S names of the maps of `gradcam` and `class_activations`; empty if the network
             has no classifier.
-        workdir: the run's folder or packed file; None if the weights do not come from a run.
+        workdir: absolute path of the run's folder or packed file; None if the weights do not come
+            from a run.
     """
 
     def __reduce__(self):
@@ -241,7 +242,7 @@ def load(
             `JAX_PLATFORMS` asks for devices that this machine does not have.
         RuntimeError: this process was forked from one that had used JAX, for `load` or a search.
     """
-    workdir = local_path(workdir, "workdir")
+    workdir = os.path.abspath(local_path(workdir, "workdir"))
     check_not_forked()
     all_devices()
     config, num_classes = read_run(workdir)

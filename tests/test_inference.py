@@ -110,7 +110,7 @@ def test_each_size_of_batch_is_compiled_once(run, crops):
     assert later == []
 
 
-def test_the_threshold_of_the_runs_evaluation(run):
+def test_the_threshold_of_the_runs_evaluation(run, monkeypatch):
     model = reid_jax.load(run[0])
     command = f"`reid-jax eval --workdir='{run[0]}' --checkpoint=2`"
     with pytest.raises(FileNotFoundError, match="no threshold") as error:
@@ -124,6 +124,10 @@ def test_the_threshold_of_the_runs_evaluation(run):
     assert model.threshold(fpr=1e-2) == 2.5
     assert model.threshold() == 1.5
     assert pickle.loads(pickle.dumps(model)).threshold() == 1.5
+    monkeypatch.chdir(run[0].parent)
+    relative = reid_jax.load(run[0].name)
+    monkeypatch.chdir(run[0])
+    assert relative.threshold() == 1.5
     with pytest.raises(ValueError, match="step 2, and descriptors here have step 1") as error:
         reid_jax.load(run[0], 1).threshold()
     assert "--checkpoint=1`" in str(error.value)
