@@ -109,23 +109,28 @@ def overridden(argv: Sequence[str]) -> list[str]:
 def _change_schedule(config: RecipeConfig, argv: Sequence[str]) -> None:
     """Give `optim` the leaves of the schedule that the arguments choose, if it is another one.
 
-    A schedule that does not exist is left to the check of all settings.
+    A schedule that does not exist, and a recipe that lacks leaves, are left to the check of all
+    settings.
     """
-    schedule = _given("optim.schedule", argv)
-    if schedule not in SCHEDULES or schedule == config.optim.schedule:
+    schedule = given("optim.schedule", argv)
+    old, epochs = config.get("optim"), config.get("epochs")
+    if schedule not in SCHEDULES or not isinstance(old, ConfigDict):
         return
-    epochs = _given("epochs", argv) or ""
+    if old.get("schedule") in (None, schedule):
+        return
+    warmup_epochs = old.get("warmup_epochs")
+    if type(warmup_epochs) is not int or type(epochs) is not int:
+        return
+    text = given("epochs", argv) or ""
     known = OPTIM.keys() | SCHEDULES[schedule].keys()
-    optim = {name: leaf for name, leaf in config.optim.items() if name in known}
+    optim = {name: leaf for name, leaf in old.items() if name in known} | {"schedule": schedule}
     optim |= leaves_of(
-        schedule,
-        int(epochs) if re.fullmatch("[1-9][0-9]*", epochs) else config.epochs,
-        config.optim.warmup_epochs,
+        schedule, int(text) if re.fullmatch("[1-9][0-9]*", text) else epochs, warmup_epochs
     )
     cast(ConfigDict, config).optim = ConfigDict(optim)
 
 
-def _given(name: str, argv: Sequence[str]) -> str | None:
+def given(name: str, argv: Sequence[str]) -> str | None:
     """The text that the arguments give a leaf: the last one, or None."""
     found = None
     for argument, following in itertools.pairwise([*argv, ""]):

@@ -140,6 +140,29 @@ def test_leaves_of_the_chosen_schedule_may_be_set():
     assert "milestones" not in values.config.optim
     with pytest.raises(ValueError, match=r"optim\.milestones is not a leaf"):
         parse("--config.optim.schedule=cosine", "--config.optim.milestones=(3,)")
+    with pytest.raises(ValueError, match=r"optim\.warmup_every is not a leaf") as error:
+        parse("--config.optim.schedule=cosine", "--config.optim.warmup_every=2")
+    assert "did you mean optim.warmup_every" not in str(error.value)
     values, _ = parse("--config.optim.schedule=steps")
     with pytest.raises(ValueError, match=r"optim\.schedule is 'steps'"):
         check(values.config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del config.optim",
+        "del config.optim.warmup_epochs",
+        "del config.epochs",
+        "del config.optim; config.optim = 3",
+    ],
+)
+def test_a_recipe_that_lacks_leaves_is_left_to_the_check(tmp_path, change):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "from reid_jax.cli import recipes\n\n\ndef get_config(argument=None):\n"
+        "    config = recipes.find('pmm_market').config.unlock()\n"
+        f"    {change}\n    return config\n"
+    )
+    with pytest.raises(ValueError, match=r"optim|epochs"):
+        check(parse(f"--config={path}", "--config.optim.schedule=cosine")[0].config)
