@@ -17,6 +17,7 @@ distance. So memory holds one block, and 50 bytes a positive pair.
 """
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -84,7 +85,12 @@ class VerificationResult:
             The true positive rate, and the threshold: the largest distance of a positive pair at
             which at most this share of the negative pairs is accepted. 0 and None if that is no
             distance, because too many negative pairs are nearer than the nearest positive pair.
+
+        Raises:
+            ValueError: `fpr` is not a number in [0, 1].
         """
+        if not (isinstance(fpr, numbers.Real) and 0 <= fpr <= 1):
+            raise ValueError(f"fpr is {fpr!r}; it must be a number from 0 to 1")
         i = int(np.searchsorted(self.fpr, fpr, "right")) - 1
         return (0.0, None) if i < 0 else (float(self.tpr[i]), float(self.distances[i]))
 

@@ -151,6 +151,9 @@ def test_values_by_hand():
     # The second query has no match; its pairs are negative all the same.
     both = evaluate_verification(query, gallery)
     assert both.num_negative == 5 + 10
+    for rate in (float("nan"), "x", "0.1", 2, -0.1, None):
+        with pytest.raises(ValueError, match=f"fpr is {rate!r}; it must be a number from 0 to 1"):
+            result.at(rate)
 
 
 def test_no_threshold_if_the_nearest_pair_is_negative():
