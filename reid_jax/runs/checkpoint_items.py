@@ -37,7 +37,7 @@ def can_be_resumed(folder: str | os.PathLike[str]) -> bool:
     Raises:
         ValueError: the newest checkpoint holds only weights, on purpose.
     """
-    steps = [path for path in pathlib.Path(folder).glob("*") if path.name.isdigit()]
+    steps = [path for path in pathlib.Path(folder).glob("*") if path.name.isdecimal()]
     if not steps:
         return False
     newest = max(steps, key=lambda path: int(path.name))

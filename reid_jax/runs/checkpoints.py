@@ -13,6 +13,7 @@ A checkpoint of converted weights has only `model/`: it can be evaluated, but no
 import contextlib
 import dataclasses
 import logging
+import numbers
 import os
 import pathlib
 import shutil
@@ -233,14 +234,14 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is no such checkpoint. The message lists the existing ones.
-            ValueError: `step` is another string.
+            ValueError: `step` is another string, or no whole number.
         """
         steps = sorted(self._all_steps())
         if step == "latest":
             return steps[-1]
         if step == "best":
             return steps[-1] if self.best_step is None else self.best_step
-        if isinstance(step, str):
+        if not isinstance(step, numbers.Integral):
             raise ValueError(f"checkpoint {step!r}: say 'best', 'latest' or a step, of {steps}")
         if step not in steps:
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}, only {steps}")
@@ -335,7 +336,7 @@ class _Writer:
                 return  # Orbax raises it again when it closes.
             self._has_failed = True
             self._tidy()  # The failed checkpoint may fill the disk.
-            left = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
+            left = [int(path.name) for path in self._folder.glob("*") if path.name.isdecimal()]
             newest = left and self._folder / str(max(left))
             good = f"The last good one is {newest}" if newest else "There is no other"
             raise CheckpointWriteError(

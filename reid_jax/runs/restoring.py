@@ -48,7 +48,8 @@ def restore_variables(
         from reid_jax.runs.checkpoints import Checkpoints
 
         with Checkpoints(pathlib.Path(workdir) / CHECKPOINTS) as checkpoints:
-            step = checkpoints.resolve(int(checkpoint) if str(checkpoint).isdigit() else checkpoint)
+            is_step = str(checkpoint).isdecimal()
+            step = checkpoints.resolve(int(checkpoint) if is_step else checkpoint)
             return step, checkpoints.restore_model(shapes, step)
 
     step, variables = hosts.tree_from_first(hosts.together(read))

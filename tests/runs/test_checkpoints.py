@@ -11,6 +11,7 @@ import threading
 import absl.logging
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from orbax.checkpoint._src.path import atomicity
 from orbax.checkpoint._src.serialization import type_handlers
@@ -192,6 +193,9 @@ def test_no_such_step(two):
             checkpoints.restore_model(model_of(make_state(0)), 15)
         with pytest.raises(ValueError, match="'newest': say 'best', 'latest' or a step"):
             checkpoints.resolve("newest")
+        with pytest.raises(ValueError, match=r"checkpoint 20\.0: say 'best', 'latest' or a step"):
+            checkpoints.restore_model(model_of(make_state(0)), 20.0)
+        assert checkpoints.resolve(np.int64(20)) == 20
 
 
 def files_of_arrays(checkpoint: pathlib.Path) -> list[pathlib.Path]:

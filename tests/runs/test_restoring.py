@@ -37,3 +37,6 @@ def test_a_step_that_is_not_there_is_named(run):
     workdir, network, size, _ = run
     with pytest.raises(FileNotFoundError, match="7"):
         restore_variables(network, size, workdir, 7)
+    for step in ("²", 3.0):
+        with pytest.raises(ValueError, match=rf"checkpoint {step!r}: say .* of \[0, 3\]"):
+            restore_variables(network, size, workdir, step)
