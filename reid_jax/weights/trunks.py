@@ -62,7 +62,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
     """
     file = read(path)
     if is_own(file):
-        return _own(file)
+        return from_own(file)
     program = authors.recognise(file.arrays)
     if program:
         raise ValueError(
@@ -73,7 +73,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
 
 
 def is_own(file: WeightsFile) -> bool:
-    """Whether `write_trunk` wrote a file."""
+    """Whether this package wrote a file, such as `write_trunk`."""
     return _KEY in file.metadata
 
 
@@ -173,9 +173,16 @@ def flags(structure: Structure, default: Structure = RESNET50) -> str:
     )
 
 
-def _own(file: WeightsFile) -> Trunk:
+def from_own(file: WeightsFile) -> Trunk:
+    """The trunk in a file of this package.
+
+    Raises:
+        ValueError: it is a packed run, or is damaged.
+    """
+    kind = ""
     try:
         about = json.loads(file.metadata[_KEY])
+        kind = str(about["format"])
         since_2 = {} if about["format"] == _FORMATS[0] else {n: about[n] for n in _SINCE_2}
         structure = Structure(
             about["block"], tuple(about["depths"]), about["width"], about["ibn"], **since_2
@@ -205,6 +212,11 @@ def _own(file: WeightsFile) -> Trunk:
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
+    if kind.startswith("packed run"):
+        raise ValueError(
+            f"{shown(file.path)} is a packed run, not an ImageNet ResNet: pass it to reid-jax "
+            "eval, search or export with --workdir"
+        )
     if not sound:
         raise ValueError(
             f"{shown(file.path)} has metadata that are not of a trunk of this version: "

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from reid_jax.runs import packed_file
+from reid_jax.runs.packed_file import PackedRun
 from reid_jax.weights import conversion, read_trunk
 from tests.test_configs import load
 from tests.weights import files
@@ -27,6 +29,18 @@ def test_a_trunk_is_written_with_the_flags_for_it(tmp_path, capsys):
     assert "--config.model.trunk.block=basic" in second
     with pytest.raises(ValueError, match="is already converted"):
         conversion.convert_trunk(conversion.read(out), tmp_path / "again.safetensors")
+
+
+def test_a_packed_run_is_no_trunk(tmp_path):
+    """It has the same key in its metadata."""
+    packed = tmp_path / "packed.safetensors"
+    run = PackedRun(3, {}, {}, None, {"params/stem/kernel": np.zeros((3, 3), np.float32)})
+    packed.write_bytes(packed_file.to_bytes(run))
+    message = r"packed\.safetensors' is a packed run, .*reid-jax eval, .* --workdir"
+    with pytest.raises(ValueError, match=message):
+        conversion.convert_trunk(conversion.read(packed), tmp_path / "out.safetensors")
+    with pytest.raises(ValueError, match=message):
+        read_trunk(packed)
 
 
 def test_printed_commands_can_be_copied(tmp_path, capsys):
