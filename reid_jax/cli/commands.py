@@ -5,6 +5,7 @@ import importlib
 import sys
 
 import reid_jax
+from reid_jax.runtime.messages import say, say_to_stderr
 
 #: Each command with its description and its module in `reid_jax.cli`, whose `main` runs it.
 COMMANDS = {
@@ -27,15 +28,15 @@ def main(arguments: list[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(_help())
+        say(_help())
     elif name == "--version":
-        print(f"reid-jax {reid_jax.__version__}")
+        say(f"reid-jax {reid_jax.__version__}")
     elif name in COMMANDS:
         importlib.import_module(f"reid_jax.cli.{COMMANDS[name][1]}").main(rest)
     else:
         meant = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {meant[0]}?" if meant else f"commands: {', '.join(COMMANDS)}"
-        print(f"reid-jax: there is no command {name!r}; {hint}", file=sys.stderr)
+        say_to_stderr(f"reid-jax: there is no command {name!r}; {hint}")
         sys.exit(2)
 
 

@@ -1,6 +1,7 @@
 """The model card of a packed run, as Markdown for people and for model hubs."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def model_card(packed: PackedRun, facts: Facts) -> str:
             f'```python\nimport reid_jax\n\nmodel = reid_jax.load("{file}")\n'
             'descriptors = model.embed(["anna.jpg", "bert.jpg"])\n```\n',
             f"On the command line, `reid-jax eval`, `search` and `export` take "
-            f"`--workdir={file}`. No code runs from the file.\n",
+            f"`--workdir={shlex.quote(file)}`. No code runs from the file.\n",
         ]
     )
 

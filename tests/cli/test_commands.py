@@ -1,5 +1,6 @@
 """`reid-jax`: the selected command is run, and help imports very little."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_without_arguments_help_is_printed():
 def test_the_version_is_printed():
     done = run("-m", "reid_jax", "--version")
     assert (done.returncode, done.stdout) == (0, f"reid-jax {reid_jax.__version__}\n")
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_reader_that_is_gone_is_no_error(argument):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "reid_jax", argument]
+    with open(write, "wb") as stream:
+        done = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=-1, text=True, check=False)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

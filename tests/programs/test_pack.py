@@ -306,3 +306,5 @@ def test_the_card_of_an_oddly_named_file_has_a_placeholder(run, tmp_path):
     pack_run(run, out)
     card = out.with_suffix(".md").read_text()
     assert 'model = reid_jax.load("FILE.safetensors")' in card
+    pack_run(run, tmp_path / "ü 1.safetensors")
+    assert "`--workdir='ü 1.safetensors'`" in (tmp_path / "ü 1.md").read_text(encoding="utf-8")

@@ -196,6 +196,11 @@ def _holds(root: Path, record: dict) -> bool:
     """Whether root holds exactly this dataset; False if it does not exist yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
+    if not (root / RECORD).exists():  # The folder appears complete, so these are other files.
+        raise FileExistsError(
+            f"{root} exists and has no {RECORD}, so it is no synthetic dataset: choose another "
+            "folder, or, to use the images in it, the layout that they have (data.layout)"
+        )
     advice = "delete it, or choose another folder"
     try:
         found = json.loads((root / RECORD).read_text())
