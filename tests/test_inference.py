@@ -332,7 +332,7 @@ def test_bad_images_are_named(model, tmp_path, crops):
         model.embed([good, crops[0]])
     for wrong, words in [
         (crops.astype(np.float32), r"image 0 is float32 \(96, 64, 3\); it must be"),
-        (crops[0, :, :, 0], r"image 0 is uint8 \(64,\)"),
+        (crops[0, :, :, 0], r"image 0 is uint8 \(96, 64\)"),
         ([crops[0], crops[0, :0]], r"image 1 is uint8 \(0, 64, 3\)"),
         (3, r"images are of type int; they must be paths"),
         ([3], r"image 0 is int64 \(\)"),

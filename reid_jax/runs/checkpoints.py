@@ -69,7 +69,7 @@ class Checkpoints:
 
         Raises:
             ValueError: `keep` is below 1.
-            OSError: metrics cannot be read now. The message names the file.
+            OSError: metrics, in a file that it names, cannot be read now.
         """
         if keep < 1:
             raise ValueError(
@@ -173,10 +173,9 @@ class Checkpoints:
         run can write these steps again.
 
         Args:
-            state_like: a state of the same network and optimizer, of arrays or of shapes, as from
-                `jax.eval_shape`. Arrays are restored onto the devices of its arrays, or onto the
-                default device for shapes. The checkpoint may have been written with another number
-                of devices.
+            state_like: a state of the same network and optimizer, of arrays or of shapes. Arrays
+                are restored onto the devices of its arrays, or onto the default device for shapes.
+                The checkpoint may have been written with another number of devices.
 
         Returns:
             `state_like` with the arrays of the checkpoint.
@@ -184,8 +183,7 @@ class Checkpoints:
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             DamagedCheckpointError: all checkpoints in it are damaged.
-            OSError: a file cannot be read now, for example because of its permissions. The message
-                names it, and all checkpoints keep their names.
+            OSError: a file, which it names, cannot be read now. Checkpoints keep their names.
             ValueError: it is of another network or optimizer (the message names the first different
                 leaf), or it holds only weights.
         """

@@ -97,8 +97,7 @@ def make_step(
         metrics["gradient_norm"] = norm_of(gradients)
         params = optax.apply_updates(state.params, updates)
         metrics["parameter_norm"] = norm_of(params)
-        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.seed)
-        return after, metrics
+        return TrainState(state.step + 1, params, batch_stats, opt_state, state.seed), metrics
 
     return step
 
