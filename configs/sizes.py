@@ -47,8 +47,8 @@ def small(config: ConfigDict) -> ConfigDict:
         config.optim.decay_from = 18
         config.optim.decay_until = 36
         if config.model.name == "hbfp":
-            # With the paper's 2e-4, half the mAP in `hbfp_synthetic`. The baseline's embeddings would
-            # collapse.
+            # The paper's 2e-4 has half the mAP in `hbfp_synthetic`. The baseline's embeddings would
+            # collapse with 1e-3.
             config.optim.lr = 1e-3
             config.optim.decay_from = 28
     return config
