@@ -43,6 +43,8 @@ _ROWS = {
         "bdb": "BDB",
         "pmm_k1": "PMM, K = 1",
         "pmm_k2": "PMM, K = 2",
+        "pmm_k3": "PMM, K = 3 (one seed)",
+        "pmm_stages1": "PMM, stage I",
         "pmm_stages2": "PMM, stages I and II",
         "pmm_attentive_cutmix": "PMM, A-CutMix (one seed)",
         "pmm_cutmix": "PMM, CutMix (one seed)",
