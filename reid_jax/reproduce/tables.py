@@ -152,6 +152,11 @@ def _with(rows: tuple[Row, ...], *words: str, leaves: tuple[str, ...] = ()) -> t
     )
 
 
+def _on_cuhk03(source: str, rows: tuple[Row, ...], note: str) -> Table:
+    """A table of this project on CUHK03-NP detected, whose rows choose their own size."""
+    return Table(source, ("cuhk03_detected",), ("Rank-1", "mAP"), rows, note, sized=True)
+
+
 _PMM = "PMM (Zhang et al., ICASSP 2021)"
 _HBFP = "HBFP-Net (Liu et al., ACM MM 2020)"
 
@@ -231,18 +236,13 @@ TABLES = {
             Row("+ (λ=1.0)", "hbfp", ((89.8, 95.8, 98.9),)),
         ),
     ),
-    "cuhk03-half": Table(
+    "cuhk03-half": _on_cuhk03(
         source="All networks, fine-tuned on CUHK03-NP detected for 16 epochs, which no paper has",
-        datasets=("cuhk03_detected",),
-        metrics=("Rank-1", "mAP"),
         rows=_with(_ALL, "half"),
         note=f"{_SMALL_IMAGES} {_HALF}",
-        sized=True,
     ),
-    "cuhk03-half40": Table(
+    "cuhk03-half40": _on_cuhk03(
         source="The main rows of `cuhk03-half` for 40 epochs",
-        datasets=("cuhk03_detected",),
-        metrics=("Rank-1", "mAP"),
         rows=_with(
             (
                 _BASELINES[-1],
@@ -255,38 +255,28 @@ TABLES = {
             "half40",
         ),
         note=f"{_SMALL_IMAGES} {_HALF}",
-        sized=True,
     ),
-    "cuhk03-half384": Table(
+    "cuhk03-half384": _on_cuhk03(
         source="All rows of `cuhk03-half` with images of the papers' size",
-        datasets=("cuhk03_detected",),
-        metrics=("Rank-1", "mAP"),
         rows=_with(tuple(map(_large, _ALL)), "half"),
         note=f"Images have 384x128 pixels. {_HALF}",
-        sized=True,
     ),
-    "cuhk03-resnet50": Table(
+    "cuhk03-resnet50": _on_cuhk03(
         source="All rows of `cuhk03-half` at the papers' size, from scratch, for 40 epochs",
-        datasets=("cuhk03_detected",),
-        metrics=("Rank-1", "mAP"),
         rows=_with(tuple(map(_large, _ALL)), "half40", leaves=_RESNET50),
         note=(
             "Images have 384x128 pixels and the trunk is a whole ResNet-50. To start from ImageNet "
             "weights, add `--config.model.pretrained=FILE`."
         ),
-        sized=True,
     ),
-    "cuhk03-resnet18": Table(
+    "cuhk03-resnet18": _on_cuhk03(
         source="Three rows of `cuhk03-half` from a ResNet of basic blocks (2, 2, 2, 3)",
-        datasets=("cuhk03_detected",),
-        metrics=("Rank-1", "mAP"),
         rows=_with(
             (_BASELINES[-1], Row("BDB", "bdb"), Row("PMM, A-Hard-Mix, K = 2 of 8", "pmm")),
             "half",
             leaves=_RESNET18,
         ),
         note="To start from the weights of such a trunk, add `--config.model.pretrained=FILE`.",
-        sized=True,
     ),
     "synthetic": Table(
         source="All networks on synthetic pedestrians, which no paper has",

@@ -27,12 +27,12 @@ def convert_trunk(file: WeightsFile, out: str | os.PathLike[str]) -> None:
     """Write an ImageNet ResNet as a file for `model.pretrained`.
 
     Raises:
-        ValueError: the file is already converted, or is not such a network, but for example a
-            packed run.
+        ValueError: the file is already converted, or holds something else, for example a packed
+            run.
         OSError: `out` cannot be written.
     """
     if trunks.is_own(file):
-        trunks.from_own(file)
+        trunks.from_own(file)  # A packed run and a damaged file have their own errors.
         raise ValueError(
             f"{shown(file.path)} is already converted: pass it to reid-jax train with "
             "--config.model.pretrained"

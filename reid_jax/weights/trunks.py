@@ -73,7 +73,7 @@ def read_trunk(path: str | os.PathLike[str]) -> Trunk:
 
 
 def is_own(file: WeightsFile) -> bool:
-    """Whether this package wrote a file, such as `write_trunk`."""
+    """Whether a file has this package's metadata, as trunks of `write_trunk` and packed runs."""
     return _KEY in file.metadata
 
 

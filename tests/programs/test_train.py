@@ -277,7 +277,7 @@ def arrays(checkpoint):
 
 
 def test_a_second_run_of_a_process_compiles_nothing(data, tmp_path):
-    """Unless a setting of the step changes, which then takes effect. The seed is none."""
+    """Unless a setting of the step changes, which then takes effect. The seed is not one."""
     config = simplest(data, epochs=1)
     train.train(config, str(tmp_path / "first"))
     with count_compilations() as events:

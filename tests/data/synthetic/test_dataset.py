@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_finished_dataset_is_refused(tmp_path, content):
     path = tmp_path / "market" / content
     path.parent.mkdir(parents=True)
     path.touch()
-    """Its files are not ours, so nobody is told to delete them."""
+    """The error advises deletion only of what this package drew."""
     with pytest.raises(
         FileExistsError, match=f"{tmp_path / 'market'} .*no synthetic.json.*data.layout"
     ) as error:
