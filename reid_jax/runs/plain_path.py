@@ -25,7 +25,8 @@ def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     if _PLAIN.fullmatch(os.fspath(folder)):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="reid_jax_") as place:
+    # After a failed write, Orbax's threads may still create a folder there.
+    with tempfile.TemporaryDirectory(prefix="reid_jax_", ignore_cleanup_errors=True) as place:
         link = pathlib.Path(place, "checkpoints")
         link.symlink_to(folder)
         yield link
