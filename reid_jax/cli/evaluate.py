@@ -83,19 +83,22 @@ def _evaluate(values: flags.FlagValues) -> None:
     # Import JAX after parsing the arguments, because it takes seconds.
     from reid_jax.programs.evaluate import Protocol, evaluate_run
     from reid_jax.report import present
+    from reid_jax.runs.results import PAGE, PICTURES
 
     output = values.output
     if output is None:
         output = os.path.join(values.workdir, "eval")
     chosen = values["figure-queries"].value
     protocol = Protocol(values["multi-query"].value, values["gallery-extra"].value, values.rerank)
+    figures = chosen or (values.queries if values.figures or values["queries"].present else 0)
     run = evaluate_run(
         values.config,
         values.workdir,
         checkpoint=values.checkpoint,
         output=output,
         protocol=protocol,
-        figures=chosen or (values.queries if values.figures or values["queries"].present else 0),
+        figures=figures,
+        beside=(*(PICTURES if figures else ()), *((PAGE,) if values.report else ())),
     )
     present(run, output, report=values.report)
 

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from reid_jax.cli.arguments import positive
+from reid_jax.cli.arguments import whole
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import Preempted, clear_errors
@@ -91,13 +91,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="folder of the tables and their runs; default: %(default)s",
     )
     parser.add_argument(
-        "--seeds", type=positive, default=3, help="runs of each row; default: %(default)s"
+        "--seeds", type=whole(1), default=3, help="runs of each row; default: %(default)s"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=1, help="runs at the same time; default: %(default)s"
+        "--jobs", type=whole(1), default=1, help="runs at the same time; default: %(default)s"
     )
     parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
-    parser.add_argument("--steps", type=positive, help="end each run at this step at the latest")
+    parser.add_argument("--steps", type=whole(1), help="end each run at this step at the latest")
     for key, dataset in DATASETS.items():
         parser.add_argument(
             f"--{key}",

@@ -4,7 +4,7 @@ import argparse
 import math
 
 from reid_jax.choices import NAMED_LAYOUTS
-from reid_jax.cli.arguments import positive
+from reid_jax.cli.arguments import whole
 from reid_jax.runtime.messages import clear_errors
 
 
@@ -50,7 +50,7 @@ def parser(prog: str = "reid-jax search") -> argparse.ArgumentParser:
         "--query", required=True, nargs="+", metavar="IMAGE", help="images of the people to find"
     )
     parser.add_argument(
-        "-k", "--top", type=positive, default=10, help="matches per query; default: %(default)s"
+        "-k", "--top", type=whole(1), default=10, help="matches per query; default: %(default)s"
     )
     parser.add_argument(
         "--rerank",

@@ -3,9 +3,9 @@
 import argparse
 import os
 import shlex
-from collections.abc import Callable
 
 from reid_jax.cli import recipes
+from reid_jax.cli.arguments import whole
 from reid_jax.runtime.messages import clear_errors, say, shown
 
 # The recipe of the command to use next.
@@ -50,8 +50,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", help="the folder to make, new or empty")
     for option, kind, default, what in (
         ("--train", _share, 0.5, "share of the identities to train on"),
-        ("--queries", _whole(1), 1, "query images of each identity, and of each of its cameras"),
-        ("--seed", _whole(0), 0, "chooses people and queries"),
+        ("--queries", whole(1), 1, "query images of each identity, and of each of its cameras"),
+        ("--seed", whole(0), 0, "chooses people and queries"),
     ):
         parser.add_argument(
             option, type=kind, default=default, help=f"{what}; default: %(default)s"
@@ -73,15 +73,6 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and below 1")
     return value
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return read
 
 
 def _command(options: argparse.Namespace, layout: str, identities: int) -> str:

@@ -131,6 +131,7 @@ def evaluate_run(
     output: str,
     protocol: Protocol = Protocol(),
     figures: int | Sequence[str] = 0,
+    beside: Sequence[str] = (),
 ) -> EvaluatedRun:
     """Restore a checkpoint, rank the gallery, write `results.json` and print a table.
 
@@ -146,6 +147,7 @@ def evaluate_run(
         output: the folder of the results, created if it does not exist.
         protocol: the protocol, by default the standard one.
         figures: queries to draw later, as `choose_queries` takes them; 0 for none.
+        beside: names of the files that will be written to `output` later.
 
     Raises:
         FileExistsError: a file of another program in `output` would be replaced.
@@ -157,7 +159,8 @@ def evaluate_run(
     _, num_classes = read_run(workdir)
     check_leaves(config)
     check_symlinks(workdir)
-    hosts.from_first(lambda: check_writable(pathlib.Path(output), "the folder of the results"))
+    folder = pathlib.Path(output)
+    hosts.from_first(lambda: check_writable(folder, "the folder of the results", beside))
     devices = own_devices(choose_devices(config.devices))
     hosts.together(lambda: _check_drawn(config.data))
     sets = _load_images(config.data, protocol)
@@ -197,7 +200,7 @@ def evaluate_run(
     done = EvaluatedRun(config, workdir, step, scores, evaluations[0], drawn)
     try:
         if hosts.is_first():
-            _write(done, pathlib.Path(output))
+            _write(done, folder)
     finally:
         _print(done)
     return done

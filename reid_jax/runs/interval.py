@@ -49,7 +49,7 @@ class Interval:
     def read(cls, checkpoint: pathlib.Path) -> "Interval":
         """The sums in a checkpoint's folder; zero steps if it has none, as right after a log line.
 
-        Damaged sums trigger a warning, and count as none.
+        Sums that cannot be read trigger a warning, and count as none.
         """
         path = checkpoint / ITEM / "metadata"
         if not path.exists():
@@ -58,8 +58,9 @@ class Interval:
             saved = json.loads(path.read_text(encoding="utf-8"))
             sums = {str(name): float(value) for name, value in saved["sums"].items()}
             return cls(int(saved["steps"]), sums)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            warnings.warn(
-                f"{path} is damaged ({error!r}): the next log line is of fewer steps", stacklevel=2
-            )
-            return cls()
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"is damaged ({error!r})"
+        warnings.warn(f"{path} {reason}: the next log line is of fewer steps", stacklevel=2)
+        return cls()

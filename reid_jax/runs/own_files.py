@@ -1,7 +1,8 @@
-"""JSON files that this package wrote, and may therefore replace or remove."""
+"""Files that this package wrote, and may therefore replace or remove."""
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 from reid_jax.runtime.messages import shown
 
@@ -21,8 +22,19 @@ def check_own(path: pathlib.Path, *keys: str) -> None:
     Raises:
         FileExistsError: the path exists, and is no file of `is_own`.
     """
-    if path.exists() and not is_own(path, *keys):
-        raise FileExistsError(
-            f"{shown(path)} is a file of another program, which would be replaced: move it, or "
-            "choose another folder"
-        )
+    if not is_own(path, *keys):
+        check_absent([path])
+
+
+def check_absent(paths: Iterable[pathlib.Path]) -> None:
+    """Check that there are no files at paths that this package is about to write.
+
+    Raises:
+        FileExistsError: one of the paths exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise FileExistsError(
+                f"{shown(path)} is a file of another program, which would be replaced: move it, or "
+                "choose another folder"
+            )

@@ -5,10 +5,10 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reid_jax.runs.own_files import check_own
+from reid_jax.runs.own_files import check_absent, check_own
 from reid_jax.runs.workdir import NAME, SKIPPED, SKIPPED_KEY
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
@@ -27,12 +27,14 @@ _KEYS = ("workdir", "step", "dataset", "cmc")
 _DIGEST = re.compile(r"[0-9a-f]{16}|\.[0-9a-f]{32}\.part", re.ASCII)
 
 
-def check_writable(folder: pathlib.Path, name: str) -> None:
+def check_writable(folder: pathlib.Path, name: str, beside: Iterable[str] = ()) -> None:
     """Check that results can be written to a folder.
 
     Args:
         folder: need not exist.
         name: of the folder, for errors.
+        beside: names of the pictures and the page that will be written too. Ours lie beside
+            results.
 
     Raises:
         FileExistsError: a file there would be replaced, and is of another program.
@@ -40,6 +42,8 @@ def check_writable(folder: pathlib.Path, name: str) -> None:
     """
     check_own(folder / RESULTS, *_KEYS)
     check_own(folder / skipped_name(folder), SKIPPED_KEY)
+    if not (folder / RESULTS).exists():
+        check_absent(folder / other for other in beside)
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -67,9 +67,9 @@ def test_leaves_with_an_option_of_their_own_are_refused(argument, calls, capsys)
     ("argument", "message"),
     [
         ("--market=data", "--market: the table synthetic has no Market-1501"),
-        ("--jobs=0", "argument --jobs: 0 is below 1"),
+        ("--jobs=0", "argument --jobs: '0' is not a whole number of at least 1"),
         ("--seeds=x", "argument --seeds: 'x' is not a whole number"),
-        ("--steps=0", "argument --steps: 0 is below 1"),
+        ("--steps=0", "argument --steps: '0' is not a whole number of at least 1"),
     ],
 )
 def test_invalid_arguments_are_reported(argument, message, calls, capsys):

@@ -45,7 +45,7 @@ def test_limits_are_numbers(calls):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["-k", "0"], "0 is below 1"),
+        (["-k", "0"], "'0' is not a whole number of at least 1"),
         (["--layout=msmt17"], "invalid choice: 'msmt17'"),
         (["--layout=cuhk03", "--pattern=x"], "not allowed with argument --layout"),
         (["--max-distance=1", "--fpr=0.1"], "not allowed with argument --max-distance"),

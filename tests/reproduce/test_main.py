@@ -70,7 +70,7 @@ def test_a_dry_run_prints_the_commands_to_come(settings, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["pmm-table1"], "invalid choice: 'pmm-table1'"),
-        (["synthetic", "--seeds=0"], "0 is below 1"),
+        (["synthetic", "--seeds=0"], "'0' is not a whole number of at least 1"),
         (["synthetic", "--step=5"], "unknown argument '--step=5'"),
         (["synthetic", "--config.epochs", "5"], "--config.LEAF=VALUE"),
         (["synthetic", "--config.seed=5"], "--config.seed=5: name --seeds instead"),

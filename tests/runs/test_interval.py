@@ -43,3 +43,9 @@ def test_damaged_sums_are_no_sums(tmp_path, text):
     write(tmp_path, text)
     with pytest.warns(UserWarning, match=r"interval/metadata is damaged .*of fewer steps"):
         assert Interval.read(tmp_path).steps == 0
+
+
+def test_sums_that_cannot_be_read_are_not_called_damaged(tmp_path):
+    (tmp_path / ITEM / "metadata").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"metadata cannot be read \(Is a directory\): the next"):
+        assert Interval.read(tmp_path).steps == 0

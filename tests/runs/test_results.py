@@ -64,6 +64,16 @@ def test_files_of_other_programs_are_named(tmp_path, name, content):
         check_writable(tmp_path, "the folder of the results")
 
 
+@pytest.mark.parametrize("name", [*PICTURES, PAGE])
+def test_a_picture_without_results_is_of_another_program(tmp_path, name):
+    (tmp_path / name).touch()
+    check_writable(tmp_path, "the folder of the results")
+    with pytest.raises(FileExistsError, match=rf"'{tmp_path}/{name}' is a file of another program"):
+        check_writable(tmp_path, "the folder of the results", [*PICTURES, PAGE])
+    (tmp_path / "results.json").write_text('{"workdir": "", "step": 2, "dataset": {}, "cmc": []}')
+    check_writable(tmp_path, "the folder of the results", [*PICTURES, PAGE])
+
+
 def test_own_files_may_be_replaced(tmp_path):
     first_version = {"workdir": "runs/pmm", "step": 2, "dataset": {}, "mAP": 0.5, "cmc": [0.5]}
     (tmp_path / "results.json").write_text(json.dumps(first_version))

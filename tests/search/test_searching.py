@@ -593,7 +593,10 @@ def test_the_program(here):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--pattern=a", "--layout=cuhk03"], "not allowed with"), (["--top=0"], "0 is below 1")],
+    [
+        (["--pattern=a", "--layout=cuhk03"], "not allowed with"),
+        (["--top=0"], "'0' is not a whole number of at least 1"),
+    ],
 )
 def test_options_that_cannot_be(options, message, capsys):
     with pytest.raises(SystemExit):

@@ -47,11 +47,15 @@ def draw_clip(seed: int, camid: int, pids: tuple[int, ...], count: int = 40) -> 
         seed: the dataset's seed, at least 0.
         camid: the camera, from 1 to MAX_CAMERAS.
         pids: the identities, from 1, the nearest to the camera first.
-        count: T, the number of frames.
+        count: T, the number of frames, at least 1.
 
     Raises:
-        ValueError: there is no such camera.
+        ValueError: seed, camid, a pid or count is out of range.
     """
+    if seed < 0 or count < 1 or min(pids, default=1) < 1:
+        raise ValueError(
+            f"draw_clip needs seed >= 0, pids >= 1 and count >= 1, got {seed}, {pids} and {count}"
+        )
     cam = camera(seed, camid)
     background = np.asarray(scene(seed, camid), np.float32) / 255
     people = [person(seed, "person", pid) for pid in pids]

@@ -63,3 +63,11 @@ def test_a_hidden_person_has_no_box():
 def test_a_camera_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="camid is 99"):
         draw_clip(0, 99, PIDS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": -1}, {"pids": (2, 0)}, {"count": 0}], ids=["seed", "pid", "count"]
+)
+def test_numbers_out_of_range_are_an_error(change):
+    with pytest.raises(ValueError, match=r"draw_clip needs seed >= 0, pids >= 1 and count >= 1"):
+        draw_clip(**({"seed": 0, "camid": 8, "pids": PIDS, "count": 1} | change))
