@@ -33,6 +33,7 @@ from reid_jax.gallery_rows import (
     passing,
     per_image,
 )
+from reid_jax.runtime.counts import as_count
 from reid_jax.runtime.messages import counted, shown
 
 
@@ -114,14 +115,13 @@ class Gallery(Images):
 
         Raises:
             ValueError: shapes or dtypes disagree, a query is not finite or too long, k, candidates
-                or block_size is below 1, or `pids` or `camids` is given without the argument that
-                it needs to take effect.
+                or block_size is no whole number or below 1, or `pids` or `camids` is given without
+                the argument that it needs to take effect.
         """
         rows = as_descriptors(features)
         count = len(rows)
-        for name, number in (("k", k), ("candidates", candidates), ("block_size", block_size)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+        k, candidates = as_count(k, "k"), as_count(candidates, "candidates")
+        block_size = as_count(block_size, "block_size")
         check_query_labels(pids, camids, own_camera)
         labels = per_image(pids, count, "pids"), per_image(camids, count, "camids")
         check_finite(rows)

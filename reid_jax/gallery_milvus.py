@@ -28,6 +28,7 @@ from reid_jax.gallery_rows import (
     check_query_labels,
     per_image,
 )
+from reid_jax.runtime.counts import as_count
 
 # Candidates beyond those that are asked for.
 _MORE = 32
@@ -84,8 +85,9 @@ class MilvusGallery(MilvusImages):
         of the hits are int64 and larger for images that were added later.
         """
         rows = as_descriptors(features)
+        k, candidates = as_count(k, "k"), as_count(candidates, "candidates")
         for name, number in (("k", k), ("candidates", candidates)):
-            if not 1 <= number <= MOST:
+            if number > MOST:
                 raise ValueError(f"{name} must be at least 1 and at most {MOST}, got {number}")
         check_query_labels(pids, camids, own_camera)
         labels = per_image(pids, len(rows), "pids"), per_image(camids, len(rows), "camids")

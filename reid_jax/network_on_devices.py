@@ -18,6 +18,7 @@ from reid_jax.evaluation.descriptors import (
     pmap_face,
 )
 from reid_jax.recipe import RecipeConfig, frozen
+from reid_jax.runtime.counts import as_count
 from reid_jax.runtime.devices import place
 from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress
@@ -48,14 +49,13 @@ class NetworkOnDevices:
             workdir: the run's folder or packed file, for `threshold`.
 
         Raises:
-            ValueError: `batch_size` is below 1.
+            ValueError: `batch_size` is no whole number or below 1.
         """
         check_not_forked()
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = batch_limit(config.eval.batch_size, config.data.image_size, devices)
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        batch_size = as_count(batch_size, "batch_size")
         # Frozen, because the functions below are built from it and would not follow a change.
         self.config = frozen(config)
         self.network = network

@@ -291,6 +291,7 @@ def test_the_longest_descriptors_are_searched():
     ("options", "message"),
     [
         ({"k": 0}, "k must be at least 1, got 0"),
+        ({"k": 2.0}, "k must be a whole number, got 2.0"),
         ({"block_size": 0}, "block_size must be at least 1, got 0"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"pids": 1}, "pids and own_camera=False need camids"),
@@ -310,6 +311,16 @@ def test_bad_searches_are_named(options, message):
     gallery.add([[1.0, 2.0]])
     with pytest.raises(ValueError, match=message):
         gallery.search(**{"features": [1.0, 2.0]} | options)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_counts_of_any_type_of_integer(dtype):
+    gallery, k = Gallery(), dtype(100)
+    gallery.add(np.random.default_rng(0).normal(size=(1000, 4)))
+    hits = gallery.search(np.zeros(4), 100, rerank=True, candidates=110)
+    got = gallery.search(np.zeros(4), k, rerank=True, candidates=dtype(110), block_size=k)
+    assert got.names == hits.names
+    np.testing.assert_array_equal(got.indices, hits.indices)
 
 
 def test_images_added_one_by_one_take_memory_and_time_of_their_number():

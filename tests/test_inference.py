@@ -99,7 +99,7 @@ def test_files_of_any_size_are_resized_as_training_does(model, tmp_path, held, m
 
 def test_each_size_of_batch_is_compiled_once(run, crops):
     descriptors._descriptor_face.cache_clear()  # Earlier tests have used the same network.
-    fresh = reid_jax.load(run[0], batch_size=4)
+    fresh = reid_jax.load(run[0], batch_size=np.uint8(4))
     with count_compilations() as first:
         for count in (1, 2, 4):
             fresh.embed(crops[:count])
@@ -357,8 +357,9 @@ def test_bad_runs_and_settings_are_named(run, tmp_path):
         reid_jax.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .*only \[1, 2\]"):
         reid_jax.load(run[0], 7)
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        reid_jax.load(run[0], batch_size=0)
+    for batch_size, message in ((0, "at least 1, got 0"), (2.5, "a whole number, got 2.5")):
+        with pytest.raises(ValueError, match=f"batch_size must be {message}"):
+            reid_jax.load(run[0], batch_size=batch_size)
 
 
 def test_a_model_can_be_pickled(model, crops):

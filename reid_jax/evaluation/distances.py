@@ -20,6 +20,7 @@ import numpy as np
 
 from reid_jax.data.identities import DISTRACTOR, JUNK
 from reid_jax.evaluation.descriptor_sets import Descriptors, check, check_dimensions
+from reid_jax.runtime.counts import as_count
 from reid_jax.runtime.devices import memory_set_by
 from reid_jax.runtime.forks import check_not_forked
 from reid_jax.runtime.progress import Progress, Tracker
@@ -238,8 +239,7 @@ def prepare(
         RuntimeError: this process was forked from one that had used JAX.
     """
     check_not_forked()
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    block_size = as_count(block_size, "block_size")
     query = check(query, "query")
     index = gallery if isinstance(gallery, Index) else index_gallery(gallery)
     gallery, centre, _, reach, by_pid, sorted_pids = index

@@ -29,6 +29,7 @@ from reid_jax.evaluation.distances import (
     score_blocks,
     take_orders,
 )
+from reid_jax.runtime.counts import as_count
 from reid_jax.runtime.progress import Progress
 
 # The nearest images of an empty gallery, and their values.
@@ -212,8 +213,7 @@ def nearest(
         first. With `rescore`, the values w d^2 + offset replace the distances. If a query has fewer
         than k valid gallery images, the rest of its row is -1 and infinity.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = as_count(k, "k")
     search = prepare(query, gallery, block_size, rescore)
     if keep is not None:
         if keep.shape != search.valid.shape or keep.dtype != bool:
