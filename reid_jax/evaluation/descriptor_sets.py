@@ -54,6 +54,8 @@ def check(descriptors: Descriptors, name: str) -> Descriptors:
                 f"{name} {label} must be integers of shape {features.shape[:1]}, one per image, "
                 f"got {array.dtype} {array.shape}"
             )
+        if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{name} {label} hold {array.max()}, which does not fit int64")
     # NaN and infinity show in the extremes; a mask would be as large as the descriptors.
     if not (np.isfinite(features.min()) and np.isfinite(features.max())):
         bad = next(i for i, row in enumerate(features) if not np.isfinite(row).all())

@@ -117,7 +117,8 @@ class Search(NamedTuple):
         pid = self.query.pids[i]
         if pid <= DISTRACTOR:
             return np.empty(0, np.int64)
-        first, last = np.searchsorted(self.sorted_pids, [pid, pid + 1])
+        first = np.searchsorted(self.sorted_pids, pid)
+        last = np.searchsorted(self.sorted_pids, pid, "right")
         return self.by_pid[first:last]
 
     def squared_distances(self, i: int, indices: np.ndarray) -> np.ndarray:

@@ -34,6 +34,10 @@ def test_arrays_become_float32_and_int64():
         ({"features": np.ones((3, 0))}, "the query set is empty: its descriptors are (3, 0)"),
         ({"pids": np.arange(2)}, "query pids must be integers of shape (3,)"),
         ({"camids": np.ones(3)}, "query camids must be integers of shape (3,)"),
+        (
+            {"pids": np.array([1, 2**63, 2], np.uint64)},
+            "query pids hold 9223372036854775808, which does not fit int64",
+        ),
     ],
 )
 def test_shapes_and_dtypes_that_disagree_are_named(changes, message):

@@ -311,6 +311,14 @@ def test_descriptors_of_extreme_length(rng, scale):
     assert_equal_to_brute_force(query, gallery, 64)
 
 
+def test_identities_may_be_the_largest_integer():
+    largest = np.iinfo(np.int64).max
+    query = Descriptors(np.eye(2), np.array([largest, 5]), np.ones(2, int))
+    features, pids = np.array([[0, 2], [1, 0], [3, 3]]), np.array([5, largest, largest])
+    gallery = Descriptors(features, pids, np.array([2, 1, 2]))
+    assert [found.tolist() for found in match_ranks(query, gallery)] == [[2], [1]]
+
+
 def test_device_arrays_and_cmc_longer_than_the_gallery(rng):
     query, gallery = (random_set(rng, n, first_pid=1) for n in (5, 30))
     on_device = [
