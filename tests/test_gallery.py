@@ -147,6 +147,16 @@ def test_reranking_is_that_of_the_evaluation(rng):
     assert 2 not in hits.camids
 
 
+def test_tiny_descriptors_are_reranked_as_others(rng):
+    images, queries = rng.standard_normal((40, 8)), rng.standard_normal((3, 8))
+    gallery, tiny = Gallery(), Gallery()
+    gallery.add(images)
+    tiny.add(images * 2.0**-83)  # The weights of their squared distances overflow float32.
+    hits = gallery.search(queries, 10, rerank=True)
+    got = tiny.search(queries * 2.0**-83, 10, rerank=True)
+    np.testing.assert_array_equal(got.indices, hits.indices)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 21])
 def test_few_images_are_reranked(rng, count):
     gallery = Gallery()

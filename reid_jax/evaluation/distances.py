@@ -309,7 +309,8 @@ def score_blocks(search: Search, orders: list[Order]) -> Iterator[tuple[slice, n
         if search.rescore is not None:
             offsets = columns.start + (np.arange(count) if chosen is None else chosen)
             for order, row in zip(orders, scores, strict=True):
-                row *= np.float32(order.weight)
+                # In float64, because the weight of tiny descriptors overflows float32.
+                row[:] = row * np.float64(order.weight)
                 assert order.offset is not None
                 row += order.offset[offsets].astype(np.float32)
         if chosen is not None:
