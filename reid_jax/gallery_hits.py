@@ -77,8 +77,10 @@ class Hits(NamedTuple):
             queries: a name for each of the Q queries; None numbers them from 0.
 
         Raises:
-            ValueError: there are not Q names.
+            ValueError: there are not Q names, or they are one text.
         """
+        if isinstance(queries, str | bytes):
+            raise ValueError("queries must be several names, one per query, got a single text")
         labels = range(len(self.names)) if queries is None else queries
         if len(labels) != len(self.names):
             raise ValueError(f"queries must be {len(self.names)} names, got {len(labels)}")
@@ -116,7 +118,11 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> 
     else:
         writer = csv.DictWriter(_Lines(text), _COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            query = row["query"]
+            writer.writerow(
+                row | {"query": os.fsdecode(query) if isinstance(query, bytes) else query}
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text.getvalue(), unique=True)
 

@@ -74,6 +74,9 @@ def test_rows_and_files(gallery, tmp_path, monkeypatch):
         hits.save("named.json", queries=queries)
         rows = json.loads(pathlib.Path("named.json").read_text())
         assert [row["query"] for row in rows] == named
+        hits.save("named.csv", queries=queries)
+        with open("named.csv", newline="") as file:
+            assert [row["query"] for row in csv.DictReader(file)] == [str(name) for name in named]
     gallery.search([[0.5]], cameras=[]).save("none.csv")
     assert pathlib.Path("none.csv").read_text() == "query,rank,name,pid,camid,distance\n"
 
@@ -113,6 +116,8 @@ def test_bad_files_and_queries_are_named(gallery, tmp_path):
         hits.save(tmp_path / "hits.txt")
     with pytest.raises(ValueError, match="queries must be 2 names, got 1"):
         hits.save(tmp_path / "hits.csv", queries=["x"])
+    with pytest.raises(ValueError, match="queries must be several names, one per query"):
+        hits.rows("xy")
     with pytest.raises(ValueError, match="a URL"):
         hits.save("s3://hits.csv")
     assert list(tmp_path.iterdir()) == []
