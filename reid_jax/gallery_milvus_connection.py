@@ -44,7 +44,7 @@ class Connection:
                 self.client = _server(uri, token, self.shown)
             else:
                 self.client = _database(uri)
-                self._path = os.path.abspath(os.path.expanduser(uri))
+                self._path = os.path.realpath(os.path.expanduser(uri))
                 _open[self._path] += 1
 
     def close(self) -> None:
@@ -119,7 +119,8 @@ def _database(uri: str) -> Any:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return pymilvus.MilvusClient(str(path), timeout=10)
+        # Without links, because a database that is open by another path counts as held.
+        return pymilvus.MilvusClient(os.path.realpath(path), timeout=10)
     except pymilvus.exceptions.MilvusException as error:
         if _is_held(path):
             raise OSError(

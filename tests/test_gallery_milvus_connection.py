@@ -62,6 +62,19 @@ def test_a_database_that_another_process_holds_is_one_line(tmp_path):
     assert done.stdout == b"open\n['first', 'second']\n"
 
 
+def test_a_database_may_be_open_by_two_paths(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    first = reid_jax.MilvusGallery(tmp_path / "people.db")
+    second = reid_jax.MilvusGallery(tmp_path / "link" / "people.db")
+    first.add([1.0, 2], names=["a"])
+    first.close()
+    assert second.names == ("a",)
+    second.close()
+    program = "import sys, reid_jax; print(reid_jax.MilvusGallery(sys.argv[1]).names)"
+    command = [sys.executable, "-c", program, tmp_path / "people.db"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"('a',)\n"
+
+
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "milvus_lite", None)
     with pytest.raises(ImportError, match=r"^MilvusGallery needs milvus_lite: .*\[milvus\]"):
