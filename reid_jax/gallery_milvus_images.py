@@ -40,7 +40,9 @@ class MilvusImages:
     ):
         check_origin(origin)
         self._lock, self._last = threading.RLock(), 0
-        how = Index(index, metric, index_params or {}, search_params or {})
+        # Milvus takes these names in any case, and stores capitals.
+        kind, metric = index and index.upper(), metric and metric.upper()
+        how = Index(kind, metric, index_params or {}, search_params or {})
         self._store = Store(os.fsdecode(uri), collection, how, origin, token)
 
     def __repr__(self) -> str:

@@ -232,7 +232,7 @@ def test_a_database_keeps_its_images(database, rng):
     gallery.close()
 
 
-@pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT"])
+@pytest.mark.parametrize("index", ["HNSW", "ivf_flat"])
 def test_other_indexes_find_near_images(database, rng, index):
     gallery = reid_jax.MilvusGallery(database, f"of_{index}", index=index)
     features, _, _, names = fill(gallery, rng, 600, 8, integers=False)
