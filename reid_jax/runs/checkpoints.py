@@ -239,7 +239,7 @@ class Checkpoints:
             return steps[-1]
         if step == "best":
             return steps[-1] if self.best_step is None else self.best_step
-        if not isinstance(step, numbers.Integral):
+        if isinstance(step, bool) or not isinstance(step, numbers.Integral):
             raise ValueError(f"checkpoint {step!r}: say 'best', 'latest' or a step, of {steps}")
         if step not in steps:
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}, only {steps}")

@@ -195,6 +195,8 @@ def test_no_such_step(two):
             checkpoints.resolve("newest")
         with pytest.raises(ValueError, match=r"checkpoint 20\.0: say 'best', 'latest' or a step"):
             checkpoints.restore_model(model_of(make_state(0)), 20.0)
+        with pytest.raises(ValueError, match="checkpoint True: say 'best', 'latest' or a step"):
+            checkpoints.resolve(True)
         assert checkpoints.resolve(np.int64(20)) == 20
 
 
