@@ -18,7 +18,7 @@ def compiled(pattern: str, option: str, *, cameras: bool = True) -> re.Pattern:
     """
     try:
         expression = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError) as error:  # The latter for a huge number of repetitions.
         raise ValueError(f"{option} {pattern!r} is no regular expression: {error}") from None
     needed = ["pid", "camid"] if cameras else ["pid"]
     if not expression.groupindex.keys() >= set(needed):

@@ -471,8 +471,9 @@ def test_empty_group_is_no_identity(tree):
 
 def test_wrong_patterns(tree):
     root = tree(OWN)
-    with pytest.raises(ValueError, match=r"data\.pattern.*no regular expression"):
-        layouts.read("folder", root, pattern="(")
+    for pattern in ("(", r"(?P<pid>\w{9999999999})"):
+        with pytest.raises(ValueError, match=r"data\.pattern.*no regular expression"):
+            layouts.read("folder", root, pattern=pattern)
     with pytest.raises(ValueError, match=r"data\.pattern.*lacks the groups \(\?P<pid>\.\.\.\)$"):
         layouts.read("folder", root, pattern=r"(?P<camid>\w+)")
     with pytest.raises(ValueError, match="'folder'"):
