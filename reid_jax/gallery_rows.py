@@ -202,7 +202,7 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def as_descriptors(features: ArrayLike) -> np.ndarray:
     """Convert descriptors to float32 (N, D)."""
-    array = np.asarray(features)
+    array = _array(features, "descriptors")
     if array.ndim == 1:
         array = array[None]
     if array.dtype == ml_dtypes.bfloat16:  # No number to NumPy.
@@ -213,6 +213,13 @@ def as_descriptors(features: ArrayLike) -> np.ndarray:
         )
     with np.errstate(over="ignore"):  # Values too large for float32 become infinite: an error.
         return array.astype(np.float32, copy=False)
+
+
+def _array(given: ArrayLike | Collection[int], label: str) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # Rows of several lengths.
+        raise ValueError(f"{label} are not an array: {error}") from None
 
 
 def check_finite(features: np.ndarray) -> None:
@@ -233,7 +240,7 @@ def check_finite(features: np.ndarray) -> None:
 
 def as_integers(given: Integers, label: str) -> np.ndarray:
     """Convert integers to int64 (n,). Raise ValueError, naming `label`, for anything else."""
-    array = np.asarray(list(given) if isinstance(given, Set | ValuesView) else given)
+    array = _array(list(given) if isinstance(given, Set | ValuesView) else given, label)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim > 1 or array.dtype.kind not in "iu" or array.dtype == np.uint64:
