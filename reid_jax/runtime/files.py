@@ -82,9 +82,13 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
             its name), and the next draft replaces one that a kill left behind.
 
     Raises:
-        OSError: the file cannot be written. The error names it, and not the draft.
+        OSError: the file cannot be written, or is a pipe or a device. The error names it, and not
+            the draft.
     """
     path = pathlib.Path(path)
+    # The system would rename a file to `/dev/null`, if the user may.
+    if os.path.exists(path) and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(f"{shown(path)} is a pipe or a device: name a file")
     draft = path.with_name(f".{uuid.uuid4().hex}.part" if unique else _draft_name(path.name))
     try:
         yield draft

@@ -107,6 +107,16 @@ def test_errors_name_the_file_and_not_its_draft(unique, tmp_path, monkeypatch):
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(FileExistsError, match=rf"{name}' is a pipe or a device: name a file$"):
+            write_atomically(tmp_path / name, b"new")
+        assert (tmp_path / name).is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_new_folder_appears_at_the_end(there, tmp_path):
     path = tmp_path / "parent" / "folder"
