@@ -118,8 +118,7 @@ def score_ranks(ranks: Sequence[np.ndarray], max_rank: int = 50) -> RankingResul
     Raises:
         ValueError: no query has a match.
     """
-    if max_rank < 1:
-        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    max_rank = as_count(max_rank, "max_rank")
     matched = np.array([len(r) > 0 for r in ranks])
     if not matched.any():
         raise ValueError(

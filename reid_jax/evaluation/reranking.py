@@ -19,6 +19,7 @@ import numpy as np
 from reid_jax.evaluation.descriptor_sets import Descriptors, check_sets
 from reid_jax.evaluation.distances import BLOCK_SIZE, Rescore, squared_distances
 from reid_jax.evaluation.ranking import neighbours
+from reid_jax.runtime.counts import as_count
 from reid_jax.runtime.progress import Progress
 
 #: Default of k1 below, which needs more images than that.
@@ -67,6 +68,7 @@ def k_reciprocal(
             weight is not in [0, 1].
     """
     query, gallery = check_sets(query, gallery)
+    k1, k2 = as_count(k1, "k1"), as_count(k2, "k2")
     features = np.concatenate([query.features, gallery.features])
     _check_settings(k1, k2, weight, len(features))
     nearest, furthest = neighbours(
@@ -102,8 +104,6 @@ class _Sparse(NamedTuple):
 def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
     """Raise ValueError for settings that `k_reciprocal` does not support."""
     for name, k, least in (("k1", k1, k1 + 1), ("k2", k2, k2)):
-        if k < 1:
-            raise ValueError(f"{name} must be at least 1, got {k}")
         if least > images:
             raise ValueError(
                 f"{name} = {k} needs at least {least} images, and query and gallery have {images}: "

@@ -385,6 +385,7 @@ def ones(n, dim=2):
         (ones(3, 2), ones(3, 4), {}, "query descriptors have 2 dimensions, gallery descriptors 4"),
         (ones(3), ones(3), {"block_size": 0}, "block_size must be at least 1"),
         (ones(3), ones(3), {"max_rank": 0}, "max_rank must be at least 1"),
+        (ones(3), ones(3), {"max_rank": 2.5}, "max_rank must be a whole number, got 2.5"),
         (ones(3), descriptors([1, 2], [1, 1], [1, 1]), {}, "must be .images, dimensions."),
         (ones(3), descriptors([[1], [2]], [1], [1, 1]), {}, r"gallery pids must be integers"),
         (Descriptors(np.ones((1, 2)), np.ones(1), np.ones(1, int)), ones(3), {}, "query pids"),

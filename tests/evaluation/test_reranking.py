@@ -192,6 +192,7 @@ def test_no_square_array_is_made():
     ("kwargs", "message"),
     [
         ({"k1": 0}, "k1 must be at least 1, got 0"),
+        ({"k1": 5.0}, "k1 must be a whole number, got 5.0"),
         ({"k1": 19, "k2": 0}, "k2 must be at least 1, got 0"),
         ({"k1": 20}, "k1 = 20 needs at least 21 images, and query and gallery have 20"),
         ({"k1": 19, "k2": 21}, "k2 = 21 needs at least 21 images"),
