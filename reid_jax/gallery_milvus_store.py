@@ -53,6 +53,16 @@ class Index(NamedTuple):
     search: dict[str, Any]
 
 
+class _Closed:
+    """The client of a connection that was ended."""
+
+    def __init__(self, place: str):
+        self._place = place
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(f"{self._place} was closed: open it again")
+
+
 class Store:
     """A collection, which is created with its first rows.
 
@@ -80,6 +90,7 @@ class Store:
     def close(self) -> None:
         """End the connection. Another process may open an embedded database after the last one."""
         self._connection.close()
+        self._client = _Closed(self.place)
 
     @property
     def dim(self) -> int:

@@ -53,6 +53,9 @@ def test_a_database_that_another_process_holds_is_one_line(tmp_path):
     first.add([1.0, 2], names=["a"])
     first.close()
     first.close()
+    for use in (lambda: first.search([1.0, 2]), lambda: len(first), lambda: first.add([1.0, 2])):
+        with pytest.raises(ValueError, match=r"'first' of .* was closed: open it again$"):
+            use()
     second.add([1.0, 2, 3], names=["b"])  # It is still open.
     with pytest.raises(ValueError, match="has the index"):
         reid_jax.MilvusGallery(path, "second", index="HNSW")
