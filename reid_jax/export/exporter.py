@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ def export_run(
     workdir: str | os.PathLike[str],
     out: str | os.PathLike[str],
     checkpoint: str | int = "latest",
-    formats: Sequence[str] | None = None,
+    formats: Iterable[str] | None = None,
 ) -> None:
     """Write `descriptor.stablehlo`, `descriptor.onnx` and `descriptor.json` into a new folder.
 
@@ -45,7 +45,8 @@ def export_run(
         workdir: folder of a run, which is only read.
         out: the folder, see `new_folder`.
         checkpoint: `latest`, `best` by mAP, or a step.
-        formats: some of `FORMATS`. None means all that can be written here: ONNX needs a converter.
+        formats: some of `FORMATS`, or one. None means all that can be written here: ONNX needs a
+            converter.
 
     Raises:
         ImportError: ONNX is requested, and its converter is missing.
@@ -83,7 +84,7 @@ def export_run(
     say(f"  {FACTS}")
 
 
-def _chosen(formats: Sequence[str] | None) -> list[str]:
+def _chosen(formats: Iterable[str] | None) -> list[str]:
     if formats is None:
         try:
             onnx.check_converter()
@@ -91,6 +92,7 @@ def _chosen(formats: Sequence[str] | None) -> list[str]:
             say(f"no descriptor.onnx: {error}")
             return ["stablehlo"]
         return list(FORMATS)
+    formats = [formats] if isinstance(formats, str) else list(formats)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"--formats is {','.join(formats)!r}; it must be some of {tuple(FORMATS)}")

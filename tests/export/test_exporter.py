@@ -247,6 +247,12 @@ def test_unknown_formats(exported, tmp_path, formats):
         main(["--workdir", workdir, f"--formats={formats}", str(tmp_path / "out")])
 
 
+def test_formats_are_a_list_an_iterator_or_one_name(tmp_path):
+    assert exporter._chosen(iter(["stablehlo"])) == exporter._chosen("stablehlo") == ["stablehlo"]
+    with pytest.raises(ValueError, match="--formats is 'tflite'; it must be some of"):
+        exporter.export_run("run", tmp_path / "out", formats="tflite")
+
+
 def test_without_the_converter(exported, tmp_path, monkeypatch, capsys):
     """By default it is omitted with a message; on request it is an error with the install
     command."""
