@@ -1,6 +1,7 @@
 """MSMT17 (Wei et al., "Person Transfer GAN to Bridge Domain Gap", CVPR 2018): splits by lists."""
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def read(
     Raises:
         FileNotFoundError: a folder, a list or a listed file does not exist.
         ValueError: a list has a line of another form or one that leads out of its folder, or a
-          split is empty.
+          split is empty or has a file twice.
     """
     folders = folders or _folders(root, to_train)
     splits: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
@@ -59,6 +60,9 @@ def read(
         if not boxes:
             raise ValueError(f"no image in {' and '.join(lists)} of {root!r}")
         paths, numbers, camids = zip(*boxes, strict=True)
+        for one, other in itertools.pairwise(paths):
+            if one == other:
+                raise ValueError(f"{' and '.join(lists)} of {root!r}: {one!r} is there twice")
         pids = np.array(numbers, np.int32) + np.int32(first_pid)
         if i == 0:
             first_pid = int(pids.max()) + 1

@@ -134,6 +134,14 @@ def test_line_of_another_form(tmp_path, name, line):
     assert str(root / name) in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_file_that_is_listed_twice(tmp_path, number):
+    again = f"0000/0000_002_01_0303morning_0016_0.jpg {number}"
+    lists = LISTS | {"list_gallery.txt": [*LISTS["list_gallery.txt"], again]}
+    with pytest.raises(ValueError, match=r"list_gallery\.txt of .*_0016_0\.jpg' is there twice"):
+        layouts.read("msmt17", make(tmp_path, lists))
+
+
 @pytest.mark.parametrize("path", ["../0000/0_0_1_0.jpg", "a/../../0_0_1_0.jpg", "{root}/0_0_1_0"])
 def test_line_that_leads_out_of_the_folder(tmp_path, path):
     root = make(tmp_path)
