@@ -1,5 +1,6 @@
 """The content of a `Gallery` in memory, and conversions of arguments from callers."""
 
+import collections
 import itertools
 import math
 import os
@@ -299,7 +300,7 @@ def check_named(names: Sequence[str], found: dict[str, int], once: bool) -> None
             "remove them and add them with a name each"
         )
     if once and len(found) != len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        twice = next(name for name, count in collections.Counter(names).items() if count > 1)
         raise ValueError(f"names holds {shown(twice)} twice; each must be given once")
 
 

@@ -16,6 +16,7 @@ from reid_jax.gallery_rows import (
     as_names,
     as_texts,
     check_finite,
+    check_named,
     per_image,
 )
 
@@ -24,6 +25,23 @@ def append(rows, *, count=1, dim=2, start=0):
     numbers = np.arange(start, start + count)
     features = np.repeat(numbers[:, None], dim, 1).astype(np.float32)
     return rows._append(features, numbers, numbers + 100, [f"{number}.jpg" for number in numbers])
+
+
+def test_a_name_given_twice_is_found_in_time_of_their_number():
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str(self) == str(other)
+
+    names = [Name(i) for i in [*range(1000), 999]]
+    with pytest.raises(ValueError, match="names holds '999' twice"):
+        check_named(names, dict.fromkeys(names, 1), once=True)
+    assert compared < 10 * len(names)
 
 
 def test_rows_stay_together_while_they_grow():
