@@ -1,7 +1,6 @@
 """MSMT17 (Wei et al., "Person Transfer GAN to Bridge Domain Gap", CVPR 2018): splits by lists."""
 
 import functools
-import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -56,13 +55,11 @@ def read(
         if i == 0 and not to_train:
             splits.append(((), np.zeros(0, np.int32), np.zeros(0, np.int32)))
             continue
-        boxes = sorted(box for name in lists for box in _boxes(root, name, folder))
+        before: set[str] = set()
+        boxes = sorted(box for name in lists for box in _boxes(root, name, folder, before))
         if not boxes:
             raise ValueError(f"no image in {' and '.join(lists)} of {root!r}")
         paths, numbers, camids = zip(*boxes, strict=True)
-        for one, other in itertools.pairwise(paths):
-            if one == other:
-                raise ValueError(f"{' and '.join(lists)} of {root!r}: {one!r} is there twice")
         pids = np.array(numbers, np.int32) + np.int32(first_pid)
         if i == 0:
             first_pid = int(pids.max()) + 1
@@ -83,8 +80,11 @@ def _folders(root: str, to_train: bool) -> Sequence[str]:
     )
 
 
-def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
-    """The (path, number of the identity, camera) of every line of a list that is not empty."""
+def _boxes(root: str, name: str, folder: str, before: set[str]) -> list[tuple[str, int, int]]:
+    """The (path, number of the identity, camera) of every line of a list that is not empty.
+
+    Paths are added to `before`, which holds those of the split's lists so far.
+    """
     path = os.path.join(root, name)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no list {name!r} in {root!r}: it comes with MSMT17")
@@ -106,6 +106,9 @@ def _boxes(root: str, name: str, folder: str) -> list[tuple[str, int, int]]:
             box = os.path.join(root, folder, match["path"])
             if os.path.basename(box) not in listing(os.path.dirname(box)):
                 raise FileNotFoundError(f"{shown(path)}, line {number}: there is no file {box!r}")
+            if box in before:
+                raise ValueError(f"{shown(path)}, line {number}: {box!r} is there twice")
+            before.add(box)
             boxes.append((box, int(match["pid"]), int(match["camid"])))
     return boxes
 

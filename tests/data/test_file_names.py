@@ -133,6 +133,8 @@ _LINE = st.one_of(
     st.integers(1, 5000).map(lambda length: f"{'long' * length}/0_0_1_a.jpg 7"),
     st.text(max_size=30),
 )
+# A file that no list has yet.
+_NEW = st.builds("0/0_0_3_a.jpg {}".format, st.integers(0, 9))
 
 
 def test_lists():
@@ -141,7 +143,7 @@ def test_lists():
     @settings(derandomize=True, database=None, max_examples=200, deadline=None)
     @given(
         st.sampled_from(list(FIRST)),
-        st.lists(_LINE, min_size=1, max_size=3),
+        _NEW.map(lambda line: [line]) | st.lists(_LINE, min_size=1, max_size=3),
         st.just(b"") | st.binary(),
     )
     @example("list_query.txt", ["0/0_0_1_a.jpg 99999999999999"], b"")
@@ -150,7 +152,7 @@ def test_lists():
             for file, there in FIRST.items():
                 pathlib.Path(root, file).write_text("".join(f"{line}\n" for line in there))
                 folder = "train" if file in ("list_train.txt", "list_val.txt") else "test"
-                for line in there:
+                for line in (*there, "0/0_0_3_a.jpg"):
                     path = pathlib.Path(root, folder, line.split()[0])
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()

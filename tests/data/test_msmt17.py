@@ -138,7 +138,7 @@ def test_line_of_another_form(tmp_path, name, line):
 def test_a_file_that_is_listed_twice(tmp_path, number):
     again = f"0000/0000_002_01_0303morning_0016_0.jpg {number}"
     lists = LISTS | {"list_gallery.txt": [*LISTS["list_gallery.txt"], again]}
-    with pytest.raises(ValueError, match=r"list_gallery\.txt of .*_0016_0\.jpg' is there twice"):
+    with pytest.raises(ValueError, match=r"list_gallery\.txt', line 4: .*_0016_0\.jpg' is there"):
         layouts.read("msmt17", make(tmp_path, lists))
 
 
