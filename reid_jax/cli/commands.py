@@ -5,7 +5,7 @@ import importlib
 import sys
 
 import reid_jax
-from reid_jax.runtime.messages import say, say_to_stderr
+from reid_jax.runtime.messages import open_standard_streams, say, say_to_stderr
 
 #: Each command with its description and its module in `reid_jax.cli`, whose `main` runs it.
 COMMANDS = {
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: those after the program's name; None means `sys.argv[1:]`.
     """
+    open_standard_streams()
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         say(_help())

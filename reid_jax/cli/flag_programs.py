@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags, logging
 
 from reid_jax.cli.leaf_help import wrapped
-from reid_jax.runtime.messages import clear_errors, counted, say, shown
+from reid_jax.runtime.messages import clear_errors, counted, open_standard_streams, say, shown
 
 _HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 # A flag of absl's, for messages of libraries.
@@ -88,13 +88,15 @@ def started(values: flags.FlagValues, work: str) -> Iterator[None]:
         work: what the program is about to do, for the first line that it prints.
     """
     with clear_errors(values.traceback):
+        open_standard_streams()
         _announce(values, work)
         from reid_jax.runtime import hosts
         from reid_jax.runtime.allocator import keep_freed_memory
         from reid_jax.runtime.compilation_cache import keep_compiled
 
         logging.use_absl_handler()
-        with contextlib.suppress(OSError, ValueError):  # Standard error may not be a file.
+        # Standard error may be no file, or closed.
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
             faulthandler.enable()
         keep_freed_memory()
         keep_compiled()

@@ -60,6 +60,16 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def open_standard_streams() -> None:
+    """Open those of the descriptors 0, 1 and 2 that the program was started without.
+
+    Otherwise files that it opens get these numbers, and messages of libraries end up in them.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def silence() -> None:
     """From now on print only errors, because another host prints for all."""
     global _silent

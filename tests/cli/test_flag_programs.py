@@ -1,6 +1,7 @@
 """Flags, help and start of the programs that take recipes."""
 
 import re
+import sys
 
 import pytest
 from absl import flags
@@ -80,3 +81,11 @@ def test_the_first_line_needs_no_complete_recipe(missing, values, capsys):
     flag_programs.parse(values, ["program", "--workdir=run"])
     with flag_programs.started(values, "train it"):
         assert capsys.readouterr().out.startswith("loading JAX to train it")
+
+
+def test_a_program_starts_without_standard_error(values, monkeypatch):
+    recipe_flags.define(load("pmm_market", "small"), ["program"], values)
+    flag_programs.parse(values, ["program", "--workdir=run"])
+    monkeypatch.setattr(sys, "stderr", None)
+    with flag_programs.started(values, "train it"):
+        pass

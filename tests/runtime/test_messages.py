@@ -1,6 +1,7 @@
 import io
 import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -74,3 +75,15 @@ def test_without_standard_error_its_lines_are_dropped(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     say_to_stderr("described 4 of 8 images")
     assert capsys.readouterr().out == ""
+
+
+def test_no_file_gets_the_number_of_a_standard_stream(tmp_path):
+    program = (
+        "import os; from reid_jax.runtime.messages import open_standard_streams as o; o(); o();"
+        "file = open('file', 'w'); os.write(2, b'a message'); print(file.fileno(), file=file)"
+    )
+    command = f'"{sys.executable}" -c "{program}" <&- >&- 2>&-'
+    root = pathlib.Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "file").read_text() == "3\n"
