@@ -100,11 +100,13 @@ class Record:
             state: step 0 of the same network and optimizer.
 
         Raises:
+            FileNotFoundError: there are metrics of later steps, but no checkpoint.
             OSError, ValueError: see `Checkpoints.restore`.
         """
         checkpoints = self._checkpoints
         exists = hosts.from_first(lambda: checkpoints and checkpoints.latest_step is not None)
         if not exists:
+            hosts.together(self._check_not_lost)
             return state
 
         def read():
@@ -115,6 +117,19 @@ class Record:
             return restored
 
         return hosts.tree_from_first(hosts.together(read))
+
+    def _check_not_lost(self) -> None:
+        """Check that a start at step 0 replaces no metrics of a run that lost its checkpoints."""
+        if self._checkpoints is None or not (self._workdir / METRICS).exists():
+            return
+        # Step 0 has a checkpoint before the next step is recorded.
+        last = max((record["step"] for record in read_metrics(self._workdir)), default=0)
+        if last > 0:
+            raise FileNotFoundError(
+                f"no checkpoint in {self._workdir / CHECKPOINTS}, but {METRICS} holds step {last}: "
+                f"put the checkpoints back, or, to start again from step 0, choose another "
+                f"--workdir or move {self._workdir / METRICS}"
+            )
 
     def begin(
         self, config: RecipeConfig, num_classes: int, train_images: Mapping[str, Any], step: int

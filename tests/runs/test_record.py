@@ -57,3 +57,15 @@ def test_a_second_record_of_a_workdir_is_refused_until_the_first_is_closed(tmp_p
         first.write(8, "train", {"loss": 0.5})
     with Record(tmp_path, keep=1):
         assert [line["step"] for line in read_metrics(tmp_path)] == [7, 8]
+
+
+def test_a_run_that_lost_its_checkpoints_keeps_its_metrics(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 7}\n')
+    with (
+        Record(tmp_path, keep=1) as record,
+        pytest.raises(FileNotFoundError, match=r"no checkpoint in .*, but .* holds step 7: put"),
+    ):
+        record.restore(None)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')  # As after a kill at the start.
+    with Record(tmp_path, keep=1) as record:
+        assert record.restore(None) is None
