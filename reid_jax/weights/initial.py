@@ -46,7 +46,7 @@ def initial_trunk(config: ModelConfig, workdir: str | os.PathLike[str]) -> dict[
     def read() -> Trunk:
         try:
             trunk = read_trunk(path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise FileNotFoundError(
                 f"model.pretrained is {shown(path)}, but there is no such file"
             ) from error

@@ -187,3 +187,9 @@ def test_hosts_compare_the_numbers_and_not_the_files(sources, monkeypatch, tmp_p
     config.pretrained = str(write(tmp_path / "another", weights))
     initial.initial_trunk(config, tmp_path)
     assert compared[0] == compared[1] != compared[2]
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    message = f"model.pretrained is '{tmp_path}', but there is no such file"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        initial.initial_trunk(recipe("pmm", tmp_path).model, tmp_path / "run")
