@@ -110,10 +110,21 @@ def clear_errors(traceback: bool) -> Iterator[None]:
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if traceback:
             raise
-        sys.exit(f"{type(error).__name__}: {error}\n(--traceback shows where)")
+        text = f"{error}{_lost_folder(error)}"
+        sys.exit(f"{type(error).__name__}: {text}\n(--traceback shows where)")
     except Preempted as stopped:
         say(str(stopped))
         sys.exit(TRY_AGAIN)
     except KeyboardInterrupt as interrupt:
         say_to_stderr(": ".join(["stopped by Ctrl-C", *interrupt.args]))
         sys.exit(INTERRUPTED)
+
+
+def _lost_folder(error: Exception) -> str:
+    """What to add to the error of a call that found no current folder; it names no file."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return ": the current folder was removed; change to another"
+    return ""

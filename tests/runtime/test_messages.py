@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from reid_jax.runtime.messages import counted, printable, say, say_to_stderr, shown
+from reid_jax.runtime.messages import (
+    clear_errors,
+    counted,
+    printable,
+    say,
+    say_to_stderr,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +94,13 @@ def test_no_file_gets_the_number_of_a_standard_stream(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "file").read_text() == "3\n"
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="the current folder was removed"), clear_errors(False):
+        os.path.abspath("runs")
+    with pytest.raises(SystemExit, match=r"directory: '/nowhere'\n"), clear_errors(False):
+        os.listdir("/nowhere")
