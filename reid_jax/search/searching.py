@@ -83,14 +83,16 @@ def search(options: argparse.Namespace) -> Hits:
         labels.keep(hits)
     if isinstance(gallery, MilvusGallery):
         gallery.close()
-    drawn = _draw(options, model.config.data.image_size, pids, hits)
-    if options.hits is not None:
-        write_rows(options.hits, _rows(options, labels, hits))
-        drawn += f"\nsaved the matches as {shown(options.hits)}"
-    for query, who, *found in zip(
-        options.query, whom, hits.indices, hits.distances, hits.names, strict=True
-    ):
-        say(f"\n{shown(query)}{_described(who)}\n{_table(labels, limit, *found)}")
+    try:
+        drawn = _draw(options, model.config.data.image_size, pids, hits)
+        if options.hits is not None:
+            write_rows(options.hits, _rows(options, labels, hits))
+            drawn += f"\nsaved the matches as {shown(options.hits)}"
+    finally:  # A full disk must not cost the result.
+        for query, who, *found in zip(
+            options.query, whom, hits.indices, hits.distances, hits.names, strict=True
+        ):
+            say(f"\n{shown(query)}{_described(who)}\n{_table(labels, limit, *found)}")
     say(f"\n{drawn}")
     return hits
 

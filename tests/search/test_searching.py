@@ -625,6 +625,16 @@ def test_the_picture_is_drawn_before_hits_are_printed(here, monkeypatch):
     assert pathlib.Path("search.png").exists()
 
 
+def test_hits_are_printed_also_if_the_picture_cannot_be_written(here, monkeypatch, capsys):
+    def fail(*unused):
+        raise OSError(28, "No space left on device", "search.png")
+
+    monkeypatch.setattr(searching.visualize, "save", fail)
+    with pytest.raises(OSError, match=r"No space left on device: 'search\.png'"):
+        run("--query", queries()[0], "-k", 2)
+    assert "rank  distance  image" in capsys.readouterr().out
+
+
 def test_a_password_in_an_address_is_not_shown(monkeypatch):
     empty = types.SimpleNamespace(dim=0, close=lambda: None)
     monkeypatch.setattr(searching, "MilvusGallery", lambda *unused: empty)
