@@ -157,5 +157,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         draft.chmod(0o755)
         yield draft
         draft.rename(target)
+    except OSError as error:
+        if _is_of(error, draft):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -141,6 +141,17 @@ def test_a_new_folder_that_fails_goes(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_an_error_without_a_file_names_the_new_folder(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*folder'"),
+        new_folder(tmp_path / "folder"),
+    ):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=r"^a message$"), new_folder(tmp_path / "folder"):
+        raise OSError("a message")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_new_folder_replaces_nothing(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
