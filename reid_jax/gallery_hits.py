@@ -30,7 +30,8 @@ class Hits(NamedTuple):
     order of the re-ranked distances, so that its Euclidean distances may also decrease.
 
     Attributes:
-        indices: int32 (Q, k), the places of the images in the gallery at the time of the search.
+        indices: int32 (Q, k), the places of the images in the gallery at the time of the search; of
+            a `MilvusGallery` int64, large numbers in the order of adding.
         distances: float32 (Q, k), Euclidean.
         pids: int64 (Q, k), identities.
         camids: int64 (Q, k), cameras.

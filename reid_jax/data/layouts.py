@@ -67,9 +67,9 @@ def read(
     Images are the files that `image_files.find_images` finds in a split's folder and below.
 
     In the layout `market1501` identity -1 is junk, which is dropped, and 0 are distractors, which
-    stay in the gallery and never enter the training split. In the others 0 and -1 are people like
-    all others, whose pids are above 0. A warning counts the images if either number changes
-    which of them are used.
+    stay in the gallery and never enter the training split. In the others 0 is a person like all
+    others, whose pid is above 0. So is -1 in `folder`, `people` and `csv`; in the rest it is an
+    error. A warning counts the images if either number changes which of them are used.
 
     In the layouts `market1501`, `dukemtmc` and `cuhk03`, pids and camids are the numbers in the
     names; pids are one more where an identity 0 is a person. In `folder`, `people` and `csv` they

@@ -11,8 +11,8 @@ class Descriptors:
 
     Attributes:
         features: float32 (N, D).
-        pids: int32 (N,), the identities; -1 is junk, 0 a distractor.
-        camids: int32 (N,), the cameras.
+        pids: integers (N,), the identities; -1 is junk, 0 a distractor.
+        camids: integers (N,), the cameras.
     """
 
     features: np.ndarray

@@ -83,6 +83,7 @@ class Evaluator:
             pooling: how the boxes' descriptors are combined into a query's, `average` or `max`.
             extra: more gallery images, from `layouts.read_extra`. They are read from disk while
                 they are described.
+
         Raises:
             ValueError: a file is not an image, or `pooling` is unknown.
         """

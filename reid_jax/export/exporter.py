@@ -42,7 +42,7 @@ def export_run(
     Before the folder appears, each file is run on a few images and compared with the network.
 
     Args:
-        workdir: folder of a run, which is only read.
+        workdir: folder of a run, or a file of `reid-jax pack`. It is only read.
         out: the folder, see `new_folder`.
         checkpoint: `latest`, `best` by mAP, or a step.
         formats: some of `FORMATS`, or one. None means all that can be written here: ONNX needs a

@@ -84,7 +84,8 @@ class PooledHead(nn.Module):
         pooling: `average`, `max`, `gem` (generalized mean) or `generalized` (HBFP-Net's).
         lambdas: thresholds of `generalized`; (0,) is average pooling.
         reduction: how the terms of `generalized` are combined, `sum` or `mean`.
-        descriptor_dim: length of the descriptor, D; 0 for no linear layer, so D = C.
+        descriptor_dim: length of the descriptor, D; 0 for no linear layer, so D is the number of
+            channels of the map.
         neck: one of `choices.NECKS`.
         triplet: whether the output has the embedding, for a triplet loss.
         cosine_scale: 0 for a linear classifier, otherwise the scale of a `CosineClassifier`.
@@ -107,7 +108,7 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> StageOutput:
-        """Map (B, H, W, C) to embedding (B, C), descriptor (B, D) and logits."""
+        """Map (B, H, W, channels) to embedding (B, channels), descriptor (B, D) and logits."""
         embedding = descriptor = self._pool(features)
         if self.descriptor_dim:
             descriptor = nn.Dense(

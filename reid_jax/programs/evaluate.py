@@ -108,7 +108,7 @@ class EvaluatedRun:
 
     Attributes:
         config: the run's recipe, perhaps with other `data` or `eval`.
-        workdir: the run's folder.
+        workdir: the run's folder, or a file of `reid-jax pack`.
         step: the step of the checkpoint.
         scores: of the dataset of `data.root`, then of those of `data.also`.
         evaluation: descriptors and scores of the first dataset.
@@ -142,7 +142,7 @@ def evaluate_run(
 
     Args:
         config: the run's recipe, as from `read_run`, perhaps with other `data` or `eval`.
-        workdir: the run's folder.
+        workdir: the run's folder, or a file of `reid-jax pack`.
         checkpoint: `latest`, `best`, or a step.
         output: the folder of the results, created if it does not exist.
         protocol: the protocol, by default the standard one.

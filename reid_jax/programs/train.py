@@ -78,8 +78,7 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
           checkpoint.
         Preempted: SIGTERM or Ctrl-C was received. The step was finished, an evaluation due after it
           was made, and its checkpoint written. Before the first step, they end the process instead,
-          see
-          `Preemption`.
+          see `Preemption`.
     """
     # Quick checks come first: settings, then folders, then images.
     check(config)

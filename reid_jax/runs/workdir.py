@@ -182,9 +182,10 @@ def check_workdir(
         config: the config of the run about to start.
         num_classes: its number of training identities.
         may_change: config leaves, or whole sections, that may differ from those of the run that
-            the workdir holds: `("log_every", "evaluation")`.
+            the workdir holds: `("epochs", "eval")`.
         train_images: from `datasets.fingerprint`, or None not to compare them. If they equal those
-            of the run in the workdir, `data.root` and `data.also` may differ too.
+            of the run in the workdir, `data.root`, `data.also`, `data.on_bad_image` and
+            `data.skip_limit` may differ too.
 
     Raises:
         OSError: the workdir cannot be created or written to.
