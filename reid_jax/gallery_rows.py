@@ -244,8 +244,10 @@ def as_integers(given: Integers, label: str) -> np.ndarray:
     array = _array(list(given) if isinstance(given, Set | ValuesView) else given, label)
     if array.size == 0:
         array = array.astype(np.int64)
-    if array.ndim > 1 or array.dtype.kind not in "iu" or array.dtype == np.uint64:
+    if array.ndim > 1 or array.dtype.kind not in "iu":
         raise ValueError(f"{label} must be integers, got {array.dtype} {array.shape}")
+    if array.max(initial=0) > np.iinfo(np.int64).max:
+        raise ValueError(f"{label} must be at most 2^63 - 1, got {array.max()}")
     return np.atleast_1d(array).astype(np.int64, copy=False)
 
 

@@ -119,6 +119,7 @@ def test_the_first_descriptor_without_a_usable_length_is_named(value):
     [
         *((3, [3]), (np.uint8(4), [4]), ([1, 2], [1, 2]), (range(2), [0, 1]), ([], [])),
         *(({5}, [5]), ({5: 6}.keys(), [5]), ({5: 6}.values(), [6])),
+        (np.array([2**63 - 1], np.uint64), [2**63 - 1]),
     ],
 )
 def test_integers_in_any_form(given, wanted):
@@ -126,10 +127,17 @@ def test_integers_in_any_form(given, wanted):
     assert (got.tolist(), got.dtype) == (wanted, np.int64)
 
 
-@pytest.mark.parametrize("given", [1.5, [1.0], "1", [[1]], [True], np.array([1], np.uint64)])
+@pytest.mark.parametrize("given", [1.5, [1.0], "1", [[1]], [True]])
 def test_other_things_are_no_integers(given):
     with pytest.raises(ValueError, match="pids must be integers, got"):
         as_integers(given, "pids")
+
+
+def test_an_integer_that_int64_cannot_hold_is_refused():
+    with pytest.raises(
+        ValueError, match=r"pids must be at most 2\^63 - 1, got 9223372036854775808"
+    ):
+        as_integers(np.array([1, 2**63], np.uint64), "pids")
 
 
 def test_one_integer_is_every_image_s():

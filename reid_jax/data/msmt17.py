@@ -91,7 +91,7 @@ def _boxes(root: str, name: str, folder: str, before: set[str]) -> list[tuple[st
     # The listing of a folder shows which files exist: one call for some thirty files.
     listing = functools.cache(_listing)
     boxes = []
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(map(str.strip, file), start=1):
             if not line:
                 continue

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import os
 import pathlib
 from typing import Any
@@ -55,16 +56,22 @@ def read_threshold(
                 f"no threshold: {shown(path)} was measured with {name} {measured[name]}, and "
                 f"descriptors here have {name} {wanted}; {command}"
             )
-    if fpr not in thresholds:
+    rate = next((rate for rate in thresholds if _is_same(rate, fpr)), None)
+    if rate is None:
         rates = ", ".join(f"{rate:g}" for rate in thresholds)
         raise ValueError(f"no threshold for fpr {fpr!r}: measured are {rates}")
-    threshold = thresholds[fpr]
+    threshold = thresholds[rate]
     if threshold is None:
         raise ValueError(
             f"no threshold for fpr {fpr!r}: in {shown(path)}, a larger share of negative pairs is "
             "nearer than the nearest positive pair; choose a larger fpr, or evaluate on more images"
         )
     return float(threshold)
+
+
+def _is_same(rate: float, given: Any) -> bool:
+    """Whether a rate is the given one, perhaps in float32."""
+    return isinstance(given, numbers.Real) and math.isclose(rate, given, rel_tol=1e-6)
 
 
 def _rates(verification: dict[str, Any]) -> dict[str, float | None]:

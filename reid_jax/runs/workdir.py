@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,9 @@ _LATER_LEAVES_BY_CHOICE = (
 # Leaves with the places of the training images and of skipped ones: runs over the same images may
 # differ in them.
 _OF_THE_IMAGES = ("data.root", "data.also", "data.on_bad_image", "data.skip_limit")
+
+# Leaves that change the descriptors which an evaluation compares.
+_OF_THE_SCORES = ("eval.flip", "eval.normalize")
 
 
 def write_run(
@@ -187,6 +191,8 @@ def check_workdir(
             of the run in the workdir, `data.root`, `data.also`, `data.on_bad_image` and
             `data.skip_limit` may differ too.
 
+    Warns if a setting differs on which scores depend.
+
     Raises:
         OSError: the workdir cannot be created or written to.
         FileExistsError: it holds `metrics.jsonl` or `curves.png` and no `run.json`, so they are of
@@ -229,6 +235,14 @@ def check_workdir(
             f"the workdir {workdir} holds another run: {'; '.join(differences)}. "
             "Choose another --workdir"
         )
+    for name in _OF_THE_SCORES:
+        if _show(old, name) != _show(new, name):
+            warnings.warn(
+                f"{name} was {_show(old, name)} in {shown(workdir)} and is {_show(new, name)} now: "
+                "scores before and after are not comparable, nor is the choice of the best "
+                "checkpoint",
+                stacklevel=2,
+            )
 
 
 def report_skipped(

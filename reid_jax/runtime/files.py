@@ -71,8 +71,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, unique: bool 
 def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator[pathlib.Path]:
     """Yield a file beside `path` to write to, which replaces `path` at the end.
 
-    The draft is on disk before it is renamed. If an error is raised inside, the draft is removed
-    and `path` is unchanged.
+    A symbolic link stays, and the file that it leads to is replaced. The draft is on disk before it
+    is renamed. If an error is raised inside, the draft is removed and `path` is unchanged.
 
     Args:
         path: the file, in an existing folder.
@@ -89,12 +89,13 @@ def replacing(path: str | os.PathLike[str], *, unique: bool = False) -> Iterator
     # The system would rename a file to `/dev/null`, if the user may.
     if os.path.exists(path) and not (path.is_file() or path.is_dir()):
         raise FileExistsError(f"{shown(path)} is a pipe or a device: name a file")
-    draft = path.with_name(f".{uuid.uuid4().hex}.part" if unique else _draft_name(path.name))
+    target = pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+    draft = target.with_name(f".{uuid.uuid4().hex}.part" if unique else _draft_name(target.name))
     try:
         yield draft
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
-        draft.replace(path)
+        draft.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

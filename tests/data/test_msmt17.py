@@ -98,7 +98,7 @@ def test_query_and_gallery_without_training_lists_and_folder(tmp_path):
 def test_empty_lines_and_line_ends_of_another_system(tmp_path):
     root = make(tmp_path)
     lines = LISTS["list_query.txt"]
-    (root / "list_query.txt").write_bytes(f"{lines[0]}\r\n\r\n{lines[1]}".encode())
+    (root / "list_query.txt").write_bytes(f"\ufeff{lines[0]}\r\n\r\n{lines[1]}".encode())
     assert len(layouts.read("msmt17", root).query) == 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from reid_jax.runs.thresholds import read_threshold
@@ -42,6 +43,7 @@ def test_the_threshold_of_each_rate(tmp_path, config, results):
         2,
         1.5,
     ]
+    assert read_threshold(tmp_path, config, 7, np.float32(0.1)) == 2.5
     with pytest.raises(ValueError, match=r"no threshold for fpr 0\.0001: .*choose a larger fpr"):
         read_threshold(tmp_path, config, 7, 1e-4)
     for rate in (0.2, "EER", None, float("nan")):

@@ -363,6 +363,13 @@ def test_leaves_and_sections_that_may_change(tmp_path):
         run.check_workdir(tmp_path, changed, 751, may_change=("lo", "log.every", "epochs"))
 
 
+def test_settings_that_change_the_scores_are_warned_of(tmp_path):
+    run.write_run(tmp_path, make_config(), 751)
+    changed = make_config(eval__normalize=True, eval__batch_size=7)
+    with pytest.warns(UserWarning, match=r"eval\.normalize was False in .* and is True now"):
+        run.check_workdir(tmp_path, changed, 751, may_change=("eval",))
+
+
 IMAGES = {"count": 12936, "sha256": "ab"}
 
 

@@ -117,6 +117,21 @@ def test_a_pipe_is_not_replaced(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
 
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_link_stays_and_its_file_is_replaced(unique, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk/file")
+    for data in (b"new", b"newer"):
+        write_atomically(tmp_path / "link", data, unique=unique)
+        assert (tmp_path / "disk" / "file").read_bytes() == data
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["disk", "link"]
+    assert names(tmp_path / "disk") == ["file"]
+    (tmp_path / "lost").symlink_to("nowhere/file")
+    with pytest.raises(FileNotFoundError, match=r"/lost'$"):
+        write_atomically(tmp_path / "lost", b"new", unique=unique)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_new_folder_appears_at_the_end(there, tmp_path):
     path = tmp_path / "parent" / "folder"
