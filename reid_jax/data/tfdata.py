@@ -56,6 +56,8 @@ class TfdataImages:
         )
         gathered = indices.map(lambda batch: tf.gather(self._pixels, batch))
         options = tf.data.Options()
+        # To optimize, TensorFlow would copy all pixels into memory at the start of each iteration.
+        options.experimental_optimization.apply_default_optimizations = False
         # Gathering is copying: more threads would only take time from the network's.
         options.threading.private_threadpool_size = 1
         options.threading.max_intra_op_parallelism = 1

@@ -75,3 +75,31 @@ def test_encoded_bytes_are_held_once(tmp_path, rng):
     grown = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     held = copies * os.path.getsize(path)
     assert 0.9 * held < grown < 1.5 * held
+
+
+# The file is as if written by an earlier run, and so large that a copy of it would be seen.
+PEAK = """
+import os, resource, sys
+import numpy as np
+from reid_jax.data import pixel_file
+from reid_jax.data.tfdata import TfdataImages
+
+paths, size = [sys.argv[1]] * 2**12, (512, 512)
+with open(pixel_file._folder() / f"{pixel_file._digest(paths, size)}.uint8", "wb") as file:
+    file.truncate(len(paths) * 512 * 512 * 3)
+opened = TfdataImages(paths, size)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(batch,) = opened.batches([np.array([2**12 - 1], np.int32)])
+assert batch.shape == (1, *size, 3) and not batch.any()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss")
+def test_pixels_on_disk_are_not_copied_into_memory(tmp_path, user_cache):
+    path = tmp_path / "a.png"
+    path.touch()
+    command = [sys.executable, "-c", PEAK, str(path)]
+    grown = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert grown * 1024 < 0.2 * 2**12 * 512 * 512 * 3
