@@ -13,7 +13,8 @@ class DiskImages:
     """The loader `disk` of `loaders.open_images`.
 
     Attributes:
-        pixels: (N, H, W, 3) uint8 RGB, memory-mapped, see `pixel_file.open_pixels`.
+        pixels: (N, H, W, 3) uint8 RGB, memory-mapped and read-only, see
+            `pixel_file.open_pixels`.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def open_pixels(
 
     A file of pixels serves as long as names, sizes and times of the images are the same, and
     Pillow's version is. The system holds in memory what fits. Each host of a team has all images on
-    its own disk. The array is a private view of the file, which does not change if the array does.
+    its own disk. The array is read-only, so that it may be larger than the memory.
 
     Args:
         paths: N files.
@@ -66,8 +66,8 @@ def open_pixels(
     for failure in team.values(failures):
         raise OSError(failure)
     decoding.raise_problems(paths, sorted({(i, text) for i, text in team.values(problems)}))
-    # Not read-only: NumPy does not lend read-only memory to TensorFlow.
-    return np.memmap(path, np.uint8, "c", shape=shape)
+    # Linux maps no file larger than its memory and swap as a private copy that can be written to.
+    return np.memmap(path, np.uint8, "r", shape=shape)
 
 
 def _folder() -> pathlib.Path:

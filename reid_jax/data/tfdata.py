@@ -41,7 +41,8 @@ class TfdataImages:
             self._encoded = EncodedImages(paths, size, progress, team=team)
         else:
             # The same memory, as a tensor.
-            self._pixels = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
+            lent = np.asarray(_Lent(pixels))
+            self._pixels = tf.experimental.dlpack.from_dlpack(lent.__dlpack__())
 
     def __len__(self) -> int:
         return self._count
@@ -62,3 +63,12 @@ class TfdataImages:
         options.threading.private_threadpool_size = 1
         options.threading.max_intra_op_parallelism = 1
         yield from gathered.prefetch(1).with_options(options).as_numpy_iterator()
+
+
+class _Lent:
+    """Read-only memory for TensorFlow, which only reads; NumPy lends it no read-only arrays."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array  # Keeps the memory while an array of it exists.
+        place = array.__array_interface__["data"][0]
+        self.__array_interface__ = {**array.__array_interface__, "data": (place, False)}

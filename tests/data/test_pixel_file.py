@@ -61,8 +61,19 @@ def test_the_second_run_decodes_nothing(paths, cache, monkeypatch):
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 0
     assert file.stat().st_mtime > 0  # It counts as used.
     np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
-    first.pixels[0] = 0  # Only in memory.
-    np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        first.pixels[0] = 0
+
+
+def test_pixels_may_take_more_than_the_memory(paths, cache):
+    side, count = 2**12, 2**16  # 3 TiB, of which the disk stores nothing.
+    paths = paths[:1] * count
+    cache.mkdir(mode=0o700, parents=True)
+    with open(cache / f"{pixel_file._digest(paths, (side, side))}.uint8", "wb") as file:
+        file.truncate(count * side * side * 3)
+    (batch,) = DiskImages(paths, (side, side)).batches([np.array([count - 1])])
+    assert batch.shape == (1, side, side, 3)
+    assert not batch.any()
 
 
 def test_only_the_user_may_read_them(paths, cache):
