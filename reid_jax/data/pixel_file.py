@@ -1,5 +1,6 @@
 """A memory-mapped file of decoded images in the user's cache, written by the first run."""
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -8,6 +9,7 @@ import os
 import pathlib
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +24,9 @@ from reid_jax.runtime.user_cache import forget, used_bytes, user_cache
 
 #: The size to which the folder is reduced before a file is added, in bytes.
 MAX_BYTES = 2**36
+
+# A draft that no process has written to for so many seconds is one that a kill left behind.
+_ABANDONED = 3600.0
 
 # Part of a file's name: another form of the files, or other pixels of an image, get another number.
 _VERSION = 2
@@ -140,7 +145,15 @@ class _BadFiles(Exception):
 
 
 def _make_room(folder: pathlib.Path, wanted: int, count: int, share: float) -> None:
-    """Remove pixels that were not used for long; raise OSError if there is still no room."""
+    """Remove drafts that a kill left, and pixels that were not used for long.
+
+    Raises:
+        OSError: there is still no room.
+    """
+    for draft in folder.glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):  # It was finished meanwhile.
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                draft.unlink()
     least = max(0, MAX_BYTES - wanted)
     freed = max(0, used_bytes(folder) - least)
     room = min(share * (shutil.disk_usage(folder).free + freed), MAX_BYTES)

@@ -123,6 +123,17 @@ def test_pixels_not_used_for_longest_go_first(paths, cache, monkeypatch):
     assert held.pixels[4].any()  # A run that reads the file keeps it.
 
 
+def test_drafts_that_a_kill_left_are_removed(paths, cache):
+    cache.mkdir(mode=0o700, parents=True)
+    left, used = cache / ".0123.part", cache / ".4567.part"
+    left.touch()
+    used.touch()
+    os.utime(left, (0, 0))
+    DiskImages(paths, SIZE)
+    assert not left.exists()
+    assert used.exists()
+
+
 def leave_free(count, monkeypatch):
     usage = shutil._ntuple_diskusage(9**9, 9**9, count)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
