@@ -49,7 +49,7 @@ def skip_bad(split: Split, config: DataConfig, name: str, progress: Progress = N
         progress(f"checking the images of {name}")
     problems = decoding.visit(split.paths, lambda i, data, image: None, progress, hosts.EVERYBODY)
     bad = [(split.paths[i], problem) for i, problem in problems]
-    if len(bad) > config.skip_limit * len(split):
+    if len(bad) / len(split) > config.skip_limit:
         raise ValueError(
             f"{len(bad):,} of {counted(len(split), 'image')} of {name} cannot be read, and "
             f"data.skip_limit is {config.skip_limit:g} of them: {decoding.first_few(bad)}"

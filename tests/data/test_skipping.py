@@ -4,6 +4,7 @@ import pytest
 from reid_jax.configs import common
 from reid_jax.data import datasets, skipping
 from reid_jax.data.loaders import open_images
+from reid_jax.data.splits import Split
 from reid_jax.runtime.messages import shown
 from tests.data.market import FOLDERS, recipe, spoil
 
@@ -62,3 +63,13 @@ def test_more_than_the_limit_is_an_error(root):
         datasets.load(recipe(root, skip_limit=0.24))
     with pytest.raises(ValueError, match="4 of 16 images"):
         datasets.load(recipe(root, skip_limit=0.0))
+
+
+def test_as_many_as_the_limit_may_be_bad(tmp_path, draw):
+    bad, good = tmp_path / "bad.jpg", tmp_path / "good.png"
+    bad.touch()
+    draw(8, 4).save(good)
+    nobody = np.zeros(100, np.int32)
+    split = Split((str(bad),) * 29 + (str(good),) * 71, nobody, nobody)
+    data = recipe(tmp_path, skip_limit=0.29)  # 0.29 * 100 is below 29 in floating point.
+    assert len(skipping.skip_bad(split, data, "the gallery")) == 71
