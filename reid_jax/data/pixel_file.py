@@ -84,7 +84,7 @@ def _folder() -> pathlib.Path:
 
 def _digest(paths: Sequence[str], size: tuple[int, int]) -> str:
     """A name for the pixels of these files, computed without reading them."""
-    digest = hashlib.sha256(repr((_VERSION, PIL.__version__, size)).encode())
+    digest = hashlib.sha256(repr((_VERSION, PIL.__version__, tuple(size))).encode())
     for path in paths:
         try:
             status = os.stat(path)

@@ -59,6 +59,7 @@ def test_the_second_run_decodes_nothing(paths, cache, monkeypatch):
     (file,) = cache.iterdir()
     os.utime(file, (0, 0))
     assert decoded_by(lambda: DiskImages(paths, SIZE), monkeypatch) == 0
+    assert decoded_by(lambda: DiskImages(paths, list(SIZE)), monkeypatch) == 0  # From a recipe.
     assert file.stat().st_mtime > 0  # It counts as used.
     np.testing.assert_array_equal(DiskImages(paths, SIZE).pixels, wanted)
     with pytest.raises(ValueError, match="read-only"):
