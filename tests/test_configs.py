@@ -2,12 +2,14 @@
 
 import functools
 import importlib
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from reid_jax import models
 from reid_jax.configs import common, sizes
@@ -342,3 +344,13 @@ def test_unknown_networks_and_dtypes_are_named(leaf, value):
     config[leaf] = value
     with pytest.raises(ValueError, match=rf"model\.{leaf} is '{value}'"):
         models.create(config, 10)
+
+
+@pytest.mark.parametrize("name", ["pmm_market", "hbfp_market"])
+def test_lists_make_the_same_network_as_tuples(name):
+    model = load(name).model
+    # A recipe from JSON. A leaf that was a tuple stays one.
+    lists = models.create(ConfigDict(json.loads(model.to_json())), 10)
+    network = models.create(model, 10)
+    assert lists == network
+    assert hash(lists) == hash(network)

@@ -12,6 +12,7 @@ run starts with. `network.check(image_size)` raises if settings contradict each 
 from typing import Any
 
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 
 from reid_jax.choices import DTYPES
 from reid_jax.models.baseline import Baseline
@@ -50,7 +51,7 @@ def create(config: ModelConfig, num_classes: int, axis_name: str | None = None) 
     Raises:
         ValueError: an unknown name, dtype or kind of block.
     """
-    settings = dict(config)
+    settings = dict(FrozenConfigDict(config))  # With tuples for lists, which have no hash.
     settings.pop("pretrained", None)
     name, dtype, trunk = settings.pop("name"), settings.pop("dtype"), settings.pop("trunk")
     if name not in NETWORKS:
