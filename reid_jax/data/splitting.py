@@ -173,18 +173,19 @@ def write(photographs: Photographs, splits: np.ndarray, out: str | os.PathLike) 
     linked = True
     with new_folder(out) as draft:
         for path, split in zip(photographs.paths, splits.tolist(), strict=True):
-            place = draft / FOLDERS[split] / os.path.relpath(path, photographs.folder)
+            below = os.path.relpath(path, photographs.folder)
+            place = draft / FOLDERS[split] / below
             place.parent.mkdir(parents=True, exist_ok=True)
-            linked = linked and _link(path, place)
+            linked = linked and _link(os.path.join(folder, below), place)
             if not linked:
                 shutil.copyfile(path, place)
     return linked
 
 
 def _link(path: str, place: pathlib.Path) -> bool:
-    """Make a symbolic link, if the file system allows it."""
+    """Make a relative symbolic link, if the file system allows it."""
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
-        place.symlink_to(os.path.relpath(os.path.abspath(path), place.parent))
+        place.symlink_to(os.path.relpath(path, place.parent))
         return True
     return False
 

@@ -144,6 +144,14 @@ def test_the_seed_and_the_share_decide(photos):
     assert np.sum(splitting.divide(people, queries=9) == QUERY) == 4
 
 
+def test_a_folder_above_a_link(photos, tmp_path):
+    (tmp_path / "else" / "where").mkdir(parents=True)
+    photos(*ALBUM).rename(tmp_path / "else" / "photos")
+    (tmp_path / "link").symlink_to(tmp_path / "else" / "where")
+    split(tmp_path / "link" / ".." / "photos", tmp_path / "out")
+    assert sorted(files(tmp_path / "out").values()) == sorted(ALBUM)
+
+
 def test_copies_without_links(photos, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no links here")
