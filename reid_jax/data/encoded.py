@@ -21,8 +21,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 try:
     import tensorflow as tf
-except ImportError as error:
-    raise ImportError(f"{NO_TENSORFLOW} ({error})") from error
+except Exception as error:  # If versions of packages do not fit, it may be of any type.
+    raise ImportError(f"{NO_TENSORFLOW} ({type(error).__name__}: {error})") from error
 
 tf.config.set_visible_devices([], "GPU")  # GPUs are for JAX.
 

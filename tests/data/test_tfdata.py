@@ -41,6 +41,23 @@ sys.stdout.buffer.write(batch["image"][0].tobytes())
     np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8), expected.ravel())
 
 
+def test_a_tensorflow_that_fails_is_named(tmp_path):
+    # As with another version of protobuf.
+    (tmp_path / "tensorflow.py").write_text("raise TypeError('Descriptors cannot be created')")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from reid_jax.data import loaders
+try:
+    loaders.open_images([], {SIZE}, "tfdata")
+except ImportError as error:
+    print(error)
+"""
+    message = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert "use --config.data.loader=memory, or install" in message
+    assert message.endswith("(TypeError: Descriptors cannot be created)\n")
+
+
 # A separate process, in which memory freed by earlier tests is not reused unseen.
 GROWTH = """
 import os, sys
