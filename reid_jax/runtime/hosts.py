@@ -134,7 +134,7 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     """
     if jax.process_count() == 1:
         return rows
-    lengths = multihost_utils.process_allgather(np.int32(len(rows)))
+    lengths = _lengths(len(rows))
     # Gather bytes, because JAX would convert 64-bit numbers to 32 bits.
     width = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
     data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), width)
@@ -151,6 +151,12 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
             taken = max(0, min(size, int(length) - first))
             gathered[start + first : start + first + taken] = part[:taken]
     return gathered.view(rows.dtype).reshape(-1, *rows.shape[1:])
+
+
+def _lengths(own: int) -> np.ndarray:
+    """The numbers of rows of all hosts, (H,) int64, as bytes for the same reason."""
+    gathered = multihost_utils.process_allgather(np.array([own], np.int64).view(np.uint8))
+    return np.ascontiguousarray(gathered).view(np.int64)[:, 0]
 
 
 def gather_bytes(items: list[bytes]) -> list[bytes]:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from reid_jax.runtime import hosts
 from reid_jax.runtime.messages import INTERRUPTED
@@ -111,6 +113,14 @@ def test_parts_are_contiguous_and_complete(monkeypatch):
                 parts.append(np.arange(size)[hosts.own_part(size)])
             np.testing.assert_array_equal(np.concatenate(parts), np.arange(size))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_host_may_send_more_than_2_gib(monkeypatch):
+    def twice(sent):
+        return np.stack([jnp.asarray(sent)] * 2)
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", twice)
+    assert hosts._lengths(2**31).tolist() == [2**31] * 2
 
 
 def test_one_process_keeps_what_it_has():
