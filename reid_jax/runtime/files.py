@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import TypeGuard
@@ -146,16 +145,15 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         if target.is_mount():  # A folder cannot be renamed to it.
             raise FileExistsError(f"{shown(path)} is a mounted disk: choose a folder in it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=".reid-jax.", suffix=".partial", dir=target.parent)
+        draft = target.with_name(f".reid-jax.{uuid.uuid4().hex}.partial")
+        draft.mkdir()
     except FileExistsError as error:
         if error.errno is None:
             raise
         raise FileExistsError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
     except OSError as error:
         raise OSError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
-    draft = pathlib.Path(made)
     try:
-        draft.chmod(0o755)
         yield draft
         draft.rename(target)
     except OSError as error:

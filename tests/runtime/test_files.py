@@ -142,7 +142,17 @@ def test_a_new_folder_appears_at_the_end(there, tmp_path):
         assert names(path) == [] if there else not path.exists()
     assert names(path) == ["file"]
     assert names(path.parent) == ["folder"]
-    assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_folder_has_the_mode_of_other_folders(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
 def test_a_new_folder_that_fails_goes(tmp_path):
