@@ -36,6 +36,7 @@ from reid_jax.runtime.devices import (
     place,
 )
 from reid_jax.runtime.files import local_path
+from reid_jax.runtime.memory import check_holds
 from reid_jax.runtime.messages import counted, say
 from reid_jax.runtime.preemption import Preemption
 from reid_jax.runtime.progress import TrainingProgress
@@ -73,7 +74,8 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
     Raises:
         ValueError, OSError: bad settings, data or workdir; raised before training starts.
         ImportError: `data.loader` is `tfdata` and TensorFlow is not installed.
-        MemoryError: a device has too little memory. The message names the leaves to lower.
+        MemoryError: a device or this machine has too little memory. The message names the leaves to
+          lower.
         FloatingPointError: the loss or its gradient is not finite. The message names the last good
           checkpoint.
         Preempted: SIGTERM or Ctrl-C was received. The step was finished, an evaluation due after it
@@ -87,6 +89,7 @@ def train(config: ConfigDict | RecipeConfig, workdir: str) -> RankingResult:
     check_loader(config.data.loader)
     devices = choose_devices(config.devices)
     check_divides(devices, _batch_size(config), _BATCH)
+    _check_batch_in_memory(config)
     # JAX_ENABLE_X64 would change random draws and dtypes of the step.
     with Preemption() as preemption, jax.enable_x64(False), memory_set_by(_BATCH):
         _agree_on_recipe(config)
@@ -188,6 +191,14 @@ class _Evaluations:
 
 def _batch_size(config: RecipeConfig) -> int:
     return config.data.identities_per_batch * config.data.images_per_identity
+
+
+def _check_batch_in_memory(config: RecipeConfig) -> None:
+    """Raise MemoryError if this host's part of a batch is larger than its memory."""
+    height, width = config.data.image_size
+    count = -(-_batch_size(config) // hosts.count())
+    what = f"the pixels of a batch, {counted(count, 'image')} of {height} x {width},"
+    check_holds(3 * count * height * width, what, f"{_BATCH}, or data.image_size")
 
 
 def _agree_on_recipe(config: RecipeConfig) -> None:

@@ -6,6 +6,7 @@ one program, also in JAX's cache of compiled programs.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 
 from reid_jax.models import Network
+from reid_jax.runtime.memory import check_holds
 
 
 @flax.struct.dataclass
@@ -47,9 +50,26 @@ def create_state(
         image_size: (H, W), pixels.
         seed: the seed of the run.
         trunk: {"params", "batch_stats"} of a pretrained trunk, which replace the initial ones.
+
+    Raises:
+        MemoryError: the state is larger than the memory of this machine. The message names its
+            largest array.
     """
     create = _creator(network, optimizer, tuple(image_size))
-    return create(np.int64(seed).astype(np.int32), trunk)  # `jax.random.key` takes these bits too.
+    arguments = np.int64(seed).astype(np.int32), trunk  # `jax.random.key` takes these bits too.
+    _check_in_memory(jax.eval_shape(create, *arguments))
+    return create(*arguments)
+
+
+def _check_in_memory(state: TrainState) -> None:
+    """Raise MemoryError if a state, of which only the shapes are known, is too large."""
+
+    def size(leaf) -> int:
+        return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+    largest, array = max(flatten_dict(state.params, sep="/").items(), key=lambda x: size(x[1]))
+    what = f"the parameters, the largest of which is {largest} {array.shape}, with Adam's moments"
+    check_holds(sum(map(size, jax.tree.leaves(state))), what, "the sizes in model")
 
 
 # The same network and optimizer are traced and compiled once in a process.

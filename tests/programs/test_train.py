@@ -573,3 +573,12 @@ def test_too_little_memory_names_the_leaves_to_lower(data, tmp_path, monkeypatch
     lower = r"9 bytes\): lower data\.identities_per_batch x data\.images_per_identity$"
     with pytest.raises(MemoryError, match=lower):
         train.train(tiny(data), str(tmp_path))
+
+
+def test_a_batch_larger_than_the_memory_is_an_error_before_any_work(data, tmp_path):
+    config = tiny(data)
+    config.data.images_per_identity = 2**30
+    lower = r"lower data\.identities_per_batch x data\.images_per_identity, or data\.image_size$"
+    with pytest.raises(MemoryError, match=rf"a batch, .* images of .* GiB.* memory: {lower}"):
+        train.train(config, str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
