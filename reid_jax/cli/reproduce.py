@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 import signal
 import threading
 from collections.abc import Iterator
 
 from reid_jax.cli.arguments import whole
+from reid_jax.reproduce.plan import Settings, plan
 from reid_jax.reproduce.tables import DATASETS, TABLES
 from reid_jax.runtime.files import local_path
 from reid_jax.runtime.messages import Preempted, clear_errors
@@ -35,8 +37,7 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
         if folder is not None and key not in TABLES[options.table].datasets:
             parser.error(f"--{key}: the table {options.table} has no {DATASETS[key].title}")
     with clear_errors(options.traceback), _stoppable():
-        from reid_jax.reproduce.plan import Settings  # After parsing, so that `--help` is fast.
-        from reid_jax.reproduce.runner import reproduce
+        from reid_jax.reproduce.runner import reproduce  # After parsing: then `--help` is fast.
 
         settings = Settings(
             folder=pathlib.Path.cwd(),
@@ -51,10 +52,29 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax reproduce") -
             },
             overrides=overrides,
         )
+        _check_overrides(options.table, settings)
         try:
             reproduce(options.table, settings, dry_run=options.dry_run, jobs=options.jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("run the same command again to continue") from None
+
+
+def _check_overrides(table: str, settings: Settings) -> None:
+    """Raise ValueError if the recipe of a run does not allow a leaf of `settings.overrides`."""
+    if not settings.overrides:
+        return
+    from reid_jax.cli.flag_programs import new_flags  # Here, so that `--help` is fast.
+    from reid_jax.cli.train import parse_run
+    from reid_jax.runs.settings import check_leaves
+
+    # Small recipes have the same leaves.
+    for run in plan(TABLES[table], dataclasses.replace(settings, seeds=1, small=False)):
+        values = new_flags()
+        try:
+            parse_run(["reid-jax train", *run.arguments], values)
+            check_leaves(values.config)
+        except ValueError as error:
+            raise ValueError(f"{run.row.name}, {DATASETS[run.dataset].title}: {error}") from error
 
 
 @contextlib.contextmanager

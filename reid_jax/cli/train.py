@@ -34,13 +34,24 @@ def main(arguments: list[str] | None = None, prog: str = "reid-jax train") -> No
         if asks_for_help(arguments):
             say(_help(prog, arguments, values))
             return
-        argv, recipe = recipe_flags.read_recipe([prog, *arguments], DEFAULT)
-        recipe_flags.define(recipe.config, argv, values)
-        parse(values, argv)
+        recipe = parse_run([prog, *arguments], values)
     with started(values, f"train {recipe.value} in {shown(values.workdir)}"):
         from reid_jax.programs.train import train  # After parsing, because JAX takes seconds.
 
         train(values.config, values.workdir)
+
+
+def parse_run(argv: list[str], values: flags.FlagValues) -> recipes.Recipe:
+    """Parse the arguments of a run, the program's name first, and return the recipe they name.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such recipe, leaf or flag, or a value is of
+            another type.
+    """
+    argv, recipe = recipe_flags.read_recipe(argv, DEFAULT)
+    recipe_flags.define(recipe.config, argv, values)
+    parse(values, argv)
+    return recipe
 
 
 def _flags() -> flags.FlagValues:

@@ -78,3 +78,20 @@ def test_invalid_arguments_are_reported(argument, message, calls, capsys):
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.no_such_leaf=1", r"^ValueError: .*: no_such_leaf is not a leaf of this recipe"),
+        ("--config.epochs=many", r"epochs"),
+        ("--config.epochs=0", r"epochs is 0; it must be a whole number, at least 1"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_leaves_that_a_run_would_refuse_are_refused_before_the_first_run(
+    argument, message, dry, calls, tmp_path
+):
+    with pytest.raises(SystemExit, match=message):
+        reproduce.main(["synthetic", f"--workdir={tmp_path}", argument, *dry])
+    assert not calls
