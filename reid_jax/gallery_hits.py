@@ -54,6 +54,7 @@ class Hits(NamedTuple):
         """
         if not distance >= 0:
             raise ValueError(f"distance is {distance}; it must be a number of at least 0")
+        distance = float(distance)  # NumPy compares its own float64 more exactly than float32.
         # Re-ranked rows may have a near image after a far one.
         order = np.argsort(self.distances > distance, axis=1, kind="stable")
         fields = [np.take_along_axis(field, order, axis=1) for field in self[:4]]

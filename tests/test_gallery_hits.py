@@ -34,6 +34,12 @@ def test_hits_within_a_distance(gallery):
             hits.within(distance)
 
 
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_distance_is_of_any_float(gallery, kind):
+    hits = gallery.search([[0.1]], k=1)
+    assert hits.within(kind(0.1)).indices.tolist() == [[0]]
+
+
 def test_a_far_image_between_near_ones_is_left_out():
     hits = reid_jax.gallery.Hits(
         np.array([[4, 5, 6]], np.int32),
