@@ -14,7 +14,7 @@ from reid_jax.runs.lock import locked
 from reid_jax.runs.metrics import MetricsWriter, read_metrics
 from reid_jax.runs.workdir import CHECKPOINTS, CURVES, METRICS, write_run
 from reid_jax.runtime import hosts
-from reid_jax.runtime.messages import Preempted
+from reid_jax.runtime.messages import Preempted, shown, warn
 
 State = TypeVar("State")  # `training.state.TrainState`
 
@@ -155,12 +155,15 @@ class Record:
             self._verified = True
 
     def draw(self) -> None:
-        """Draw the curves of all metrics so far."""
+        """Draw the curves of all metrics so far. A picture that cannot be written is a warning."""
         if self._checkpoints is not None:
             from reid_jax import visualize  # Here, because Matplotlib would delay the first step.
 
             curves = visualize.curves_figure(read_metrics(self._workdir))
-            visualize.save(curves, self._workdir / CURVES)
+            try:
+                visualize.save(curves, self._workdir / CURVES)
+            except OSError as error:  # The metrics, from which it can be drawn again, are written.
+                warn(f"cannot write {shown(self._workdir / CURVES)}: {error.strerror or error}")
 
     @property
     def last_good(self) -> pathlib.Path:

@@ -1,8 +1,11 @@
+import errno
+import logging
 import shutil
 
 import pytest
 from ml_collections import ConfigDict
 
+from reid_jax import visualize
 from reid_jax.runs.checkpoints import Checkpoints, CheckpointWriteError
 from reid_jax.runs.metrics import read_metrics
 from reid_jax.runs.record import Record
@@ -69,3 +72,15 @@ def test_a_run_that_lost_its_checkpoints_keeps_its_metrics(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')  # As after a kill at the start.
     with Record(tmp_path, keep=1) as record:
         assert record.restore(None) is None
+
+
+def test_curves_that_cannot_be_written_end_no_run(tmp_path, monkeypatch, caplog):
+    def fail(figure, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(visualize, "save", fail)
+    with Record(tmp_path, keep=1) as record, caplog.at_level(logging.WARNING, logger="absl"):
+        record.begin(ConfigDict({"seed": 0}), 8, {}, 0)
+        record.write(1, "train", {"loss": 1.0})
+        record.draw()
+    assert caplog.messages == [f"cannot write '{tmp_path}/curves.png': No space left on device"]
