@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reid_jax.runs.own_files import check_absent, check_own
-from reid_jax.runs.workdir import NAME, SKIPPED, SKIPPED_KEY
+from reid_jax.runs.workdir import CHECKPOINTS, NAME, SKIPPED, SKIPPED_KEY
 from reid_jax.runtime.files import write_text_atomically
 from reid_jax.runtime.messages import shown
 
@@ -39,7 +39,9 @@ def check_writable(folder: pathlib.Path, name: str, beside: Iterable[str] = ()) 
     Raises:
         FileExistsError: a file there would be replaced, and is of another program.
         OSError: the folder cannot be written to.
+        ValueError: the folder is in the checkpoints of a run.
     """
+    _check_not_of_checkpoints(folder, name)
     check_own(folder / RESULTS, *_KEYS)
     check_own(folder / skipped_name(folder), SKIPPED_KEY)
     if not (folder / RESULTS).exists():
@@ -50,6 +52,16 @@ def check_writable(folder: pathlib.Path, name: str, beside: Iterable[str] = ()) 
             pass
     except OSError as error:
         raise OSError(f"cannot write to {shown(folder)}, {name}: {error.strerror}") from error
+
+
+def _check_not_of_checkpoints(folder: pathlib.Path, name: str) -> None:
+    real = folder.resolve()
+    for place in (real, *real.parents):
+        if place.name == CHECKPOINTS and (place.parent / NAME).is_file():
+            raise ValueError(
+                f"{shown(folder)}, {name}, is in the checkpoints of the run in "
+                f"{shown(place.parent)}: choose another folder"
+            )
 
 
 def skipped_name(folder: pathlib.Path) -> str:

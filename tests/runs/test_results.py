@@ -74,6 +74,19 @@ def test_a_picture_without_results_is_of_another_program(tmp_path, name):
     check_writable(tmp_path, "the folder of the results", [*PICTURES, PAGE])
 
 
+@pytest.mark.parametrize("below", ["", "7", "new/eval"])
+def test_results_are_not_put_into_checkpoints(tmp_path, below):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    check_writable(folder / below, "the folder of the results")
+    (tmp_path / "run" / "run.json").touch()
+    (tmp_path / "link").symlink_to(folder)
+    for start in (folder, tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"is in the checkpoints of the run in .*/run'"):
+            check_writable(start / below, "the folder of the results")
+    check_writable(tmp_path / "run" / "eval", "the folder of the results")
+
+
 def test_own_files_may_be_replaced(tmp_path):
     first_version = {"workdir": "runs/pmm", "step": 2, "dataset": {}, "mAP": 0.5, "cmc": [0.5]}
     (tmp_path / "results.json").write_text(json.dumps(first_version))
