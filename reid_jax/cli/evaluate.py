@@ -58,6 +58,8 @@ def _parse(prog: str, arguments: list[str], values: flags.FlagValues) -> None:
         values(argv, known_only=True)
     except flags.Error as error:
         raise ValueError(str(error)) from error
+    if values["figure-queries"].value == []:
+        raise ValueError("--figure-queries names no query: give files, or use --queries=NUMBER")
     config, _ = read_run(values.workdir)
     if is_packed(values.workdir) and values.output is None:
         raise ValueError(

@@ -59,6 +59,12 @@ def test_queries_by_name_are_drawn_instead(workdir, calls):
     assert calls[0]["figures"] == ["a.jpg", "b.jpg"]
 
 
+def test_no_query_to_draw_is_an_error(workdir, calls):
+    with pytest.raises(SystemExit, match="--figure-queries names no query"):
+        evaluate.main([f"--workdir={workdir}", "--figure-queries="])
+    assert not calls
+
+
 def test_the_first_line_names_the_run_and_its_data(workdir, calls, capsys):
     evaluate.main([f"--workdir={workdir}", "--config.data.root=elsewhere"])
     first = capsys.readouterr().out.splitlines()[0]
