@@ -4,7 +4,7 @@ import os
 
 
 def check_holds(size: int, what: str, leaves: str) -> None:
-    """Check that this machine has memory for an amount of data.
+    """Check that this machine has memory for an amount of data, if the system reports its memory.
 
     Args:
         size: bytes.
@@ -14,6 +14,8 @@ def check_holds(size: int, what: str, leaves: str) -> None:
     Raises:
         MemoryError: the data are larger than the whole memory. The message names what to lower.
     """
+    if not hasattr(os, "sysconf"):  # Windows.
+        return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
         raise MemoryError(
