@@ -12,7 +12,6 @@ run starts with. `network.check(image_size)` raises if settings contradict each 
 from typing import Any
 
 import jax.numpy as jnp
-from ml_collections import FrozenConfigDict
 
 from reid_jax.choices import DTYPES
 from reid_jax.models.baseline import Baseline
@@ -22,7 +21,7 @@ from reid_jax.models.heads import StageOutput
 from reid_jax.models.network import Network
 from reid_jax.models.pmm import PMM
 from reid_jax.models.resnet import BLOCKS, ResNet
-from reid_jax.recipe import ModelConfig
+from reid_jax.recipe import ModelConfig, Section
 
 __all__ = [
     "BDB",
@@ -51,7 +50,7 @@ def create(config: ModelConfig, num_classes: int, axis_name: str | None = None) 
     Raises:
         ValueError: an unknown name, dtype or kind of block.
     """
-    settings = dict(FrozenConfigDict(config))  # With tuples for lists, which have no hash.
+    settings = _hashable(config)
     settings.pop("pretrained", None)
     name, dtype, trunk = settings.pop("name"), settings.pop("dtype"), settings.pop("trunk")
     if name not in NETWORKS:
@@ -59,7 +58,15 @@ def create(config: ModelConfig, num_classes: int, axis_name: str | None = None) 
     if dtype not in DTYPES:
         raise ValueError(f"model.dtype is {dtype!r}; it must be one of {DTYPES}")
     common: dict[str, Any] = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
-    trunk = ResNet(**trunk, **common)
+    trunk = ResNet(**_hashable(trunk), **common)
     if trunk.block not in BLOCKS:
         raise ValueError(f"model.trunk.block is {trunk.block!r}; it must be one of {tuple(BLOCKS)}")
     return NETWORKS[name](num_classes=num_classes, trunk=trunk, **settings, **common)
+
+
+def _hashable(section: Section) -> dict[str, Any]:
+    """The leaves of a section, with tuples for lists, which have no hash."""
+    return {
+        name: tuple(leaf) if isinstance(leaf, list) else leaf
+        for name, leaf in dict(section).items()
+    }
