@@ -142,11 +142,11 @@ print(again, f"{(folder / 'people.gallery').stat().st_size:,} bytes")
 #
 # A search always finds the nearest images, however far away they are. `evaluate_run` does what `reid-jax eval` does: it also measures
 # the distances of pairs of one person and of two. `threshold` is then the distance within which a given share of the pairs of two
-# people lies, here one in a thousand.
+# people lies, here one in a hundred.
 
 # %%
 evaluate_run(config, str(folder / "run"), checkpoint="latest", output=str(folder / "run" / "eval"))
-threshold = model.threshold(fpr=1e-3)
+threshold = model.threshold(fpr=1e-2)
 print(f"threshold: {threshold:.2f}")
 
 # %% [markdown]
