@@ -162,7 +162,7 @@ class Gallery(Images):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Gallery":
-        """Read a file of `save`. Memory holds it twice for a moment, and then once.
+        """Read a file of `save`. It is briefly in memory twice.
 
             gallery = reid_jax.Gallery.load("market.gallery")
 

@@ -191,7 +191,7 @@ def check_workdir(
             of the run in the workdir, `data.root`, `data.also`, `data.on_bad_image` and
             `data.skip_limit` may differ too.
 
-    Warns if a setting differs on which scores depend.
+    Warns if a setting that scores depend on differs.
 
     Raises:
         OSError: the workdir cannot be created or written to.

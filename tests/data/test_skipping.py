@@ -69,7 +69,7 @@ def test_as_many_as_the_limit_may_be_bad(tmp_path, draw):
     bad, good = tmp_path / "bad.jpg", tmp_path / "good.png"
     bad.touch()
     draw(8, 4).save(good)
-    nobody = np.zeros(100, np.int32)
-    split = Split((str(bad),) * 29 + (str(good),) * 71, nobody, nobody)
+    zeros = np.zeros(100, np.int32)
+    split = Split((str(bad),) * 29 + (str(good),) * 71, zeros, zeros)
     data = recipe(tmp_path, skip_limit=0.29)  # 0.29 * 100 is below 29 in floating point.
     assert len(skipping.skip_bad(split, data, "the gallery")) == 71
